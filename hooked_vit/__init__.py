@@ -1,0 +1,9 @@
+"""hooked_vit: any timm Vision Transformer with a TransformerLens-style name for every activation and weight."""
+
+from hooked_vit.cache import ViTActivationCache
+from hooked_vit.config import HookedViTConfig, NormConfig
+from hooked_vit.hook_point import HookPoint
+from hooked_vit.model import HookedViT
+from hooked_vit.token_layout import KeptTokens, TokenLayout
+
+__all__ = ["HookPoint", "HookedViT", "HookedViTConfig", "KeptTokens", "NormConfig", "TokenLayout", "ViTActivationCache"]

@@ -1,0 +1,178 @@
+"""What run_with_cache returns: TransformerLens's ActivationCache, right on a ViT."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens import ActivationCache
+from transformer_lens.utilities import Slice
+
+from hooked_vit.config import HookedViTConfig
+
+if TYPE_CHECKING:
+    from hooked_vit.components.block import Block
+
+
+def token_axis(name: str, cfg: HookedViTConfig) -> int | None:
+    """Which axis of a hook point's activation is the tokens (of a pattern, the queries); `None` if it has none.
+
+    >>> cfg = HookedViTConfig(2, 12, 3, 20, 7, (16, 24), (8, 8))
+    >>> token_axis("blocks.0.attn.hook_pattern", cfg), token_axis("hook_pooled", cfg)
+    (2, None)
+    """
+    if name.startswith(("attn_pool.", "hook_pooled", "hook_logits")):
+        return None
+    if name.startswith("ln_final.") and cfg.norm_after_pool:
+        return None
+    if name.endswith((".hook_attn_scores", ".hook_pattern")) or ".q_norm." in name or ".k_norm." in name:
+        return 2
+    return 1
+
+
+class ViTActivationCache(ActivationCache):
+    """TransformerLens's cache, whose methods know LayerScale, post-norms, a norm in front of the first block, and
+    heads that norm the pooled tokens.
+
+    Head results and neuron results are what is added to the stream. In a post-norm block they are taken at the
+    norm's own scale, which must be in the cache, and the biases become a vector for each token. Where a norm stands
+    in front of the first block, the parts `embed` and `pos_embed` do not sum to the stream; `tokens` stands for both.
+    """
+
+    model: Any
+
+    def decompose_resid(self, *args: Any, **kwargs: Any) -> Any:
+        return self._on_linear("decompose_resid", *args, **kwargs)
+
+    def get_neuron_results(self, *args: Any, **kwargs: Any) -> Any:
+        return self._on_linear("get_neuron_results", *args, **kwargs)
+
+    def stack_neuron_results(self, *args: Any, **kwargs: Any) -> Any:
+        return self._on_linear("stack_neuron_results", *args, **kwargs)
+
+    def get_full_resid_decomposition(self, *args: Any, **kwargs: Any) -> Any:
+        return self._on_linear("get_full_resid_decomposition", *args, **kwargs)
+
+    def apply_ln_to_stack(
+        self,
+        residual_stack: Float[Tensor, "component *batch_token d_model"],
+        layer: int | None = None,
+        mlp_input: bool = False,
+        pos_slice: Any = None,
+        batch_slice: Any = None,
+        has_batch_dim: bool = True,
+        recompute_ln: bool = False,
+    ) -> Float[Tensor, "component *batch_token_out d_model"]:
+        """As TransformerLens's: centre, and divide by the cached scale. The head's norm is the last one.
+
+        Raises:
+            ValueError: If the norm asked for does not stand between the stream and its reader.
+        """
+        cfg: HookedViTConfig = self.model.cfg
+        is_final = layer in (None, -1, cfg.n_layers)
+        if is_final and cfg.final_norm is None:
+            return Slice.unwrap(batch_slice).apply(residual_stack, dim=1) if has_batch_dim else residual_stack
+        if not is_final and cfg.post_norm:
+            raise ValueError(
+                f"block {layer} reads the stream without a norm in front (it norms what it writes): "
+                "use apply_ln=False, or apply the final norm"
+            )
+        if is_final and cfg.pool == "attention" and cfg.norm_after_pool:
+            raise ValueError("the final norm stands behind the attention pool: it cannot be applied to the stream")
+        pos_slice = pos_slice if isinstance(pos_slice, Slice) else Slice(pos_slice)
+        if is_final and cfg.norm_after_pool:
+            # the pooled tokens have one scale for all
+            pos_slice = Slice(0) if pos_slice.mode == "int" else Slice(None)
+        return super().apply_ln_to_stack(
+            residual_stack, layer, mlp_input, pos_slice, batch_slice, has_batch_dim, recompute_ln
+        )
+
+    def logit_attrs(self, residual_stack: Tensor, tokens: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """As TransformerLens's, with a class (index, name, or an index an image) in the place of a token.
+
+        Under a CLS readout the attributions at the CLS token sum to the class logit but for the constant
+        `ln_final.bias @ W_U + b_U`; under average pooling, their mean over the pooled tokens does.
+        """
+        return super().logit_attrs(residual_stack, tokens, *args, **kwargs)
+
+    def _ensure_head_results(self) -> bool:
+        all_cached = True
+        for layer, block in enumerate(self.model.blocks):
+            name = f"blocks.{layer}.attn.hook_result"
+            if name not in self.cache_dict:
+                all_cached = False
+                z = self[f"blocks.{layer}.attn.hook_z"]
+                self.cache_dict[name] = block.head_results(z, self._post_scale(layer, 1))
+        return all_cached
+
+    def _post_scale(self, layer: int, norm: int) -> Tensor | None:
+        return self[f"blocks.{layer}.ln{norm}.hook_scale"] if self.model.cfg.post_norm else None
+
+    def _on_linear(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Run a method of TransformerLens's on a cache of an equal model whose writes are plainly linear."""
+        if isinstance(self.model, _LinearWrites):
+            return getattr(super(), method)(*args, **kwargs)
+        linear = self._linear()
+        result = getattr(linear, method)(*args, **kwargs)
+        if self.model.ln_pre is not None and isinstance(result, tuple):
+            stack, labels = result
+            return stack, ["tokens" if label == "embed" else label for label in labels]
+        return result
+
+    def _linear(self) -> "ViTActivationCache":
+        cfg: HookedViTConfig = self.model.cfg
+        activations = dict(self.cache_dict)
+        if cfg.pre_norm is not None:
+            activations.pop("hook_pos_embed", None)
+            activations.pop("hook_embed", None)
+            if "hook_tokens" in activations:
+                activations["hook_embed"] = activations["hook_tokens"]
+        if cfg.post_norm:
+            for layer in range(cfg.n_layers):
+                post = f"blocks.{layer}.mlp.hook_post"
+                if post in activations:
+                    activations[post] = activations[post] / self[f"blocks.{layer}.ln2.hook_scale"]
+        return ViTActivationCache(activations, _LinearWrites(self), self.has_batch_dim)
+
+
+class _LinearBlocks:
+    """Blocks whose W_O and W_out hold LayerScale, or the linear part of a post-norm."""
+
+    def __init__(self, blocks: "list[Block]"):
+        self._blocks = blocks
+
+    def __iter__(self) -> "Iterator[Block]":
+        return iter(self._blocks)
+
+    def __getitem__(self, layer: int) -> SimpleNamespace:
+        block = self._blocks[layer]
+        W_O, W_out = block.attn.W_O, block.mlp.W_out
+        if block.post_norm:
+            one = W_out.new_ones(())
+            W_O, W_out = block.ln1.divide(W_O, one, bias=False), block.ln2.divide(W_out, one, bias=False)
+        elif block.ls1 is not None and block.ls2 is not None:
+            W_O, W_out = W_O * block.ls1, W_out * block.ls2
+        return SimpleNamespace(attn=SimpleNamespace(W_O=W_O), mlp=SimpleNamespace(W_out=W_out))
+
+
+class _LinearWrites:
+    """A model as its cache sees it: all that stands between `z` or `post` and the stream is folded."""
+
+    def __init__(self, cache: ViTActivationCache):
+        self._cache, model = cache, cache.model
+        self.cfg, self.ln_final = model.cfg, model.ln_final
+        self.blocks = _LinearBlocks(list(model.blocks))
+
+    def accumulated_bias(self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True) -> Tensor:
+        """Sum of what biases add in front of `layer`: a vector, or with post-norms one for each token."""
+        model = self._cache.model
+        if not self.cfg.post_norm:
+            return model.accumulated_bias(layer, mlp_input, include_mlp_biases)
+        total = model.embed.patch.weight.new_zeros(self.cfg.d_model)
+        for index, block in enumerate(model.blocks):
+            if index < layer or (mlp_input and index == layer):
+                total = total + block.attn_out_bias(self._cache[f"blocks.{index}.ln1.hook_scale"])
+            if index < layer and include_mlp_biases:
+                total = total + block.mlp_out_bias(self._cache[f"blocks.{index}.ln2.hook_scale"])
+        return total

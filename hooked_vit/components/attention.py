@@ -1,0 +1,182 @@
+"""Multi-head attention with a name for every activation; queries, keys and values come from one fused product."""
+
+import torch
+from einops import rearrange
+from fancy_einsum import einsum
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformer_lens import FactoredMatrix
+
+from hooked_vit.components.norm import Norm
+from hooked_vit.config import HookedViTConfig, NormConfig
+from hooked_vit.hook_point import HookPoint, is_watched
+
+
+def additive_mask(keys: Bool[Tensor, "batch key"], dtype: torch.dtype) -> Float[Tensor, "batch 1 1 key"]:
+    """Zero at the keys that may be attended to, minus infinity at the others."""
+    return torch.zeros(keys.shape, dtype=dtype, device=keys.device).masked_fill(~keys, -torch.inf)[:, None, None]
+
+
+class AttentionCore(nn.Module):
+    """`softmax(q kᵀ / sqrt(d_head)) v`, one head at a time.
+
+    Runs through `scaled_dot_product_attention` while `fused` is on and nobody looks at the scores or the pattern.
+    With `qk_norm`, queries and keys are normalised on the way to the scores, after `hook_q` and `hook_k`; the
+    hook points of those norms are [batch head token d_head]. `hook_attn_scores` and `hook_pattern` are
+    [batch head query key].
+    """
+
+    def __init__(self, d_head: int, qk_norm: NormConfig | None):
+        super().__init__()
+        self.fused = True
+        self.scale = d_head**-0.5
+        self.q_norm = Norm(d_head, qk_norm) if qk_norm else None
+        self.k_norm = Norm(d_head, qk_norm) if qk_norm else None
+        self.hook_q = HookPoint()
+        self.hook_k = HookPoint()
+        self.hook_v = HookPoint()
+        self.hook_attn_scores = HookPoint()
+        self.hook_pattern = HookPoint()
+
+    def attend(
+        self,
+        q: Float[Tensor, "batch query head d_head"],
+        k: Float[Tensor, "batch key head d_head"],
+        v: Float[Tensor, "batch key head d_head"],
+        mask: Float[Tensor, "batch 1 1 key"] | None,
+    ) -> Float[Tensor, "batch query head d_head"]:
+        """Mix the values by attention. `mask` is added to the scores: minus infinity where a key is left out."""
+        q, k, v = self.hook_q(q).transpose(1, 2), self.hook_k(k).transpose(1, 2), self.hook_v(v).transpose(1, 2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if self.fused and not (is_watched(self.hook_attn_scores) or is_watched(self.hook_pattern)):
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+        # the query is scaled before the product, as timm does: the other order differs in the last bit
+        scores = (q * self.scale) @ k.transpose(-2, -1)
+        scores = self.hook_attn_scores(scores if mask is None else scores + mask)
+        pattern = self.hook_pattern(scores.softmax(dim=-1))
+        return (pattern @ v).transpose(1, 2)
+
+
+class Attention(AttentionCore):
+    """Self-attention of a block, up to what it writes before LayerScale or a post-norm.
+
+    hook points, besides those of `AttentionCore`:
+        hook_z [batch token head d_head]: what W_O reads. With a norm inside the attention this is the normed mix
+            of values; the mix itself is then `hook_z_pre`.
+        hook_result [batch token head d_model]: what each head adds to the residual stream, LayerScale included;
+            exists only while somebody hooks it (see `Block`).
+    """
+
+    def __init__(self, cfg: HookedViTConfig):
+        super().__init__(cfg.d_head, cfg.qk_norm)
+        self.n_heads, self.d_head, self.d_model = cfg.n_heads, cfg.d_head, cfg.d_model
+        self.qkv = nn.Linear(cfg.d_model, 3 * cfg.n_heads * cfg.d_head, bias=cfg.qkv_bias)
+        self.out = nn.Linear(cfg.n_heads * cfg.d_head, cfg.d_model, bias=cfg.attn_out_bias)
+        self.ln = Norm(cfg.n_heads * cfg.d_head, cfg.attn_inner_norm) if cfg.attn_inner_norm else None
+        self.hook_z = HookPoint()
+        self.hook_z_pre = HookPoint() if self.ln is not None else None
+        self.hook_result = HookPoint()
+
+    def forward(
+        self, x: Float[Tensor, "batch token d_model"], mask: Float[Tensor, "batch 1 1 key"] | None = None
+    ) -> Float[Tensor, "batch token head d_head"]:
+        """From the normed residual stream to `z`."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.n_heads, self.d_head))
+        q, k, v = qkv.unbind(2)
+        return self.mix(q, k, v, mask)
+
+    def forward_split(
+        self,
+        q_input: Float[Tensor, "batch token head d_model"],
+        k_input: Float[Tensor, "batch token head d_model"],
+        v_input: Float[Tensor, "batch token head d_model"],
+        mask: Float[Tensor, "batch 1 1 key"] | None = None,
+    ) -> Float[Tensor, "batch token head d_head"]:
+        """As `forward`, with an input of their own for each head's queries, keys and values."""
+        pattern = "batch token head d_model, head d_model d_head -> batch token head d_head"
+        q = einsum(pattern, q_input, self.W_Q) + self.b_Q
+        k = einsum(pattern, k_input, self.W_K) + self.b_K
+        v = einsum(pattern, v_input, self.W_V) + self.b_V
+        return self.mix(q, k, v, mask)
+
+    def mix(
+        self,
+        q: Float[Tensor, "batch token head d_head"],
+        k: Float[Tensor, "batch token head d_head"],
+        v: Float[Tensor, "batch token head d_head"],
+        mask: Float[Tensor, "batch 1 1 key"] | None,
+    ) -> Float[Tensor, "batch token head d_head"]:
+        """From queries, keys and values to `z`."""
+        z = self.attend(q, k, v, mask)
+        if self.ln is not None and self.hook_z_pre is not None:
+            z = self.ln(self.hook_z_pre(z).flatten(-2)).unflatten(-1, (self.n_heads, self.d_head))
+        return self.hook_z(z)
+
+    def project(self, z: Float[Tensor, "batch token head d_head"]) -> Float[Tensor, "batch token d_model"]:
+        """All heads through W_O at once, with its bias."""
+        return self.out(z.flatten(-2))
+
+    def project_heads(self, z: Float[Tensor, "*axes head d_head"]) -> Float[Tensor, "*axes head d_model"]:
+        """Each head through its own part of W_O, without the bias."""
+        return torch.einsum("...hd,hdm->...hm", z, self.W_O)
+
+    def _qkv_weight(self, index: int) -> Float[Tensor, "head d_model d_head"]:
+        weight = self.qkv.weight.view(3, self.n_heads, self.d_head, self.d_model)
+        return weight[index].transpose(-2, -1)
+
+    def _qkv_bias(self, index: int) -> Float[Tensor, "head d_head"]:
+        if self.qkv.bias is None:
+            return self.qkv.weight.new_zeros(self.n_heads, self.d_head)
+        return self.qkv.bias.view(3, self.n_heads, self.d_head)[index]
+
+    @property
+    def W_Q(self) -> Float[Tensor, "head d_model d_head"]:
+        """Query weights, a view of the stored ones."""
+        return self._qkv_weight(0)
+
+    @property
+    def W_K(self) -> Float[Tensor, "head d_model d_head"]:
+        """Key weights, a view of the stored ones."""
+        return self._qkv_weight(1)
+
+    @property
+    def W_V(self) -> Float[Tensor, "head d_model d_head"]:
+        """Value weights, a view of the stored ones."""
+        return self._qkv_weight(2)
+
+    @property
+    def W_O(self) -> Float[Tensor, "head d_head d_model"]:
+        """Output weights, a view of the stored ones; with the heads flattened, its rows are value vectors."""
+        return rearrange(self.out.weight, "d_model (head d_head) -> head d_head d_model", head=self.n_heads)
+
+    @property
+    def b_Q(self) -> Float[Tensor, "head d_head"]:
+        """Query bias; zeros where the model has none."""
+        return self._qkv_bias(0)
+
+    @property
+    def b_K(self) -> Float[Tensor, "head d_head"]:
+        """Key bias; zeros where the model has none."""
+        return self._qkv_bias(1)
+
+    @property
+    def b_V(self) -> Float[Tensor, "head d_head"]:
+        """Value bias; zeros where the model has none."""
+        return self._qkv_bias(2)
+
+    @property
+    def b_O(self) -> Float[Tensor, "d_model"]:
+        """Output bias; zeros where the model has none."""
+        return self.out.weight.new_zeros(self.d_model) if self.out.bias is None else self.out.bias
+
+    @property
+    def QK(self) -> FactoredMatrix:
+        """`W_Q W_Kᵀ` of each head: which residual directions attend to which, [head d_model d_model], factored."""
+        return FactoredMatrix(self.W_Q, self.W_K.transpose(-2, -1))
+
+    @property
+    def OV(self) -> FactoredMatrix:
+        """`W_V W_O` of each head: what is written when a token is attended to, [head d_model d_model], factored."""
+        return FactoredMatrix(self.W_V, self.W_O)

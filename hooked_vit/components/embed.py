@@ -1,0 +1,82 @@
+"""From pixels to the start of the residual stream: patches, prefix tokens, positions."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hooked_vit.components.norm import Norm
+from hooked_vit.config import HookedViTConfig
+from hooked_vit.hook_point import HookPoint, is_watched
+from hooked_vit.token_layout import TokenLayout
+
+
+class Embed(nn.Module):
+    """Project patches, put the prefix tokens in front, add positions.
+
+    Its hook points stand at the model's root (`hook_patch_embed`, `hook_embed`, `hook_pos_embed`), which hands them in.
+    """
+
+    def __init__(self, cfg: HookedViTConfig):
+        super().__init__()
+        self.cfg = cfg
+        self.patch = nn.Conv2d(cfg.n_channels, cfg.d_model, cfg.patch_size, cfg.patch_size, bias=cfg.patch_bias)
+        self.patch_ln = Norm(cfg.d_model, cfg.patch_norm) if cfg.patch_norm else None
+        layout = cfg.token_layout
+        self.cls = nn.Parameter(torch.zeros(layout.n_cls, cfg.d_model)) if cfg.has_cls else None
+        self.dist = nn.Parameter(torch.zeros(layout.n_dist, cfg.d_model)) if cfg.has_dist else None
+        self.registers = nn.Parameter(torch.zeros(cfg.n_registers, cfg.d_model)) if cfg.n_registers else None
+        n_positions = {"tokens": layout.n_tokens, "patches": layout.n_patches, "none": 0}[cfg.positions]
+        self.pos = nn.Parameter(torch.zeros(n_positions, cfg.d_model)) if n_positions else None
+
+    def patches(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch patch d_model"]:
+        """The projected patches alone."""
+        if self.cfg.pad_to_patches:
+            (height, width), (patch_height, patch_width) = images.shape[-2:], self.cfg.patch_size
+            images = F.pad(images, (0, -width % patch_width, 0, -height % patch_height))
+        patches = self.patch(images).flatten(2).transpose(1, 2)
+        return patches if self.patch_ln is None else self.patch_ln(patches)
+
+    def tokens(self, patches: Float[Tensor, "batch patch d_model"]) -> Float[Tensor, "batch token d_model"]:
+        """Prefix tokens in front of the patches."""
+        batch = len(patches)
+        prefix = [p.expand(batch, -1, -1) for p in (self.cls, self.dist, self.registers) if p is not None]
+        return torch.cat([*prefix, patches], dim=1) if prefix else patches
+
+    def positions(self, layout: TokenLayout) -> Float[Tensor, "token d_model"] | None:
+        """What is added to each token for its place; zero rows where nothing is, `None` if nothing is anywhere."""
+        if self.pos is None:
+            return None
+        positions = self.pos
+        n_prefix = layout.n_prefix if self.cfg.positions == "tokens" else 0
+        if layout.grid != self.cfg.token_layout.grid:
+            # timm's own resampling: bicubic with antialias, and another order of the same steps is not equal
+            from timm.layers import resample_abs_pos_embed
+
+            positions = resample_abs_pos_embed(
+                positions[None],
+                new_size=list(layout.grid),
+                old_size=list(self.cfg.token_layout.grid),
+                num_prefix_tokens=n_prefix,
+            )[0]
+        if self.cfg.positions == "patches" and layout.n_prefix:
+            positions = torch.cat([positions.new_zeros(layout.n_prefix, positions.shape[1]), positions])
+        return positions
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch channel height width"],
+        layout: TokenLayout,
+        hook_patch_embed: HookPoint,
+        hook_embed: HookPoint,
+        hook_pos_embed: HookPoint,
+    ) -> Float[Tensor, "batch token d_model"]:
+        """Tokens with their positions added."""
+        tokens = hook_embed(self.tokens(hook_patch_embed(self.patches(images))))
+        positions = self.positions(layout)
+        if not is_watched(hook_pos_embed):
+            return tokens if positions is None else tokens + positions
+        if positions is None:
+            positions = torch.zeros_like(tokens[0])
+        # a copy: an edit in place must not reach the parameter
+        return tokens + hook_pos_embed(positions.repeat(len(tokens), 1, 1))

@@ -1,0 +1,132 @@
+"""The MLP of a block, plain or gated, with its keys' and memories' coefficients named."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hooked_vit.components.norm import Norm
+from hooked_vit.config import HookedViTConfig, MlpKind, NormConfig
+from hooked_vit.hook_point import HookPoint
+
+
+def quick_gelu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """`x * sigmoid(1.702 x)`, OpenAI's approximation of the GELU."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+def gelu_tanh(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """The tanh approximation of the GELU."""
+    return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": gelu_tanh,
+    "quick_gelu": quick_gelu,
+    "silu": F.silu,
+    "relu": F.relu,
+    "sigmoid": torch.sigmoid,
+}
+
+
+class Mlp(nn.Module):
+    """`act(x W_in + b_in) W_out + b_out`; gated: `(act(x W_gate + b_gate) * (x W_in + b_in)) W_out + b_out`.
+
+    hook points [batch token d_mlp]:
+        hook_pre: what the activation function reads (of a gated MLP, the gate).
+        hook_pre_linear: the other half of a gated MLP.
+        hook_post: what W_out reads. With a norm inside the MLP this is its output, and `hook_mid` its input.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_mlp: int,
+        act_fn: str,
+        kind: MlpKind = "plain",
+        gate_last: bool = False,
+        bias: tuple[bool, bool] = (True, True),
+        inner_norm: NormConfig | None = None,
+    ):
+        super().__init__()
+        self.kind, self.d_mlp, self.gate_last = kind, d_mlp, gate_last
+        self.act = ACTIVATIONS[act_fn]
+        n_halves = 2 if kind == "glu_packed" else 1
+        self.inp = nn.Linear(d_model, n_halves * d_mlp, bias=bias[0])
+        self.gate = nn.Linear(d_model, d_mlp, bias=bias[0]) if kind == "glu_split" else None
+        self.out = nn.Linear(d_mlp, d_model, bias=bias[1])
+        self.ln = Norm(d_mlp, inner_norm) if inner_norm else None
+        self.hook_pre = HookPoint()
+        self.hook_pre_linear = HookPoint() if kind != "plain" else None
+        self.hook_mid = HookPoint() if self.ln is not None else None
+        self.hook_post = HookPoint()
+
+    @classmethod
+    def of_block(cls, cfg: HookedViTConfig) -> "Mlp":
+        """The MLP of one of the model's blocks."""
+        return cls(cfg.d_model, cfg.d_mlp, cfg.act_fn, cfg.mlp_kind, cfg.gate_last, cfg.mlp_bias, cfg.mlp_inner_norm)
+
+    def forward(self, x: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch token d_model"]:
+        """From the normed residual stream to what is written before LayerScale or a post-norm."""
+        if self.kind == "plain":
+            post = self.act(self.hook_pre(self.inp(x)))
+        else:
+            gate, linear = self._halves(x)
+            assert self.hook_pre_linear is not None
+            post = self.act(self.hook_pre(gate)) * self.hook_pre_linear(linear)
+        if self.ln is not None and self.hook_mid is not None:
+            post = self.ln(self.hook_mid(post))
+        return self.out(self.hook_post(post))
+
+    def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.gate is not None:
+            return self.gate(x), self.inp(x)
+        first, second = self.inp(x).chunk(2, dim=-1)
+        return (second, first) if self.gate_last else (first, second)
+
+    def _half(self, stored: Tensor, gate: bool) -> Tensor:
+        first, second = stored.chunk(2, dim=0)
+        return second if gate == self.gate_last else first
+
+    @property
+    def W_in(self) -> Float[Tensor, "d_model d_mlp"]:
+        """Input weights (of a gated MLP, the linear half's), a view of the stored ones; its columns are keys."""
+        weight = self._half(self.inp.weight, gate=False) if self.kind == "glu_packed" else self.inp.weight
+        return weight.T
+
+    @property
+    def W_gate(self) -> Float[Tensor, "d_model d_mlp"]:
+        """Gate weights, a view of the stored ones. Raises AttributeError if the MLP has no gate."""
+        if self.kind == "plain":
+            raise AttributeError
+        return (self._half(self.inp.weight, gate=True) if self.gate is None else self.gate.weight).T
+
+    @property
+    def W_out(self) -> Float[Tensor, "d_mlp d_model"]:
+        """Output weights, a view of the stored ones; its rows are value vectors."""
+        return self.out.weight.T
+
+    @property
+    def b_in(self) -> Float[Tensor, "d_mlp"]:
+        """Input bias (of a gated MLP, the linear half's); zeros where the model has none."""
+        if self.inp.bias is None:
+            return self.inp.weight.new_zeros(self.d_mlp)
+        return self._half(self.inp.bias, gate=False) if self.kind == "glu_packed" else self.inp.bias
+
+    @property
+    def b_gate(self) -> Float[Tensor, "d_mlp"]:
+        """Gate bias; zeros where the model has none. Raises AttributeError if the MLP has no gate."""
+        width = self.W_gate.shape[1]
+        if self.inp.bias is None:
+            return self.inp.weight.new_zeros(width)
+        return self._half(self.inp.bias, gate=True) if self.gate is None else self.gate.bias
+
+    @property
+    def b_out(self) -> Float[Tensor, "d_model"]:
+        """Output bias; zeros where the model has none."""
+        if self.out.bias is None:
+            return self.out.weight.new_zeros(self.out.out_features)
+        return self.out.bias

@@ -1,0 +1,76 @@
+"""LayerNorm and RMSNorm whose scale and output have names."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hooked_vit.config import NormConfig
+from hooked_vit.hook_point import HookPoint, is_watched, observe
+
+
+class Norm(nn.Module):
+    """`weight * (x - mean) / scale + bias`, with `scale = sqrt(variance + eps)`; RMSNorm leaves the mean out.
+
+    `hook_scale` [... 1] is what the input is divided by; `hook_normalized` [... width] is the output.
+    One fused call, unless a hook edits the scale or gradients flow through it.
+
+    >>> norm = Norm(4, NormConfig())
+    >>> norm(torch.tensor([[1.0, 2.0, 3.0, 4.0]])).sum().abs().item() < 1e-6
+    True
+    """
+
+    def __init__(self, width: int, cfg: NormConfig):
+        super().__init__()
+        self.cfg = cfg
+        self.width = (width,)
+        self.weight = nn.Parameter(torch.ones(width)) if cfg.has_weight else None
+        self.bias = nn.Parameter(torch.zeros(width)) if cfg.has_bias else None
+        self.hook_scale = HookPoint()
+        self.hook_normalized = HookPoint()
+
+    def forward(self, x: Float[Tensor, "*axes width"]) -> Float[Tensor, "*axes width"]:
+        """Normalise the last axis."""
+        if is_watched(self.hook_scale):
+            scale, must_recompute = observe(self.hook_scale, self.scale(x))
+            out = self.divide(x, scale) if must_recompute else self.fused(x)
+        else:
+            out = self.fused(x)
+        return self.hook_normalized(out)
+
+    def fused(self, x: Float[Tensor, "*axes width"]) -> Float[Tensor, "*axes width"]:
+        """The norm in one call, past the hook points."""
+        weight, bias, dtype = self.weight, self.bias, x.dtype
+        if self.cfg.in_float32:
+            x = x.float()
+            weight = None if weight is None else weight.float()
+            bias = None if bias is None else bias.float()
+        if self.cfg.kind == "layer":
+            out = F.layer_norm(x, self.width, weight, bias, self.cfg.eps)
+        else:
+            out = F.rms_norm(x, self.width, weight, self.cfg.eps)
+        return out.to(dtype) if self.cfg.in_float32 else out
+
+    def scale(self, x: Float[Tensor, "*axes width"]) -> Float[Tensor, "*axes 1"]:
+        """What the centred input is divided by."""
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        if self.cfg.kind == "layer":
+            square = wide.var(dim=-1, keepdim=True, correction=0)
+        else:
+            square = wide.square().mean(dim=-1, keepdim=True)
+        return (square + self.cfg.eps).sqrt().to(x.dtype)
+
+    def centre(self, x: Float[Tensor, "*axes width"]) -> Float[Tensor, "*axes width"]:
+        """Subtract the mean; an RMSNorm has none to subtract."""
+        return x - x.mean(dim=-1, keepdim=True) if self.cfg.kind == "layer" else x
+
+    def divide(
+        self, x: Float[Tensor, "*axes width"], scale: Float[Tensor, "*#axes 1"], bias: bool = True
+    ) -> Float[Tensor, "*axes width"]:
+        """The norm with a given scale: linear in `x` but for the bias."""
+        out = self.centre(x) / scale
+        if self.weight is not None:
+            out = out * self.weight
+        if bias and self.bias is not None:
+            out = out + self.bias
+        return out

@@ -1,0 +1,145 @@
+"""The architecture of a HookedViT, as read off a timm module: counts, widths and which parts there are."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from hooked_vit.token_layout import TokenLayout
+
+NormKind = Literal["layer", "rms"]
+MlpKind = Literal["plain", "glu_packed", "glu_split"]
+Pool = Literal["cls", "avg", "max", "avgmax", "attention", "cls_and_dist"]
+
+
+@dataclass(frozen=True)
+class NormConfig:
+    """One kind of norm: LayerNorm or RMSNorm, its epsilon and what it learns.
+
+    `in_float32` norms compute in float32 whatever the dtype of their input.
+
+    >>> NormConfig(eps=1e-5)
+    NormConfig(kind='layer', eps=1e-05, has_weight=True, has_bias=True, in_float32=False)
+    """
+
+    kind: NormKind = "layer"
+    eps: float = 1e-6
+    has_weight: bool = True
+    has_bias: bool = True
+    in_float32: bool = False
+
+
+@dataclass(frozen=True)
+class HookedViTConfig:
+    """Everything about a model's architecture that its forward pass depends on, and nothing else.
+
+    Names of widths and counts are TransformerLens's, so its tools find what they look for in `model.cfg`.
+    An image size is (height, width) in pixels. A norm that is `None` does not exist in the model.
+
+    >>> cfg = HookedViTConfig(n_layers=2, d_model=12, n_heads=3, d_mlp=20, n_classes=7, image_size=(16, 24),
+    ...                       patch_size=(8, 8))
+    >>> cfg.d_head, cfg.token_layout.grid, cfg.n_ctx
+    (4, (2, 3), 7)
+    """
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    d_mlp: int
+    n_classes: int
+    image_size: tuple[int, int]
+    patch_size: tuple[int, int]
+    d_head: int = 0
+    n_channels: int = 3
+    dynamic_image_size: bool = False
+    pad_to_patches: bool = False
+
+    has_cls: bool = True
+    has_dist: bool = False
+    n_registers: int = 0
+    positions: Literal["tokens", "patches", "none"] = "tokens"
+
+    patch_bias: bool = True
+    qkv_bias: bool = True
+    attn_out_bias: bool = True
+    mlp_bias: tuple[bool, bool] = (True, True)
+    head_bias: bool = True
+
+    act_fn: str = "gelu"
+    mlp_kind: MlpKind = "plain"
+    gate_last: bool = False
+    layer_scale: bool = False
+    post_norm: bool = False
+
+    block_norm: NormConfig = field(default_factory=NormConfig)
+    patch_norm: NormConfig | None = None
+    pre_norm: NormConfig | None = None
+    qk_norm: NormConfig | None = None
+    attn_inner_norm: NormConfig | None = None
+    mlp_inner_norm: NormConfig | None = None
+    final_norm: NormConfig | None = field(default_factory=NormConfig)
+    norm_after_pool: bool = False
+
+    pool: Pool = "cls"
+    pool_includes_prefix: bool = False
+    pool_n_heads: int = 0
+    pool_d_mlp: int = 0
+    pool_act_fn: str = "gelu"
+    pool_qkv_bias: bool = True
+    pool_norm: NormConfig | None = None
+    pool_qk_norm: NormConfig | None = None
+
+    # Where the weights are, for TransformerLens's tools, which look for it here; no part of the architecture.
+    device: torch.device = field(default=torch.device("cpu"), compare=False)
+    dtype: torch.dtype = field(default=torch.float32, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.d_head:
+            object.__setattr__(self, "d_head", self.d_model // self.n_heads)
+
+    @property
+    def token_layout(self) -> TokenLayout:
+        """Which tokens are CLS, distillation, registers and patches, at the model's own image size."""
+        return self.token_layout_at(*self.image_size)
+
+    def token_layout_at(self, height: int, width: int) -> TokenLayout:
+        """The token layout of an image of `height` × `width` pixels."""
+        patch_height, patch_width = self.patch_size
+        if self.pad_to_patches:
+            grid = -(-height // patch_height), -(-width // patch_width)
+        else:
+            grid = height // patch_height, width // patch_width
+        return TokenLayout(int(self.has_cls), int(self.has_dist), self.n_registers, grid)
+
+    @property
+    def n_ctx(self) -> int:
+        """Number of tokens at the model's own image size, prefix tokens included."""
+        return self.token_layout.n_tokens
+
+    # What TransformerLens's tools ask of a config beyond the names above.
+    @property
+    def normalization_type(self) -> str:
+        """`"LN"` or `"RMS"`: the blocks' norm, in TransformerLens's words."""
+        return "LN" if self.block_norm.kind == "layer" else "RMS"
+
+    @property
+    def final_rms(self) -> bool:
+        """Whether the norm in front of the head is an RMSNorm."""
+        return self.final_norm is not None and self.final_norm.kind == "rms"
+
+    @property
+    def gated_mlp(self) -> bool:
+        """Whether the MLP multiplies its activations by a second, linear projection."""
+        return self.mlp_kind != "plain"
+
+    @property
+    def d_vocab(self) -> int:
+        """Another name for `n_classes`: a class is to a ViT what a token is to a language model."""
+        return self.n_classes
+
+    attn_only = False
+    n_key_value_heads = None
+    use_attn_result = True
+    use_split_qkv_input = True
+    use_attn_in = False
+    use_hook_mlp_in = True

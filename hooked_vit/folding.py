@@ -1,0 +1,63 @@
+"""Folding the weights of norms into the matrices that read them; an option, never a default."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hooked_vit.config import HookedViTConfig
+
+
+def fold(cfg: HookedViTConfig, weights: dict[str, Tensor]) -> tuple[HookedViTConfig, dict[str, Tensor]]:
+    """Copies of all weights, with every norm that only linear maps read folded into those maps.
+
+    `W (w * x̂ + b) + c = (W w) x̂ + (W b + c)`: the norm is left with weight one and bias zero.
+    """
+    folded: dict[str, Tensor] = {
+        name: nn.Parameter(tensor.detach().clone(), tensor.requires_grad) for name, tensor in weights.items()
+    }
+    readers: dict[str, list[str]] = {}
+    if not cfg.post_norm:
+        for layer in range(cfg.n_layers):
+            readers[f"blocks.{layer}.ln1"] = [f"blocks.{layer}.attn.qkv"]
+            gate = [f"blocks.{layer}.mlp.gate"] if cfg.mlp_kind == "glu_split" else []
+            readers[f"blocks.{layer}.ln2"] = [f"blocks.{layer}.mlp.inp", *gate]
+    if cfg.pool == "attention" and not cfg.norm_after_pool:
+        readers["ln_final"] = ["attn_pool.kv"]
+    elif cfg.n_classes and (cfg.norm_after_pool or cfg.pool not in ("max", "avgmax")):
+        # a maximum over tokens does not commute with the norm's weight
+        readers["ln_final"] = ["head", "head_dist"] if cfg.pool == "cls_and_dist" else ["head"]
+    with torch.no_grad():
+        for norm, linears in readers.items():
+            _fold_norm(folded, norm, linears)
+    return _with_biases(cfg, folded), folded
+
+
+def _fold_norm(weights: dict[str, Tensor], norm: str, linears: Sequence[str]) -> None:
+    scale, shift = weights.get(f"{norm}.weight"), weights.get(f"{norm}.bias")
+    for linear in linears:
+        weight = weights[f"{linear}.weight"]
+        if shift is not None:
+            constant, bias = weight @ shift, weights.get(f"{linear}.bias")
+            weights[f"{linear}.bias"] = nn.Parameter(constant if bias is None else constant + bias)
+        if scale is not None:
+            weight.mul_(scale)
+    if scale is not None:
+        scale.fill_(1)
+    if shift is not None:
+        shift.zero_()
+
+
+def _with_biases(cfg: HookedViTConfig, weights: dict[str, Tensor]) -> HookedViTConfig:
+    """The config of a model whose linear maps may have gained biases; those that did not get zeros beside them."""
+    pool_bias = "attn_pool.kv.bias" in weights
+    if pool_bias and "attn_pool.q.bias" not in weights:
+        weights["attn_pool.q.bias"] = nn.Parameter(torch.zeros_like(weights["attn_pool.q.weight"][:, 0]))
+    return dataclasses.replace(
+        cfg,
+        qkv_bias="blocks.0.attn.qkv.bias" in weights,
+        mlp_bias=("blocks.0.mlp.inp.bias" in weights, cfg.mlp_bias[1]),
+        head_bias="head.bias" in weights or not cfg.n_classes,
+        pool_qkv_bias=pool_bias or cfg.pool_qkv_bias,
+    )

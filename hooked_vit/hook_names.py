@@ -1,0 +1,74 @@
+"""From what a user writes to names of hook points: full names, TransformerLens short names, lists, predicates."""
+
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+
+from transformer_lens.utilities import get_act_name
+
+HookName = str | tuple[str, int]
+NamesFilter = HookName | Sequence[HookName] | Callable[[str], bool] | None
+
+# Copies of other activations, or so large that a cache of everything should not hold them: cached when asked for.
+ON_DEMAND = ("hook_result", "hook_q_input", "hook_k_input", "hook_v_input", "hook_mlp_in")
+
+
+def is_on_demand(name: str) -> bool:
+    """Whether a hook point's activation exists only while somebody names it."""
+    return name.rsplit(".", 1)[-1] in ON_DEMAND
+
+
+def resolve_names(names: NamesFilter, known: Iterable[str], n_layers: int) -> list[str]:
+    """The known hook points that `names` stands for, in the order of `known`.
+
+    `None`: all but those on demand. A string: a full name, a TransformerLens short name (`"pattern3"`), or a bare
+    short name, which means every layer (`"resid_post"`). A pair: `("resid_post", 5)` or `("scale", -1, "ln1")`.
+    A list of these: their union. A predicate on full names: those it accepts.
+
+    Raises:
+        ValueError: If something named is not known (the nearest names are suggested) or nothing matches.
+
+    >>> known = ["hook_embed", "blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]
+    >>> resolve_names("resid_post", known, n_layers=2)
+    ['blocks.0.hook_resid_post', 'blocks.1.hook_resid_post']
+    >>> resolve_names([("resid_post", -1), "embed"], known, n_layers=2)
+    ['hook_embed', 'blocks.1.hook_resid_post']
+    """
+    known = list(known)
+    if names is None:
+        return [name for name in known if not is_on_demand(name)]
+    if callable(names):
+        chosen = {name for name in known if names(name)}
+        if not chosen:
+            raise ValueError(f"the names filter accepts none of the {len(known)} hook points, such as '{known[-1]}'")
+    elif isinstance(names, str) or _is_name(names):
+        chosen = set(_resolve_one(names, known, n_layers))
+    else:
+        chosen = {name for one in names for name in _resolve_one(one, known, n_layers)}
+        if not chosen:
+            raise ValueError("the list of hook names is empty: name at least one, or pass None for everything")
+    return [name for name in known if name in chosen]
+
+
+def _is_name(names: object) -> bool:
+    return isinstance(names, tuple) and len(names) in (2, 3) and isinstance(names[1], int)
+
+
+def _resolve_one(name: object, known: list[str], n_layers: int) -> list[str]:
+    if _is_name(name):
+        short, layer, *layer_type = name  # pyright: ignore[reportGeneralTypeIssues]
+        if not -n_layers <= layer < n_layers:
+            raise ValueError(f"no layer {layer} for '{short}': the model has layers 0 to {n_layers - 1}")
+        full = get_act_name(short, layer % n_layers, *layer_type)
+    elif isinstance(name, str):
+        full = name if name in known else get_act_name(name)
+    else:
+        raise ValueError(f"expected a hook name, a (name, layer) pair, a list or a predicate, got {name!r}")
+    if full in known:
+        return [full]
+    everywhere = [one for one in known if one.rsplit(".", 1)[-1] in (name, f"hook_{name}")]
+    if everywhere:
+        return everywhere
+    shorts = {one.rsplit(".", 1)[-1].removeprefix("hook_") for one in known}
+    near = get_close_matches(full, known, n=3, cutoff=0.5) or get_close_matches(str(name), sorted(shorts), n=3)
+    hint = f"; did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
+    raise ValueError(f"unknown hook point {name!r}{hint} `model.hook_names()` lists all {len(known)}.")

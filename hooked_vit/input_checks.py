@@ -1,0 +1,95 @@
+"""Does an input fit the model? Checks of shapes, dtypes and devices, none of which waits for a GPU."""
+
+import torch
+from torch import Tensor
+
+from hooked_vit.config import HookedViTConfig
+from hooked_vit.token_layout import TokenLayout
+
+
+def check_images(images: Tensor, cfg: HookedViTConfig, weight: Tensor) -> None:
+    """Raise ValueError unless `images` are a batch that the model can embed."""
+    height, width = cfg.image_size
+    expected = f"images of shape [batch, {cfg.n_channels}, {height}, {width}]"
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            f"expected {expected}, got {type(images).__name__}: `model.preprocess` makes a batch of pictures"
+        )
+    if images.ndim != 4:
+        hint = "; add a batch axis with `images[None]`" if images.ndim == 3 else ""
+        raise ValueError(f"expected {expected}, got shape {tuple(images.shape)}{hint}")
+    if images.shape[0] == 0:
+        raise ValueError(f"expected {expected}, got an empty batch")
+    if images.shape[1] != cfg.n_channels:
+        raise ValueError(f"expected {cfg.n_channels} channels in axis 1, got shape {tuple(images.shape)}")
+    _check_size((images.shape[2], images.shape[3]), cfg, expected)
+    _check_number(images, weight)
+
+
+def _check_size(size: tuple[int, int], cfg: HookedViTConfig, expected: str) -> None:
+    if not cfg.dynamic_image_size:
+        if size != cfg.image_size:
+            raise ValueError(
+                f"expected {expected}, got {size[0]} × {size[1]} pixels: resize them (`model.preprocess` does), or "
+                f"load the model with img_size={size} or dynamic_img_size=True"
+            )
+        return
+    misfit = any(pixels % patch for pixels, patch in zip(size, cfg.patch_size, strict=True))
+    if (misfit and not cfg.pad_to_patches) or min(size) < 1:
+        raise ValueError(
+            f"expected a height and width that {cfg.patch_size[0]} × {cfg.patch_size[1]} patches divide, "
+            f"got {size[0]} × {size[1]} pixels"
+        )
+
+
+def check_residual(residual: Tensor, weight: Tensor) -> None:
+    """Raise ValueError unless `residual` is a residual stream of the model."""
+    d_model = weight.shape[0]
+    if residual.ndim != 3 or residual.shape[-1] != d_model:
+        raise ValueError(
+            f"with start_at_layer the input is a residual stream [batch, token, {d_model}], got {tuple(residual.shape)}"
+        )
+    if 0 in residual.shape:
+        raise ValueError(f"expected a residual stream with images and tokens in it, got {tuple(residual.shape)}")
+    _check_number(residual, weight)
+
+
+def _check_number(x: Tensor, weight: Tensor) -> None:
+    if x.device != weight.device:
+        raise ValueError(f"the input is on {x.device}, the model on {weight.device}: move one of them with `.to(...)`")
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ValueError(
+            f"the input is {x.dtype}, the model {weight.dtype}: convert the input with `.to({weight.dtype})`"
+            + ("" if x.is_floating_point() else " after normalising it, as `model.preprocess` does")
+        )
+
+
+def check_labels(labels: Tensor | None, batch: int, n_classes: int) -> None:
+    """Raise ValueError unless there is a class index for each image (their range is left to the loss)."""
+    if labels is None:
+        raise ValueError('a loss needs labels: pass `labels=`, a class index for each image, or return_type="logits"')
+    if n_classes == 0:
+        raise ValueError("this model has no classes to compute a loss over; see `with_class_embeddings`")
+    if labels.shape != (batch,) or labels.dtype != torch.long:
+        raise ValueError(f"labels must be int64 of shape [{batch}], got {labels.dtype} of shape {tuple(labels.shape)}")
+
+
+def check_token_mask(mask: Tensor, tokens: Tensor, layout: TokenLayout, cfg: HookedViTConfig) -> None:
+    """Raise ValueError unless `mask` keeps, in every image, what the head reads."""
+    if mask.dtype != torch.bool or mask.shape != tokens.shape[:2]:
+        raise ValueError(
+            f"token_mask must be bool of shape {tuple(tokens.shape[:2])} ([batch token], prefix tokens included), "
+            f"got {mask.dtype} of shape {tuple(mask.shape)}"
+        )
+    if mask.device != tokens.device:
+        raise ValueError(f"token_mask is on {mask.device}, the model on {tokens.device}")
+    readers = {"cls": ("CLS", slice(0, 1)), "cls_and_dist": ("CLS and the distillation token", slice(0, 2))}
+    if cfg.pool in readers:
+        what, where = readers[cfg.pool]
+        fits = mask[:, where].all(dim=1)
+    else:
+        what = "at least one token" if cfg.pool_includes_prefix else "at least one patch"
+        fits = mask[:, 0 if cfg.pool_includes_prefix else layout.n_prefix :].any(dim=1)
+    if not bool(fits.all()):
+        image = int((~fits).nonzero()[0])
+        raise ValueError(f"token_mask drops what the head reads in image {image}: keep {what}")

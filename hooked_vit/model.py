@@ -1,0 +1,352 @@
+"""HookedViT: its parts, its forward pass, and the ways to make one."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hooked_vit.class_names import numbered_class_names
+from hooked_vit.class_space import ClassSpace
+from hooked_vit.components.attention import AttentionCore, additive_mask
+from hooked_vit.components.block import Block
+from hooked_vit.components.embed import Embed
+from hooked_vit.components.norm import Norm
+from hooked_vit.components.pool import AttentionPool, pool_tokens
+from hooked_vit.config import HookedViTConfig
+from hooked_vit.hook_point import HookPoint
+from hooked_vit.input_checks import check_images, check_labels, check_residual, check_token_mask
+from hooked_vit.parameters import Parameters
+from hooked_vit.running import Running
+from hooked_vit.token_layout import KeptTokens, TokenLayout
+
+ReturnType = Literal["logits", "loss", "both"]
+
+
+class HookedViT(Parameters, ClassSpace, Running):
+    """A Vision Transformer in which every activation and every parameter matrix has a TransformerLens-style name.
+
+    Made by `from_pretrained` or `from_timm`; built from a config alone, its weights are placeholders.
+    There is no dropout in it: it computes what the timm model computes in evaluation mode.
+
+    >>> model = HookedViT.from_pretrained("emoji-vit")
+    >>> logits, cache = model.run_with_cache(torch.zeros(1, 3, 64, 64))
+    >>> cache["pattern", 3].shape, cache["resid_post", -1].shape
+    (torch.Size([1, 4, 65, 65]), torch.Size([1, 65, 128]))
+    """
+
+    def __init__(self, cfg: HookedViTConfig, class_names: Sequence[str] | None = None):
+        super().__init__()
+        self.cfg = cfg
+        self.class_names = _checked_class_names(class_names, cfg.n_classes)
+        self.data_config: dict[str, Any] | None = None
+        self.hook_patch_embed = HookPoint()
+        self.hook_embed = HookPoint()
+        self.hook_pos_embed = HookPoint()
+        self.embed = Embed(cfg)
+        self.ln_pre = Norm(cfg.d_model, cfg.pre_norm) if cfg.pre_norm else None
+        self.hook_tokens = HookPoint()
+        self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layers))
+        self.ln_final = Norm(cfg.d_model, cfg.final_norm) if cfg.final_norm else None
+        self.attn_pool = AttentionPool(cfg) if cfg.pool == "attention" else None
+        self.hook_pooled = HookPoint()
+        has_head, has_dist = cfg.n_classes > 0, cfg.pool == "cls_and_dist"
+        self.head = nn.Linear(cfg.d_model, cfg.n_classes, bias=cfg.head_bias) if has_head else None
+        self.head_dist = nn.Linear(cfg.d_model, cfg.n_classes) if has_head and has_dist else None
+        if has_dist:
+            self.hook_pooled_dist = HookPoint()
+            self.hook_logits_cls = HookPoint()
+            self.hook_logits_dist = HookPoint()
+        self.hook_logits = HookPoint()
+        self.setup()
+
+    # ------------------------------------------------------------------ making one
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        *,
+        weights: str | Path | None = None,
+        ignore_keys: Sequence[str] = (),
+        class_names: Sequence[str] | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **timm_kwargs: Any,
+    ) -> Self:
+        """Load a model by name: `"emoji-vit"`, a timm name with its tag, or `"hf-hub:owner/model"`.
+
+        Args:
+            name: The embedded model, or anything `timm.create_model` knows.
+            weights: A `.safetensors`, `.pt`, `.pth` or `.bin` file for the architecture `name`, instead of the
+                published weights. It is read without unpickling code.
+            ignore_keys: Keys of that file that the model does not have and that may be left out (`*` matches).
+            class_names: Names of the classes; known for ImageNet heads and the embedded model.
+            device: Where the weights go.
+            dtype: Their number format.
+            timm_kwargs: Passed to `timm.create_model`, such as `img_size`, `num_classes`.
+
+        Raises:
+            ValueError: If the name is unknown (near ones are suggested), its architecture has a part that is
+                not covered, or the file does not fit.
+            FileNotFoundError: If there is no such weights file.
+
+        >>> HookedViT.from_pretrained("emoji-vit").class_names[:3]
+        ('monkey', 'dog', 'cat')
+        """
+        from hooked_vit.loading import load_pretrained
+
+        return load_pretrained(
+            cls, name, weights, tuple(ignore_keys), class_names, device=device, dtype=dtype, **timm_kwargs
+        )
+
+    @classmethod
+    def from_timm(cls, module: nn.Module, class_names: Sequence[str] | None = None) -> Self:
+        """Port a timm module you hold, however it was made; its weights are copied.
+
+        Raises:
+            ValueError: If the module has a part that is not covered; the message names it.
+
+        >>> import timm
+        >>> module = timm.create_model("vit_tiny_patch16_224", num_classes=7, img_size=(32, 48), depth=2).eval()
+        >>> model = HookedViT.from_timm(module)
+        >>> images = torch.randn(2, 3, 32, 48)
+        >>> model.verify(module, images).relative < 1e-6
+        True
+        """
+        from hooked_vit.loading import port_module
+
+        return port_module(cls, module, class_names, copy=True)
+
+    def _with_weights(
+        self, cfg: HookedViTConfig, weights: dict[str, Tensor], class_names: Sequence[str] | None
+    ) -> Self:
+        """A model of another config that holds the given tensors themselves, and shares nothing else."""
+        with torch.device("meta"):
+            model = type(self)(cfg, class_names)
+        model.load_state_dict(weights, assign=True)
+        model.data_config, model.fused_attention = self.data_config, self.fused_attention
+        return model.train(self.training)
+
+    # ------------------------------------------------------------------ running it
+
+    def forward(
+        self,
+        input: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
+        return_type: ReturnType = "logits",
+        labels: Int[Tensor, "batch"] | None = None,
+        *,
+        token_mask: Bool[Tensor, "batch token"] | None = None,
+        start_at_layer: int | None = None,
+        stop_at_layer: int | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits [batch n_classes] of images; or their loss, or both.
+
+        Args:
+            input: Preprocessed images; with `start_at_layer`, a residual stream.
+            return_type: `"logits"`, `"loss"` (mean cross-entropy with `labels`), or `"both"`, as a pair.
+            labels: Class indices.
+            token_mask: True at the tokens to keep; the others are dropped after the position embedding, and the
+                token axis of every activation holds the kept ones (see `KeptTokens`).
+            start_at_layer: Take `input` as the residual stream that enters this layer (`n_layers`: the head).
+            stop_at_layer: Return the residual stream that enters this layer; nothing after it is computed.
+
+        Raises:
+            ValueError: If the input does not fit the model; the message says what was expected.
+        """
+        first = 0 if start_at_layer is None else self._layer(start_at_layer)
+        last = self.cfg.n_layers if stop_at_layer is None else self._layer(stop_at_layer)
+        wants_loss = return_type != "logits"
+        if return_type not in ("logits", "loss", "both"):
+            raise ValueError(f"return_type is 'logits', 'loss' or 'both', not {return_type!r}")
+        if wants_loss:
+            check_labels(labels, len(input), self.cfg.n_classes)
+        if start_at_layer is None:
+            residual, kept = self._start_of_stream(input, token_mask)
+        else:
+            if token_mask is not None:
+                raise ValueError("token_mask drops tokens after the position embedding: not with start_at_layer")
+            check_residual(input, self.embed.patch.weight)
+            residual, kept = input, None
+        # where every image keeps as many tokens, nothing is filled up and nothing needs masking
+        key_mask = None if kept is None or kept.valid.all() else additive_mask(kept.valid, residual.dtype)
+        for block in self.blocks[first:last]:
+            residual = block(residual, key_mask)
+        if stop_at_layer is not None:
+            return residual
+        logits = self._head_logits(residual, kept)
+        if not wants_loss:
+            return logits
+        assert labels is not None
+        loss = F.cross_entropy(logits, labels)
+        return loss if return_type == "loss" else (logits, loss)
+
+    def _layer(self, layer: int) -> int:
+        n_layers = self.cfg.n_layers
+        if not -n_layers <= layer <= n_layers:
+            raise ValueError(f"layer {layer} is out of range: 0 to {n_layers}, or negative from the end")
+        return layer + n_layers if layer < 0 else layer
+
+    def _start_of_stream(self, images: Tensor, token_mask: Tensor | None) -> tuple[Tensor, KeptTokens | None]:
+        check_images(images, self.cfg, self.embed.patch.weight)
+        layout = self.cfg.token_layout_at(*images.shape[-2:])
+        tokens = self.embed(images, layout, self.hook_patch_embed, self.hook_embed, self.hook_pos_embed)
+        kept = None
+        if token_mask is not None:
+            check_token_mask(token_mask, tokens, layout, self.cfg)
+            if not token_mask.all():
+                kept = KeptTokens.from_mask(token_mask, layout)
+                tokens = kept.take(tokens)
+        if self.ln_pre is not None:
+            tokens = self.ln_pre(tokens)
+        return self.hook_tokens(tokens), kept
+
+    def _head_logits(self, residual: Tensor, kept: KeptTokens | None) -> Tensor:
+        """From the last residual stream to the logits, or to pooled features where there are no classes."""
+        tokens = self.ln_final(residual) if self.ln_final is not None and not self.cfg.norm_after_pool else residual
+        if self.cfg.pool == "cls_and_dist":
+            return self._distilled_logits(tokens)
+        pooled = self._pool(tokens, kept)
+        if self.ln_final is not None and self.cfg.norm_after_pool:
+            # a token axis of one, so that the scale divides a stack of residual streams as any norm's does
+            pooled = self.ln_final(pooled[:, None])[:, 0]
+        pooled = self.hook_pooled(pooled)
+        return self.hook_logits(pooled if self.head is None else self.head(pooled))
+
+    def _pool(self, tokens: Tensor, kept: KeptTokens | None) -> Tensor:
+        if self.cfg.pool == "cls":
+            return tokens[:, 0]
+        mask = None
+        if kept is not None:
+            mask = kept.valid if self.cfg.pool_includes_prefix else kept.is_patch
+        elif not self.cfg.pool_includes_prefix:
+            tokens = tokens[:, self.cfg.token_layout.n_prefix :]
+        if self.attn_pool is None:
+            return pool_tokens(tokens, self.cfg.pool, mask)
+        return self.attn_pool(tokens, None if mask is None else additive_mask(mask, tokens.dtype))
+
+    def _distilled_logits(self, tokens: Tensor) -> Tensor:
+        cls, dist = self.hook_pooled(tokens[:, 0]), self.hook_pooled_dist(tokens[:, 1])
+        if self.head is not None and self.head_dist is not None:
+            cls, dist = self.head(cls), self.head_dist(dist)
+        return self.hook_logits((self.hook_logits_cls(cls) + self.hook_logits_dist(dist)) / 2)
+
+    # ------------------------------------------------------------------ models from this one
+
+    def with_class_embeddings(
+        self,
+        W: Float[Tensor, "d_model n_classes"],
+        b: Float[Tensor, "n_classes"] | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> Self:
+        """This model with another unembedding; every other weight is shared, and this model is left as it is.
+
+        For zero-shot classes behind a CLIP projection head, compose it with the text embeddings:
+        `model.with_class_embeddings(model.W_U @ text_embeddings.T, class_names=prompts)`.
+
+        Args:
+            W: A class embedding a column: text embeddings, a probe's weights, another head.
+            b: A bias a class; none by default.
+            class_names: A name a class.
+
+        Raises:
+            ValueError: If shapes do not fit.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> two = model.with_class_embeddings(model.W_U[:, :2], class_names=["monkey", "dog"])
+        >>> two(torch.zeros(1, 3, 64, 64)).shape
+        torch.Size([1, 2])
+        """
+        if W.ndim != 2 or W.shape[0] != self.cfg.d_model or W.shape[1] == 0:
+            transposed = W.ndim == 2 and W.shape[1] == self.cfg.d_model
+            raise ValueError(
+                f"W must be [d_model n_classes] with d_model = {self.cfg.d_model}, got {tuple(W.shape)}"
+                + ("; pass W.T" if transposed else "")
+            )
+        if b is not None and b.shape != W.shape[1:]:
+            raise ValueError(f"b must have one number for each of the {W.shape[1]} classes, got {tuple(b.shape)}")
+        distilled = self.cfg.pool == "cls_and_dist"
+        cfg = dataclasses.replace(self.cfg, n_classes=W.shape[1], head_bias=b is not None or distilled)
+        weights = {k: v for k, v in self._tensors().items() if not k.startswith(("head.", "head_dist."))}
+        like = self.embed.patch.weight
+        for head in ("head", "head_dist") if distilled else ("head",):
+            weights[f"{head}.weight"] = nn.Parameter(W.detach().T.to(like))
+            if cfg.head_bias:
+                weights[f"{head}.bias"] = nn.Parameter((W.new_zeros(W.shape[1]) if b is None else b.detach()).to(like))
+        return self._with_weights(cfg, weights, class_names)
+
+    def fold_layer_norm(self) -> Self:
+        """This model with the weights of its pre-norms folded into what reads them; the logits stay equal to 1e-5.
+
+        Norms in front of attention, of MLPs and of the head are left with weight one and bias zero. Norms whose
+        output is added to the stream (`ln_pre`, post-norms) or lies inside a sub-layer have no single reader and
+        stay. Folding changes `W_Q`, `W_K`, `W_V`, `W_in`, `W_gate` and `W_U`, and with them every projection of
+        parameters; nothing here folds by default.
+        """
+        from hooked_vit.folding import fold
+
+        cfg, weights = fold(self.cfg, self._tensors())
+        return self._with_weights(cfg, weights, self.class_names)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The parameters themselves, by name, so that another model can share them."""
+        return dict(self.named_parameters())
+
+    # ------------------------------------------------------------------ the rest
+
+    @property
+    def token_layout(self) -> TokenLayout:
+        """Which tokens are CLS, distillation, registers and patches, at the model's own image size."""
+        return self.cfg.token_layout
+
+    @property
+    def fused_attention(self) -> bool:
+        """Whether attention runs fused while nobody looks at it. Set it to switch every layer."""
+        return all(module.fused for module in self.modules() if isinstance(module, AttentionCore))
+
+    @fused_attention.setter
+    def fused_attention(self, fused: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, AttentionCore):
+                module.fused = fused
+
+    def verify(self, timm_module: nn.Module, images: Float[Tensor, "batch channel height width"]) -> Any:
+        """Hold this port against the timm module it came from: the largest difference, and where it arises.
+
+        See `hooked_vit.porting.verify.Verification`.
+        """
+        from hooked_vit.porting.verify import verify
+
+        return verify(self, timm_module, images)
+
+    def preprocess(self, images: Any) -> Float[Tensor, "batch channel height width"]:
+        """From pictures to the model's input, by timm's own transform for the loaded weights, on the model's device.
+
+        Args:
+            images: A path, a PIL image, an array ([height width channel], uint8, or floats from 0 to 1), or a list
+                of these.
+
+        Raises:
+            ValueError: If a picture is of another kind, holds NaN, or there is none.
+            FileNotFoundError: If there is no file at a path.
+        """
+        from hooked_vit.preprocessing import preprocess
+
+        return preprocess(images, self.cfg, self.data_config).to(self.embed.patch.weight)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        super()._apply(*args, **kwargs)
+        weight = self.embed.patch.weight
+        self.cfg = dataclasses.replace(self.cfg, device=weight.device, dtype=weight.dtype)
+        return self
+
+
+def _checked_class_names(class_names: Sequence[str] | None, n_classes: int) -> tuple[str, ...]:
+    names = numbered_class_names(n_classes) if class_names is None else tuple(class_names)
+    if len(names) != n_classes:
+        raise ValueError(f"expected {n_classes} class names, one for each class, got {len(names)}")
+    return names

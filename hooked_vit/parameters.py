@@ -1,0 +1,148 @@
+"""The weights under TransformerLens's names, stacked over layers, and the biases they sum to."""
+
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformer_lens import FactoredMatrix
+
+from hooked_vit.components.embed import Embed
+from hooked_vit.config import HookedViTConfig
+
+
+class Parameters(nn.Module):
+    """Names for a HookedViT's weights. A block's own matrices are views; the stacked ones here are copies."""
+
+    cfg: HookedViTConfig
+    embed: Embed
+    blocks: Any  # an nn.ModuleList of Block
+
+    def _stack(self, part: str, name: str) -> Tensor:
+        return torch.stack([getattr(getattr(block, part), name) for block in self.blocks])
+
+    @property
+    def W_E(self) -> Float[Tensor, "pixel d_model"]:
+        """Patch projection, a view: pixels in the order channel, row, column."""
+        return rearrange(self.embed.patch.weight, "d_model channel row column -> (channel row column) d_model")
+
+    @property
+    def b_E(self) -> Float[Tensor, "d_model"]:
+        """Bias of the patch projection; zeros where the model has none."""
+        bias = self.embed.patch.bias
+        return self.embed.patch.weight.new_zeros(self.cfg.d_model) if bias is None else bias
+
+    @property
+    def W_pos(self) -> Float[Tensor, "position d_model"]:
+        """Position embedding as stored: a row a token, or a row a patch where `cfg.positions` is `"patches"`.
+
+        Raises:
+            AttributeError: If the model has no position embedding.
+        """
+        if self.embed.pos is None:
+            raise AttributeError
+        return self.embed.pos
+
+    @property
+    def W_Q(self) -> Float[Tensor, "layer head d_model d_head"]:
+        """Query weights."""
+        return self._stack("attn", "W_Q")
+
+    @property
+    def W_K(self) -> Float[Tensor, "layer head d_model d_head"]:
+        """Key weights."""
+        return self._stack("attn", "W_K")
+
+    @property
+    def W_V(self) -> Float[Tensor, "layer head d_model d_head"]:
+        """Value weights."""
+        return self._stack("attn", "W_V")
+
+    @property
+    def W_O(self) -> Float[Tensor, "layer head d_head d_model"]:
+        """Output weights of attention, as stored: LayerScale is not in them."""
+        return self._stack("attn", "W_O")
+
+    @property
+    def b_Q(self) -> Float[Tensor, "layer head d_head"]:
+        """Query biases."""
+        return self._stack("attn", "b_Q")
+
+    @property
+    def b_K(self) -> Float[Tensor, "layer head d_head"]:
+        """Key biases."""
+        return self._stack("attn", "b_K")
+
+    @property
+    def b_V(self) -> Float[Tensor, "layer head d_head"]:
+        """Value biases."""
+        return self._stack("attn", "b_V")
+
+    @property
+    def b_O(self) -> Float[Tensor, "layer d_model"]:
+        """Output biases of attention."""
+        return self._stack("attn", "b_O")
+
+    @property
+    def W_in(self) -> Float[Tensor, "layer d_model d_mlp"]:
+        """Input weights of the MLPs; of gated ones, the linear half's."""
+        return self._stack("mlp", "W_in")
+
+    @property
+    def W_gate(self) -> Float[Tensor, "layer d_model d_mlp"]:
+        """Gate weights of gated MLPs. Raises AttributeError if the model has none."""
+        return self._stack("mlp", "W_gate")
+
+    @property
+    def W_out(self) -> Float[Tensor, "layer d_mlp d_model"]:
+        """Output weights of the MLPs, as stored: LayerScale is not in them."""
+        return self._stack("mlp", "W_out")
+
+    @property
+    def b_in(self) -> Float[Tensor, "layer d_mlp"]:
+        """Input biases of the MLPs."""
+        return self._stack("mlp", "b_in")
+
+    @property
+    def b_gate(self) -> Float[Tensor, "layer d_mlp"]:
+        """Gate biases of gated MLPs. Raises AttributeError if the model has none."""
+        return self._stack("mlp", "b_gate")
+
+    @property
+    def b_out(self) -> Float[Tensor, "layer d_model"]:
+        """Output biases of the MLPs."""
+        return self._stack("mlp", "b_out")
+
+    @property
+    def QK(self) -> FactoredMatrix:
+        """`W_Q W_Kᵀ`, [layer head d_model d_model], factored."""
+        return FactoredMatrix(self.W_Q, self.W_K.transpose(-2, -1))
+
+    @property
+    def OV(self) -> FactoredMatrix:
+        """`W_V W_O`, [layer head d_model d_model], factored."""
+        return FactoredMatrix(self.W_V, self.W_O)
+
+    def accumulated_bias(
+        self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
+    ) -> Float[Tensor, "d_model"]:
+        """Sum of the sub-layers' output biases (LayerScale applied) in front of `layer`.
+
+        Raises:
+            ValueError: If blocks are post-norm: what a bias adds then depends on the token.
+        """
+        if self.cfg.post_norm:
+            raise ValueError(
+                "in post-norm blocks what a bias adds differs from token to token: "
+                "`cache.get_full_resid_decomposition` accounts for it"
+            )
+        if not 0 <= layer <= self.cfg.n_layers:
+            raise ValueError(f"layer {layer} is out of range: 0 to {self.cfg.n_layers}")
+        total = self.embed.patch.weight.new_zeros(self.cfg.d_model)
+        for index, block in enumerate(self.blocks):
+            if index < layer or (mlp_input and index == layer):
+                total = total + block.attn_out_bias()
+            if index < layer and include_mlp_biases:
+                total = total + block.mlp_out_bias()
+        return total

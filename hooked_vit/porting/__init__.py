@@ -1,0 +1,5 @@
+"""From a timm module to a config and weights; one file for each timm family."""
+
+from hooked_vit.porting.vision_transformer import read_config, read_weights
+
+__all__ = ["read_config", "read_weights"]

@@ -1,0 +1,193 @@
+"""Running a model with hooks, with a cache of its activations, and with their gradients."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens import HookedRootModule
+from transformer_lens.utilities import Slice, SliceInput
+
+from hooked_vit.cache import ViTActivationCache, token_axis
+from hooked_vit.config import HookedViTConfig
+from hooked_vit.hook_names import HookName, NamesFilter, resolve_names
+
+Hooks = Sequence[tuple[HookName | Callable[[str], bool], Callable[..., Any]]]
+
+
+class Running(HookedRootModule):
+    """TransformerLens's ways of running a model, with names checked and gradients of any metric."""
+
+    cfg: HookedViTConfig
+
+    def hook_names(self, names: NamesFilter = lambda name: True) -> list[str]:
+        """The hook points that `names` stands for (all of them by default); see `resolve_names` for what it may be.
+
+        >>> HookedViT.from_pretrained("emoji-vit").hook_names(("pattern", 0))
+        ['blocks.0.attn.hook_pattern']
+        """
+        return resolve_names(names, self.hook_dict, self.cfg.n_layers)
+
+    @contextmanager
+    def hooks(
+        self,
+        fwd_hooks: Hooks = (),
+        bwd_hooks: Hooks = (),
+        reset_hooks_end: bool = True,
+        clear_contexts: bool = False,
+    ) -> Iterator[Self]:
+        """Hooks that stay on within a `with` block, and come off after it, also after an exception.
+
+        Names may be whatever `hook_names` understands. A hook is `fn(activation, hook)`; what it returns, if
+        anything, replaces the activation.
+
+        Raises:
+            ValueError: If a name is unknown or matches nothing; no hook is then on.
+        """
+        named: list[list[Any]] = [
+            [(n, hook) for names, hook in hooks for n in self.hook_names(names)] for hooks in (fwd_hooks, bwd_hooks)
+        ]
+        with super().hooks(named[0], named[1], reset_hooks_end, clear_contexts):
+            yield self
+
+    def add_hook(
+        self, name: HookName | Callable[[str], bool], hook: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> None:
+        """As TransformerLens's; the name may be whatever `hook_names` understands."""
+        for one in self.hook_names(name):
+            super().add_hook(one, hook, *args, **kwargs)
+
+    def run_with_cache(
+        self,
+        *model_args: Any,
+        names_filter: NamesFilter = None,
+        device: torch.device | str | None = None,
+        remove_batch_dim: bool = False,
+        incl_bwd: bool = False,
+        reset_hooks_end: bool = True,
+        clear_contexts: bool = False,
+        pos_slice: Slice | SliceInput | None = None,
+        return_cache_object: bool = True,
+        **model_kwargs: Any,
+    ) -> tuple[Any, Any]:
+        """Run the model and keep activations: `(output, cache)`.
+
+        Args:
+            model_args: As for `forward`.
+            names_filter: Which activations (see `hook_names`); by default all but those that exist on demand,
+                `hook_result`, `hook_mlp_in` and the split inputs.
+            device: Where to keep them.
+            remove_batch_dim: Drop the batch axis; for a single image.
+            incl_bwd: Call backward on the output, and keep gradients too, under the names with `_grad`. The
+                output must be a scalar, as with `return_type="loss"`; for other metrics use `run_with_gradients`.
+            reset_hooks_end: Whether the caching hooks come off at the end.
+            clear_contexts: Whether hooks' contexts are cleared then.
+            pos_slice: Which tokens to keep (of a pattern: which queries).
+            return_cache_object: False for a plain dict.
+            model_kwargs: As for `forward`.
+
+        Raises:
+            ValueError: If a name is unknown or matches nothing, or `remove_batch_dim` meets several images.
+        """
+        n_images = len(model_args[0]) if model_args else len(model_kwargs["input"])
+        if remove_batch_dim and n_images != 1:
+            raise ValueError(f"remove_batch_dim is for a single image, got a batch of {n_images}")
+        output, cache = super().run_with_cache(
+            *model_args,
+            names_filter=names_filter,  # pyright: ignore[reportArgumentType]  (wider than TransformerLens's)
+            device=None if device is None else torch.device(device),
+            remove_batch_dim=remove_batch_dim,
+            incl_bwd=incl_bwd,
+            reset_hooks_end=reset_hooks_end,
+            clear_contexts=clear_contexts,
+            pos_slice=pos_slice,
+            **model_kwargs,
+        )
+        if not return_cache_object:
+            return output, cache
+        return output, ViTActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
+
+    def get_caching_hooks(
+        self,
+        names_filter: NamesFilter = None,
+        incl_bwd: bool = False,
+        device: torch.device | str | None = None,
+        remove_batch_dim: bool = False,
+        cache: dict[str, Tensor] | None = None,
+        pos_slice: Slice | SliceInput | None = None,
+    ) -> tuple[dict[str, Tensor], list[Any], list[Any]]:
+        """Hooks that fill a dict with activations, as TransformerLens's; `pos_slice` knows each one's token axis."""
+        store: dict[str, Tensor] = {} if cache is None else cache
+        tokens = Slice.unwrap(pos_slice)
+
+        def save(activation: Tensor, hook: Any, suffix: str) -> None:
+            kept, axis = activation.detach(), token_axis(hook.name, self.cfg)
+            if axis is not None and tokens.mode != "identity":
+                kept = tokens.apply(kept, dim=axis)
+            kept = kept.to(device) if device is not None else kept
+            store[hook.name + suffix] = kept[0] if remove_batch_dim else kept
+
+        names = self.hook_names(names_filter)
+        fwd_hooks = [(name, partial(save, suffix="")) for name in names]
+        return store, fwd_hooks, [(name, partial(save, suffix="_grad")) for name in names] if incl_bwd else []
+
+    def run_with_gradients(
+        self,
+        input: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
+        metric: Callable[[Float[Tensor, "batch n_classes"]], Tensor],
+        names_filter: NamesFilter = None,
+        fwd_hooks: Hooks = (),
+        **forward_kwargs: Any,
+    ) -> tuple[Tensor, ViTActivationCache, ViTActivationCache]:
+        """Run the model; return a metric on its logits, the activations, and the metric's gradients at them.
+
+        Args:
+            input: As for `forward`.
+            metric: From logits to a scalar or to one number an image; images do not see each other, so the
+                gradients of the latter are each image's own.
+            names_filter: At which hook points (see `hook_names`).
+            fwd_hooks: Other hooks for this run, before those that record.
+            forward_kwargs: As for `forward`.
+
+        Returns:
+            `(value, cache, gradients)`, all detached; the parameters' `grad` is left alone. At tokens that do not
+            reach the readout, such as patches of the last block under a CLS readout, the gradient is zero.
+
+        Raises:
+            ValueError: If the metric returns something else, or does not depend on the logits.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> images = torch.zeros(2, 3, 64, 64)
+        >>> value, cache, gradients = model.run_with_gradients(images, lambda logits: logits[:, 3], "resid_post")
+        >>> value.shape, gradients["resid_post", 0].shape
+        (torch.Size([2]), torch.Size([2, 65, 128]))
+        """
+        recorded: dict[str, Tensor] = {}
+
+        def record(activation: Tensor, hook: Any) -> Tensor:
+            # a tensor of this point's own: the same one may pass several points
+            tensor = activation.view_as(activation) if activation.requires_grad else activation.detach()
+            recorded[hook.name] = tensor.requires_grad_()
+            return recorded[hook.name]
+
+        names = self.hook_names(names_filter)
+        with torch.inference_mode(False), torch.enable_grad():
+            input = input.clone() if input.is_inference() else input
+            with self.hooks(fwd_hooks=[*fwd_hooks, *((name, record) for name in names)]):
+                logits = self(input, **forward_kwargs)
+                value = metric(logits)
+            if not isinstance(value, Tensor) or value.shape not in ((), (len(input),)):
+                got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(f"metric must return a scalar or a number an image ([{len(input)}]), got {got}")
+            if not value.requires_grad:
+                raise ValueError("metric returned a constant: it must be computed from the logits it is given")
+            gradients = torch.autograd.grad(value.sum(), list(recorded.values()), materialize_grads=True)
+        cache = {name: tensor.detach() for name, tensor in recorded.items()}
+        return (
+            value.detach(),
+            ViTActivationCache(cache, self),
+            ViTActivationCache(dict(zip(recorded, gradients, strict=True)), self),
+        )

@@ -1,0 +1,147 @@
+"""Which tokens of a sequence are CLS, distillation, registers and patches, and where the patches lie."""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Int, Shaped
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """The order of tokens: CLS, distillation, registers, then patches row by row.
+
+    >>> layout = TokenLayout(n_cls=1, n_dist=0, n_registers=2, grid=(2, 3))
+    >>> layout.n_tokens, layout.n_prefix, layout.n_patches
+    (9, 3, 6)
+    >>> layout.token_types
+    ('cls', 'register', 'register', 'patch', 'patch', 'patch', 'patch', 'patch', 'patch')
+    >>> layout.patch_token(row=1, column=2)
+    8
+    """
+
+    n_cls: int
+    n_dist: int
+    n_registers: int
+    grid: tuple[int, int]
+
+    @property
+    def n_prefix(self) -> int:
+        """Number of tokens in front of the patches."""
+        return self.n_cls + self.n_dist + self.n_registers
+
+    @property
+    def n_patches(self) -> int:
+        """Number of patches: grid height times grid width."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens, prefix tokens included."""
+        return self.n_prefix + self.n_patches
+
+    @property
+    def token_types(self) -> tuple[str, ...]:
+        """`"cls"`, `"dist"`, `"register"` or `"patch"` for each token."""
+        return (
+            ("cls",) * self.n_cls
+            + ("dist",) * self.n_dist
+            + ("register",) * self.n_registers
+            + ("patch",) * self.n_patches
+        )
+
+    @property
+    def cls(self) -> int | None:
+        """Index of the CLS token, or `None` where the model has none."""
+        return 0 if self.n_cls else None
+
+    @property
+    def dist(self) -> int | None:
+        """Index of the distillation token, or `None` where the model has none."""
+        return self.n_cls if self.n_dist else None
+
+    @property
+    def prefix(self) -> slice:
+        """The prefix tokens, as a slice of the token axis."""
+        return slice(0, self.n_prefix)
+
+    @property
+    def registers(self) -> slice:
+        """The register tokens, as a slice of the token axis."""
+        return slice(self.n_cls + self.n_dist, self.n_prefix)
+
+    @property
+    def patches(self) -> slice:
+        """The patch tokens, as a slice of the token axis: `residual[:, layout.patches]`."""
+        return slice(self.n_prefix, self.n_tokens)
+
+    @property
+    def is_patch(self) -> Bool[Tensor, "token"]:
+        """True where a token is a patch."""
+        return torch.arange(self.n_tokens) >= self.n_prefix
+
+    @property
+    def positions(self) -> Int[Tensor, "patch row_column"]:
+        """Row and column of each patch on the grid."""
+        height, width = self.grid
+        return torch.cartesian_prod(torch.arange(height), torch.arange(width))
+
+    def patch_token(self, row: int, column: int) -> int:
+        """Index of the token that holds the patch at `row`, `column`, counted from the top left.
+
+        Raises:
+            IndexError: If the grid has no such patch.
+        """
+        height, width = self.grid
+        if not (0 <= row < height and 0 <= column < width):
+            raise IndexError(f"no patch at row {row}, column {column}: the grid is {height} rows × {width} columns")
+        return self.n_prefix + row * width + column
+
+    def to_grid(self, per_patch: Shaped[Tensor, "*axes patch"]) -> Shaped[Tensor, "*axes height width"]:
+        """Lay values of the patches (last axis) out on the patch grid.
+
+        Raises:
+            ValueError: If the last axis is not the patches, for example because prefix tokens are still in it.
+
+        >>> TokenLayout(1, 0, 0, (2, 3)).to_grid(torch.arange(6)).tolist()
+        [[0, 1, 2], [3, 4, 5]]
+        """
+        if per_patch.shape[-1] != self.n_patches:
+            hint = "; take `[..., layout.patches]` first" if per_patch.shape[-1] == self.n_tokens else ""
+            raise ValueError(
+                f"expected {self.n_patches} patches in the last axis ({self.grid[0]} × {self.grid[1]}), "
+                f"got shape {tuple(per_patch.shape)}{hint}"
+            )
+        return rearrange(per_patch, "... (height width) -> ... height width", height=self.grid[0])
+
+
+@dataclass(frozen=True)
+class KeptTokens:
+    """The tokens that a `token_mask` leaves in each image, moved together in their order.
+
+    Images that keep fewer tokens than others are filled up; `valid` is False at those places, which nobody
+    attends to and nobody pools. `is_patch` tells the patches among the kept tokens.
+
+    >>> mask = torch.tensor([[True, False, True, True], [True, False, False, True]])
+    >>> kept = KeptTokens.from_mask(mask, TokenLayout(1, 0, 0, (1, 3)))
+    >>> kept.index.tolist(), kept.valid.tolist()
+    ([[0, 2, 3], [0, 3, 1]], [[True, True, True], [True, True, False]])
+    """
+
+    index: Int[Tensor, "batch kept"]
+    valid: Bool[Tensor, "batch kept"]
+    is_patch: Bool[Tensor, "batch kept"]
+
+    @classmethod
+    def from_mask(cls, token_mask: Bool[Tensor, "batch token"], layout: TokenLayout) -> "KeptTokens":
+        """Where the True tokens of each image go."""
+        n_kept = int(token_mask.sum(dim=1).max())
+        index = token_mask.logical_not().to(torch.uint8).argsort(dim=1, stable=True)[:, :n_kept]
+        valid = token_mask.gather(1, index)
+        return cls(index, valid, valid & (index >= layout.n_prefix))
+
+    def take(self, per_token: Shaped[Tensor, "batch token *axes"]) -> Shaped[Tensor, "batch kept *axes"]:
+        """Values of the kept tokens, in the order they have in the cache of a masked run."""
+        index = self.index.reshape(*self.index.shape, *(1,) * (per_token.ndim - 2))
+        return per_token.gather(1, index.expand(*self.index.shape, *per_token.shape[2:]))

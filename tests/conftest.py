@@ -1,0 +1,89 @@
+"""Shapes in signatures are enforced while the tests run, on small models whose dimensions all differ."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from jaxtyping import install_import_hook
+
+install_import_hook(["hooked_vit", "analyses"], "beartype.beartype")
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+torch.set_num_threads(int(os.environ.get("HOOKED_VIT_TEST_THREADS", "1")))
+
+
+def perturb(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Move every parameter off its initial value, so that no bias, norm or LayerScale is trivially zero or one."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.05 * noise.to(parameter.dtype))
+            if parameter.ndim == 1:
+                parameter.mul_(1 + 0.3 * torch.rand(parameter.shape, generator=generator))
+    return module.eval()
+
+
+# Small models of every kind of block, pool and token layout; all dimensions of each differ.
+KINDS: dict[str, dict] = {
+    "cls": {},
+    "gap_registers_layerscale": {
+        "class_token": False, "reg_tokens": 2, "global_pool": "avg", "init_values": 0.1, "no_embed_class": True,
+    },
+    "clip": {"pre_norm": True, "act_layer": "quick_gelu", "norm_layer": "layernorm"},
+    "post_norm": {"block_fn": "ResPostBlock", "class_token": False, "global_pool": "avg", "fc_norm": True,
+                  "qkv_bias": False},
+    "inner_norms": {"scale_attn_norm": True, "scale_mlp_norm": True, "global_pool": "avg", "fc_norm": True},
+    "swiglu_packed": {"mlp_layer": "SwiGLUPacked", "init_values": 0.2, "reg_tokens": 3, "act_layer": "silu"},
+    "swiglu_rms": {"mlp_layer": "SwiGLU", "norm_layer": "rmsnorm", "class_token": False, "global_pool": "avg",
+                   "fc_norm": False, "proj_bias": False, "qkv_bias": False, "embed_norm_layer": "rmsnorm",
+                   "act_layer": "silu"},
+    "map": {"class_token": False, "global_pool": "map", "act_layer": "gelu_tanh", "reg_tokens": 1},
+    "dynamic": {"dynamic_img_size": True, "reg_tokens": 2},
+    "qk_norm": {"qk_norm": True},
+    "no_final_norm": {"final_norm": False, "init_values": 0.3},
+    "distilled": {"distilled": True},
+}  # fmt: skip
+
+
+def make_timm(kind: str, seed: int = 0, **changes: object) -> nn.Module:
+    """A perturbed timm model of one of `KINDS`: 3 blocks, 3 heads of width 8, 7 classes, a 4 × 3 grid of patches."""
+    from timm import layers
+    from timm.models import deit, vision_transformer
+
+    arguments = {
+        "img_size": (32, 24), "patch_size": 8, "num_classes": 7, "embed_dim": 24, "depth": 3, "num_heads": 3,
+        "mlp_ratio": 2.5, **KINDS[kind], **changes,
+    }  # fmt: skip
+    if "block_fn" in arguments:
+        arguments["block_fn"] = getattr(vision_transformer, arguments["block_fn"])
+    if "mlp_layer" in arguments:
+        arguments["mlp_layer"] = getattr(layers, arguments["mlp_layer"])
+    if "act_layer" in arguments:
+        arguments["act_layer"] = layers.get_act_layer(arguments["act_layer"])
+    cls = deit.VisionTransformerDistilled if arguments.pop("distilled", False) else vision_transformer.VisionTransformer
+    return perturb(cls(**arguments), seed)
+
+
+@pytest.fixture(params=sorted(KINDS))
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of model in turn."""
+    return request.param
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """Two images for the models of `make_timm`."""
+    return torch.randn(2, 3, 32, 24, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def fused_attention_off():
+    """timm's fused attention off, for modules made within the test."""
+    timm.layers.set_fused_attn(False)
+    yield
+    timm.layers.set_fused_attn(True)
