@@ -2,17 +2,15 @@
 
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.utilities import Slice
 
+from hooked_vit.components.block import Block
 from hooked_vit.config import HookedViTConfig
-
-if TYPE_CHECKING:
-    from hooked_vit.components.block import Block
 
 
 def token_axis(name: str, cfg: HookedViTConfig) -> int | None:
@@ -139,10 +137,10 @@ class ViTActivationCache(ActivationCache):
 class _LinearBlocks:
     """Blocks whose W_O and W_out hold LayerScale, or the linear part of a post-norm."""
 
-    def __init__(self, blocks: "list[Block]"):
+    def __init__(self, blocks: list[Block]):
         self._blocks = blocks
 
-    def __iter__(self) -> "Iterator[Block]":
+    def __iter__(self) -> Iterator[Block]:
         return iter(self._blocks)
 
     def __getitem__(self, layer: int) -> SimpleNamespace:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import timm
 import torch
@@ -15,19 +15,15 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from hooked_vit.class_names import imagenet_class_names
+from hooked_vit.model import HookedViT
 from hooked_vit.porting import read_config, read_weights
 from hooked_vit.weight_files import fit_state_dict, read_weight_file
-
-if TYPE_CHECKING:
-    from hooked_vit.model import HookedViT
-
-Model = TypeVar("Model", bound="HookedViT")
 
 EMBEDDED = ("emoji-vit",)
 _SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")
 
 
-def port_module(cls: type[Model], module: nn.Module, class_names: Sequence[str] | None, *, copy: bool) -> Model:
+def port_module(cls: type[HookedViT], module: nn.Module, class_names: Sequence[str] | None, *, copy: bool) -> HookedViT:
     """A HookedViT with the weights of a timm module: copies, or the very tensors.
 
     Raises:
@@ -67,7 +63,7 @@ def _known_class_names(module: nn.Module, n_classes: int) -> Sequence[str] | Non
 
 
 def load_pretrained(
-    cls: type[Model],
+    cls: type[HookedViT],
     name: str,
     weights: str | Path | None,
     ignore_keys: Sequence[str],
@@ -76,7 +72,7 @@ def load_pretrained(
     device: torch.device | str | None,
     dtype: torch.dtype | None,
     **timm_kwargs: Any,
-) -> Model:
+) -> HookedViT:
     """Load by name; see `HookedViT.from_pretrained`."""
     state_dict = None if weights is None else read_weight_file(Path(weights))
     if state_dict is not None:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -77,7 +77,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **timm_kwargs: Any,
-    ) -> Self:
+    ) -> "HookedViT":
         """Load a model by name: `"emoji-vit"`, a timm name with its tag, or `"hf-hub:owner/model"`.
 
         Args:
@@ -105,7 +105,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         )
 
     @classmethod
-    def from_timm(cls, module: nn.Module, class_names: Sequence[str] | None = None) -> Self:
+    def from_timm(cls, module: nn.Module, class_names: Sequence[str] | None = None) -> "HookedViT":
         """Port a timm module you hold, however it was made; its weights are copied.
 
         Raises:
@@ -124,7 +124,7 @@ class HookedViT(Parameters, ClassSpace, Running):
 
     def _with_weights(
         self, cfg: HookedViTConfig, weights: dict[str, Tensor], class_names: Sequence[str] | None
-    ) -> Self:
+    ) -> "HookedViT":
         """A model of another config that holds the given tensors themselves, and shares nothing else."""
         with torch.device("meta"):
             model = type(self)(cfg, class_names)
@@ -242,7 +242,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         W: Float[Tensor, "d_model n_classes"],
         b: Float[Tensor, "n_classes"] | None = None,
         class_names: Sequence[str] | None = None,
-    ) -> Self:
+    ) -> "HookedViT":
         """This model with another unembedding; every other weight is shared, and this model is left as it is.
 
         For zero-shot classes behind a CLIP projection head, compose it with the text embeddings:
@@ -279,7 +279,7 @@ class HookedViT(Parameters, ClassSpace, Running):
                 weights[f"{head}.bias"] = nn.Parameter((W.new_zeros(W.shape[1]) if b is None else b.detach()).to(like))
         return self._with_weights(cfg, weights, class_names)
 
-    def fold_layer_norm(self) -> Self:
+    def fold_layer_norm(self) -> "HookedViT":
         """This model with the weights of its pre-norms folded into what reads them; the logits stay equal to 1e-5.
 
         Norms in front of attention, of MLPs and of the head are left with weight one and bias zero. Norms whose
@@ -338,7 +338,7 @@ class HookedViT(Parameters, ClassSpace, Running):
 
         return preprocess(images, self.cfg, self.data_config).to(self.embed.patch.weight)
 
-    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+    def _apply(self, *args: Any, **kwargs: Any) -> "HookedViT":
         super()._apply(*args, **kwargs)
         weight = self.embed.patch.weight
         self.cfg = dataclasses.replace(self.cfg, device=weight.device, dtype=weight.dtype)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -38,7 +38,7 @@ class Running(HookedRootModule):
         bwd_hooks: Hooks = (),
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
-    ) -> Iterator[Self]:
+    ) -> Iterator["Running"]:
         """Hooks that stay on within a `with` block, and come off after it, also after an exception.
 
         Names may be whatever `hook_names` understands. A hook is `fn(activation, hook)`; what it returns, if

@@ -2,17 +2,15 @@
 
 import os
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-from jaxtyping import install_import_hook
-
-install_import_hook(["hooked_vit", "analyses"], "beartype.beartype")
-
+import jaxtyping
 import pytest
 import timm
 import torch
 from torch import nn
 
+# before anything of ours is imported: by the test files, after this one
+jaxtyping.install_import_hook(["hooked_vit", "analyses"], "beartype.beartype")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(int(os.environ.get("HOOKED_VIT_TEST_THREADS", "1")))
 
 
@@ -87,3 +85,11 @@ def fused_attention_off():
     timm.layers.set_fused_attn(False)
     yield
     timm.layers.set_fused_attn(True)
+
+
+@pytest.fixture
+def bad_input():
+    """Shape enforcement off, so that a test sees what a user sees, who runs without it."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

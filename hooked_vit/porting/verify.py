@@ -3,14 +3,12 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from hooked_vit.model import HookedViT
+from hooked_vit.model import HookedViT
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Verification:
 
 @torch.no_grad()
 def verify(
-    model: "HookedViT", timm_module: nn.Module, images: Float[Tensor, "batch channel height width"]
+    model: HookedViT, timm_module: nn.Module, images: Float[Tensor, "batch channel height width"]
 ) -> Verification:
     """Run both on the same images, in evaluation mode, and compare.
 

@@ -1,0 +1,49 @@
+"""What every dataset-level analysis is: the hook points it reads, a state that adds up over batches, a table."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torchmetrics import Metric
+
+from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
+
+
+@dataclass(frozen=True)
+class AnalysisBatch:
+    """One batch of a dataset after its forward pass: what an analysis may look at.
+
+    `index` is each image's place in the dataset; `object_mask` is True on the object's pixels, `None` where the
+    dataset has no masks. The cache holds the hook points that the analyses of a sweep named, and no others.
+    """
+
+    model: HookedViT
+    cache: ViTActivationCache
+    logits: Float[Tensor, "batch n_classes"]
+    labels: Int[Tensor, "batch"]
+    index: Int[Tensor, "batch"]
+    object_mask: Bool[Tensor, "batch height width"] | None = None
+
+
+class Analysis(Metric):
+    """A question asked of a whole dataset, one batch after another.
+
+    States are added with torchmetrics' `add_state` and reduced by `"sum"` (or `"cat"` for one small row an image), so
+    that shards merge exactly and processes synchronise. No state may hold tokens or classes of every image.
+    """
+
+    full_state_update = False
+
+    @abstractmethod
+    def names(self, cfg: HookedViTConfig) -> list[str]:
+        """The hook points that `update` reads from the batch's cache."""
+
+    @abstractmethod
+    def update(self, batch: AnalysisBatch) -> None:
+        """Take one batch in."""
+
+    @abstractmethod
+    def compute(self) -> pd.DataFrame:
+        """The result in tidy form: one observation a row, `layer` from 0, `token_type` in `cls`, `patch`."""
