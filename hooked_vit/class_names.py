@@ -15,11 +15,9 @@ def find_class(name: str, class_names: Sequence[str]) -> int:
     1
     """
     wanted = name.strip().casefold()
-    for index, full in enumerate(class_names):
-        if full.casefold() == wanted:
-            return index
     synonyms = [(index, part.strip()) for index, full in enumerate(class_names) for part in full.split(",")]
-    found = sorted({index for index, part in synonyms if part.casefold() == wanted})
+    found = [index for index, full in enumerate(class_names) if full.casefold() == wanted]
+    found = found or sorted({index for index, part in synonyms if part.casefold() == wanted})
     if len(found) == 1:
         return found[0]
     if found:

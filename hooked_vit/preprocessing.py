@@ -32,8 +32,17 @@ def preprocess(
         raise ValueError(
             f"pictures have 1, 3 or 4 channels, this model takes {cfg.n_channels}: make its input yourself"
         )
-    transform = _transform(tuple(sorted((k, v) for k, v in data_config.items())))
+    transform = _transform(tuple(sorted(_for_channels(data_config, cfg.n_channels).items())))
     return torch.stack([transform(as_picture(image).convert(mode)) for image in images])
+
+
+def _for_channels(data_config: dict[str, Any], n_channels: int) -> dict[str, Any]:
+    """Hashable, and with a mean and a deviation for each channel: a greyscale model takes the colours' average."""
+    config = {key: tuple(value) if isinstance(value, list) else value for key, value in data_config.items()}
+    for key in ("mean", "std"):
+        if len(config[key]) != n_channels:
+            config[key] = (sum(config[key]) / len(config[key]),) * n_channels
+    return config
 
 
 @cache

@@ -3,7 +3,6 @@
 import re
 from typing import Any
 
-import torch
 from timm import layers
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
@@ -70,15 +69,15 @@ def read_config(module: nn.Module) -> HookedViTConfig:
         differing = [name for name, value in fields.items() if value != per_block[0][name]]
         if differing:
             refuse(f"blocks of different kinds (block {index} and block 0 differ in {', '.join(differing)})")
-    weight = module.patch_embed.proj.weight if hasattr(module.patch_embed, "proj") else None
+    weight = next(module.parameters())
     return HookedViTConfig(
         n_layers=len(module.blocks),
         d_model=module.embed_dim,
         **per_block[0],
         **_read_embedding(module, distilled),
         **_read_head(module, distilled),
-        device=torch.device("cpu") if weight is None else weight.device,
-        dtype=torch.float32 if weight is None else weight.dtype,
+        device=weight.device,
+        dtype=weight.dtype,
     )
 
 

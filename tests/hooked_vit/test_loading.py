@@ -1,0 +1,201 @@
+"""Loading by name, from files and from modules; each bad input gets an error that says what to do."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from conftest import make_timm, perturb
+from safetensors.torch import save_file
+
+from hooked_vit import HookedViT
+from hooked_vit.loading import port_module
+
+ARCHITECTURE = {"img_size": (32, 48), "depth": 2, "num_classes": 7}
+
+
+@pytest.fixture
+def module() -> torch.nn.Module:
+    """A small timm model that has a name."""
+    return perturb(timm.create_model("vit_tiny_patch16_224", **ARCHITECTURE))
+
+
+def load(path: Path, **arguments: object) -> HookedViT:
+    """Load a file saved from `module`; the number of classes is read off the file."""
+    return HookedViT.from_pretrained("vit_tiny_patch16_224", weights=path, img_size=(32, 48), depth=2, **arguments)
+
+
+def test_the_embedded_model_names_what_it_sees() -> None:
+    model = HookedViT.from_pretrained("emoji-vit")
+    assert model.cfg.n_layers == 8
+    assert len(model.class_names) == 100
+    assert model.data_config["mean"] == [0.5, 0.5, 0.5]
+    assert not model.training
+    assert model.cfg.dtype == torch.float32
+
+
+def test_a_safetensors_file(module: torch.nn.Module, tmp_path: Path) -> None:
+    save_file(module.state_dict(), tmp_path / "x.safetensors")
+    model = load(tmp_path / "x.safetensors", class_names=list("abcdefg"))
+    assert model.verify(module, torch.randn(2, 3, 32, 48)).bitwise
+    assert model.class_names == tuple("abcdefg")
+
+
+@pytest.mark.parametrize("suffix", ["pt", "pth", "bin"])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "module.model."])
+def test_a_pickled_file_with_wrapper_and_prefix(
+    suffix: str, wrapper: str | None, prefix: str, module: torch.nn.Module, tmp_path: Path
+) -> None:
+    state = {prefix + name: tensor for name, tensor in module.state_dict().items()}
+    path = tmp_path / f"x.{suffix}"
+    torch.save(state if wrapper is None else {wrapper: state, "epoch": 3}, path)
+    model = load(path)
+    assert model.verify(module, torch.randn(1, 3, 32, 48)).bitwise
+
+
+def test_surplus_keys_are_listed_unless_named(module: torch.nn.Module, tmp_path: Path) -> None:
+    extra = {"extra_head.weight": torch.zeros(3), "extra_head.bias": torch.zeros(1), "mask_token": torch.zeros(2)}
+    path = tmp_path / "x.safetensors"
+    save_file({**module.state_dict(), **extra}, path)
+    with pytest.raises(ValueError, match=r"ignore_keys.*\['extra_head.bias', 'extra_head.weight', 'mask_token'\]"):
+        load(path)
+    with pytest.raises(ValueError, match=r"to leave them out\): \['mask_token'\]$"):
+        load(path, ignore_keys=["extra_head.*"])
+    assert load(path, ignore_keys=["extra_head.*", "mask_token"]).verify(module, torch.randn(1, 3, 32, 48)).bitwise
+    with pytest.raises(ValueError, match=r"ignore_keys \['nothing.\*'\] match nothing"):
+        load(path, ignore_keys=["nothing.*"])
+
+
+def test_missing_keys_and_wrong_shapes_are_named(module: torch.nn.Module, tmp_path: Path) -> None:
+    state = module.state_dict()
+    del state["blocks.1.norm1.weight"]
+    state["pos_embed"] = torch.zeros(1, 5, 192)
+    save_file(state, tmp_path / "x.safetensors")
+    with pytest.raises(
+        ValueError, match=r"it lacks \['blocks.1.norm1.weight'\]; pos_embed is \(1, 5, 192\), not"
+    ) as error:
+        load(tmp_path / "x.safetensors")
+    assert "load with the img_size it was trained at" in str(error.value)
+
+
+class _Harmful:
+    def __reduce__(self) -> tuple:
+        return (sys.exit, ("code in a weights file ran",))
+
+
+def test_files_that_are_no_weights(module: torch.nn.Module, tmp_path: Path) -> None:
+    whole = tmp_path / "whole.safetensors"
+    save_file(module.state_dict(), whole)
+    torch.save(module.state_dict(), tmp_path / "whole.pt")
+    torch.save({"model": _Harmful()}, tmp_path / "harmful.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    torch.save({"epoch": 3, "lr": 0.1}, tmp_path / "no_tensors.pt")
+    (tmp_path / "cut.safetensors").write_bytes(whole.read_bytes()[:5000])
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:5000])
+    (tmp_path / "empty.pth").write_bytes(b"")
+    (tmp_path / "text.safetensors").write_text("not weights", "utf-8")
+    for name in ("cut.safetensors", "cut.pt", "empty.pth", "text.safetensors", "harmful.pt"):
+        with pytest.raises(ValueError, match=rf"{name}' cannot be read as weights \(truncated, damaged"):
+            load(tmp_path / name)
+    with pytest.raises(ValueError, match="holds no state dict but list"):
+        load(tmp_path / "list.pt")
+    with pytest.raises(ValueError, match=r"holds no state dict but a dict with \['epoch', 'lr'\]"):
+        load(tmp_path / "no_tensors.pt")
+    (tmp_path / "weights.npz").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"is not a weights file: expected one of \.safetensors, \.pt, \.pth, \.bin"):
+        load(tmp_path / "weights.npz")
+    with pytest.raises(FileNotFoundError, match="no weights file at"):
+        load(tmp_path / "absent.safetensors")
+
+
+def test_a_checkpoint_may_carry_its_command_line(module: torch.nn.Module, tmp_path: Path) -> None:
+    from argparse import Namespace
+
+    torch.save({"state_dict": module.state_dict(), "args": Namespace(lr=0.1)}, tmp_path / "x.pth")
+    assert load(tmp_path / "x.pth").cfg.n_classes == 7
+
+
+def test_a_folder_of_the_hub_layout_goes_timms_own_way(module: torch.nn.Module, tmp_path: Path) -> None:
+    config = {
+        "architecture": "vit_tiny_patch16_224",
+        "num_classes": 7,
+        "model_args": {"img_size": [32, 48], "depth": 2},
+        "pretrained_cfg": {"input_size": [3, 32, 48], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "crop_pct": 0.8,
+                           "num_classes": 7, "label_names": list("tuvwxyz"), "interpolation": "bilinear"},
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+    save_file(module.state_dict(), tmp_path / "model.safetensors")
+    model = HookedViT.from_pretrained(f"local-dir:{tmp_path}")
+    assert model.verify(module, torch.randn(2, 3, 32, 48)).bitwise
+    assert tuple(model.data_config["mean"]) == (0.1, 0.2, 0.3)
+    assert model.class_names == tuple("tuvwxyz")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vit_base_patch61_224", "unknown model 'vit_base_patch61_224'; did you mean 'vit_base_patch16_224'"),
+        ("emoji_vit", "did you mean 'emoji-vit'"),
+        (
+            "vit_base_patch16_224.nonsense",
+            "'vit_base_patch16_224' has no weights called 'nonsense'; there are: .*augreg",
+        ),
+        ("eva02_tiny_patch14_224.mim_in22k", r"not covered: the family Eva \(rotary positions\)"),
+        ("resnet18.a1_in1k", "not covered: the family ResNet"),
+    ],
+)
+def test_names_that_cannot_be_loaded(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        HookedViT.from_pretrained(name)
+
+
+def test_without_network_the_error_says_how_to_use_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*args: object, pretrained: bool, **kwargs: object) -> torch.nn.Module:
+        if pretrained:
+            raise OSError("no network")
+        return create(*args, pretrained=pretrained, **kwargs)
+
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    with pytest.raises(OSError, match="no network") as error:
+        HookedViT.from_pretrained("vit_tiny_patch16_224.augreg_in21k")
+    assert "weights='model.safetensors'" in error.value.__notes__[0]
+
+
+def test_the_embedded_model_takes_no_timm_arguments() -> None:
+    with pytest.raises(ValueError, match=r"'emoji-vit' takes no timm arguments, got \['img_size'\]"):
+        HookedViT.from_pretrained("emoji-vit", img_size=32)
+    with pytest.raises(ValueError, match="ignore_keys goes with weights="):
+        HookedViT.from_pretrained("emoji-vit", ignore_keys=["x"])
+
+
+def test_device_and_dtype() -> None:
+    model = HookedViT.from_pretrained("emoji-vit", dtype=torch.bfloat16, device="cpu")
+    assert model.W_U.dtype == model.cfg.dtype == torch.bfloat16
+
+
+def test_class_names_are_known_for_imagenet_heads_and_checked() -> None:
+    with torch.device("meta"):
+        module = timm.create_model("vit_tiny_patch16_224.augreg_in21k_ft_in1k", depth=1)
+    assert HookedViT.from_timm(module).class_names[281] == "tabby, tabby cat"
+    with torch.device("meta"):
+        module = timm.create_model("vit_tiny_patch16_224.augreg_in21k", depth=1)
+        own_head = timm.create_model("vit_tiny_patch16_224.augreg_in21k_ft_in1k", depth=1, num_classes=3)
+    assert len(set(HookedViT.from_timm(module).class_names)) > 20_000
+    assert HookedViT.from_timm(own_head).class_names == ("class 0", "class 1", "class 2")
+    with pytest.raises(ValueError, match="expected 3 class names, one for each class, got 2"):
+        HookedViT.from_timm(own_head, class_names=["a", "b"])
+
+
+def test_attention_is_fused_as_it_was_in_the_module(fused_attention_off: None) -> None:
+    assert not HookedViT.from_timm(make_timm("cls")).fused_attention
+
+
+def test_a_port_without_copies_holds_the_modules_tensors() -> None:
+    module = make_timm("cls")
+    model = port_module(HookedViT, module, None, copy=False)
+    assert model.head.weight.data_ptr() == module.head.weight.data_ptr()
+    assert HookedViT.from_timm(module).head.weight.data_ptr() != module.head.weight.data_ptr()

@@ -1,0 +1,99 @@
+"""Preprocessing is timm's own; bad pictures are refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from conftest import make_timm
+from PIL import Image
+
+from hooked_vit import HookedViT
+from hooked_vit.preprocessing import check_finite
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    """A coloured picture that is not square."""
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def model() -> HookedViT:
+    """A model whose preprocessing differs from the usual one."""
+    module = make_timm("cls")
+    module.pretrained_cfg = {
+        "mean": (0.1, 0.2, 0.3),
+        "std": (0.4, 0.5, 0.6),
+        "crop_pct": 0.8,
+        "interpolation": "bicubic",
+    }
+    return HookedViT.from_timm(module)
+
+
+def test_it_is_timms_transform_at_the_models_size(model: HookedViT, picture: Image.Image) -> None:
+    transform = timm.data.create_transform(
+        input_size=(3, 32, 24), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), crop_pct=0.8, interpolation="bicubic"
+    )
+    assert torch.equal(model.preprocess(picture)[0], transform(picture))
+
+
+def test_paths_pictures_and_arrays_are_the_same(model: HookedViT, picture: Image.Image, tmp_path: Path) -> None:
+    picture.save(tmp_path / "x.png")
+    array = np.asarray(picture)
+    batch = model.preprocess(
+        [picture, tmp_path / "x.png", str(tmp_path / "x.png"), array, array / 255, torch.from_numpy(array.copy())]
+    )
+    assert batch.shape == (6, 3, 32, 24)
+    assert all(torch.equal(image, batch[0]) for image in batch)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "1", "I;16"])
+def test_pictures_of_every_mode_become_rgb(model: HookedViT, mode: str, picture: Image.Image, tmp_path: Path) -> None:
+    converted = picture.convert("L").convert("I").convert("I;16") if mode == "I;16" else picture.convert(mode)
+    path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
+    converted.save(path)
+    assert model.preprocess(path).shape == (1, 3, 32, 24)
+
+
+def test_a_greyscale_model_takes_one_channel(picture: Image.Image) -> None:
+    model = HookedViT.from_timm(make_timm("cls", in_chans=1))
+    assert model.preprocess(picture).shape == (1, 1, 32, 24)
+
+
+@pytest.mark.parametrize(
+    ("picture", "error", "message"),
+    [
+        ([], ValueError, "expected at least one picture, got an empty list"),
+        ("absent.png", FileNotFoundError, "no picture at 'absent.png'"),
+        (np.zeros((3, 20, 30), np.uint8), ValueError, "move the channels to the last axis"),
+        (np.zeros((20, 30, 2), np.uint8), ValueError, r"with 1, 3 or 4 channels, got \(20, 30, 2\)"),
+        (np.zeros((0, 30, 3), np.uint8), ValueError, "got .0, 30, 3."),
+        (np.full((20, 30, 3), np.nan), ValueError, "holds NaN or infinity"),
+        (np.full((20, 30, 3), -1.5), ValueError, "expected floats from 0 to 1, got -1.5 to -1.5"),
+        (np.zeros((20, 30, 3), np.int64), ValueError, "expected uint8 or floats from 0 to 1, got int64"),
+        (object(), TypeError, "expected a path, a PIL image or an array, got object"),
+    ],
+)
+def test_bad_pictures(model: HookedViT, picture: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        model.preprocess(picture)
+
+
+def test_files_that_are_no_pictures(model: HookedViT, picture: Image.Image, tmp_path: Path) -> None:
+    picture.save(tmp_path / "x.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "x.jpg").read_bytes()[:600])
+    (tmp_path / "text.png").write_text("not a picture", "utf-8")
+    for name in ("cut.jpg", "text.png"):
+        with pytest.raises(ValueError, match=f"{name}' cannot be read as a picture"):
+            model.preprocess(tmp_path / name)
+
+
+def test_nan_in_a_batch_made_by_hand_is_found() -> None:
+    batch = torch.zeros(3, 2, 4, 5)
+    check_finite(batch)
+    batch[1, 0, 2, 2] = torch.nan
+    with pytest.raises(ValueError, match="image 1 holds NaN or infinity"):
+        check_finite(batch)
