@@ -1,10 +1,9 @@
-"""TransformerLens's HookPoint with its edits checked, and the two questions components ask of one."""
+"""TransformerLens's HookPoint with its edits checked, and what components ask of one before they run."""
 
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint as LensHookPoint
 from transformer_lens.hook_points import LensHandle
@@ -27,17 +26,19 @@ class HookPoint(LensHookPoint):
         prepend: bool = False,
         alias_names: list[str] | None = None,
     ) -> LensHandle:
-        checked = self._checked(hook)
+        checked = self._checked(hook, dir)
         handle = super().add_hook(checked, dir, is_permanent, level, prepend, alias_names)
         handle.user_hook = hook
         return handle
 
-    def _checked(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+    def _checked(self, hook: Callable[..., Any], dir: str) -> Callable[..., Any]:
         def checked(activation: Tensor, hook: Any) -> Any:  # `hook` is TransformerLens's keyword for the point
             result = call(activation, hook=hook)
             if result is None:
                 return None
-            edited = result[0] if isinstance(result, tuple) and len(result) == 1 else result
+            # a backward hook may return its gradient as PyTorch does, in a tuple of one
+            in_tuple = dir == "bwd" and isinstance(result, tuple) and len(result) == 1
+            edited = result[0] if in_tuple else result
             if not isinstance(edited, Tensor):
                 raise TypeError(
                     f"the hook on '{self.name}' returned {type(edited).__name__}: return a tensor of shape "
@@ -64,14 +65,25 @@ def is_watched(point: LensHookPoint) -> bool:
     return bool(point._forward_hooks or point._backward_hooks or point._forward_pre_hooks or point._backward_pre_hooks)
 
 
-def observe(point: LensHookPoint, activation: Tensor) -> tuple[Tensor, bool]:
-    """Run the hooks of a point beside a fused computation; tell whether its result must be computed anew.
+def unbind(x: Tensor, dim: int, *points: LensHookPoint) -> tuple[Tensor, ...]:
+    """The slices of `x` along `dim`, each on its way to one of `points`.
 
-    It must where a hook edited the activation (by its return or in place), and where gradients are recorded,
-    since they have to flow through the point.
+    Autograd forbids edits in place of what `Tensor.unbind` gives, so while somebody looks they are selected one by
+    one, at the price of a slower backward pass.
     """
-    # inference tensors keep no version, so an edit in place cannot be told there
-    version = None if activation.is_inference() else activation._version
-    result = point(activation)
-    untouched = result is activation and version is not None and activation._version == version
-    return result, torch.is_grad_enabled() or not untouched
+    if any(is_watched(point) for point in points):
+        return tuple(x.select(dim, index) for index in range(x.shape[dim]))
+    return x.unbind(dim)
+
+
+def is_only_read(point: LensHookPoint) -> bool:
+    """Whether all hooks of a point, if any, are known to leave its activation alone (they carry `only_reads`).
+
+    Then a fused computation may run beside the point; otherwise what the hooks return must be followed, and
+    gradients must flow through it.
+    """
+    followed = point._backward_hooks or point._forward_pre_hooks or point._backward_pre_hooks
+    # a hook that PyTorch knows and TransformerLens does not is anybody's
+    if followed or len(point._forward_hooks) != len(point.fwd_hooks):
+        return False
+    return all(getattr(handle.user_hook, "only_reads", False) for handle in point.fwd_hooks)

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformer_lens import HookedRootModule
 from transformer_lens.utilities import Slice, SliceInput
 
-from hooked_vit.cache import ViTActivationCache, token_axis
+from hooked_vit.cache import ViTActivationCache, at_tokens
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_names import HookName, NamesFilter, resolve_names
 
@@ -92,9 +92,10 @@ class Running(HookedRootModule):
         Raises:
             ValueError: If a name is unknown or matches nothing, or `remove_batch_dim` meets several images.
         """
-        n_images = len(model_args[0]) if model_args else len(model_kwargs["input"])
-        if remove_batch_dim and n_images != 1:
-            raise ValueError(f"remove_batch_dim is for a single image, got a batch of {n_images}")
+        if remove_batch_dim:
+            n_images = len(model_args[0] if model_args else model_kwargs["input"])
+            if n_images != 1:
+                raise ValueError(f"remove_batch_dim is for a single image, got a batch of {n_images}")
         output, cache = super().run_with_cache(
             *model_args,
             names_filter=names_filter,  # pyright: ignore[reportArgumentType]  (wider than TransformerLens's)
@@ -124,15 +125,30 @@ class Running(HookedRootModule):
         tokens = Slice.unwrap(pos_slice)
 
         def save(activation: Tensor, hook: Any, suffix: str) -> None:
-            kept, axis = activation.detach(), token_axis(hook.name, self.cfg)
-            if axis is not None and tokens.mode != "identity":
-                kept = tokens.apply(kept, dim=axis)
+            kept = at_tokens(activation.detach(), hook.name, tokens, self.cfg)
             kept = kept.to(device) if device is not None else kept
             store[hook.name + suffix] = kept[0] if remove_batch_dim else kept
 
+        read, read_gradient = partial(save, suffix=""), partial(save, suffix="_grad")
+        read.only_reads = True  # pyright: ignore[reportAttributeAccessIssue]  (see is_only_read)
         names = self.hook_names(names_filter)
-        fwd_hooks = [(name, partial(save, suffix="")) for name in names]
-        return store, fwd_hooks, [(name, partial(save, suffix="_grad")) for name in names] if incl_bwd else []
+        return store, [(name, read) for name in names], [(name, read_gradient) for name in names] if incl_bwd else []
+
+    def add_caching_hooks(
+        self,
+        names_filter: NamesFilter = None,
+        incl_bwd: bool = False,
+        device: torch.device | str | None = None,
+        remove_batch_dim: bool = False,
+        cache: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """As TransformerLens's: caching hooks that stay on until `reset_hooks`; the dict that they fill."""
+        cache, fwd_hooks, bwd_hooks = self.get_caching_hooks(names_filter, incl_bwd, device, remove_batch_dim, cache)
+        for name, hook in fwd_hooks:
+            self.add_hook(name, hook)
+        for name, hook in bwd_hooks:
+            self.add_hook(name, hook, dir="bwd")
+        return cache
 
     def run_with_gradients(
         self,

@@ -10,7 +10,7 @@ from transformer_lens import FactoredMatrix
 
 from hooked_vit.components.norm import Norm
 from hooked_vit.config import HookedViTConfig, NormConfig
-from hooked_vit.hook_point import HookPoint, is_watched
+from hooked_vit.hook_point import HookPoint, is_only_read, is_watched, unbind
 
 
 def additive_mask(keys: Bool[Tensor, "batch key"], dtype: torch.dtype) -> Float[Tensor, "batch 1 1 key"]:
@@ -21,7 +21,8 @@ def additive_mask(keys: Bool[Tensor, "batch key"], dtype: torch.dtype) -> Float[
 class AttentionCore(nn.Module):
     """`softmax(q kᵀ / sqrt(d_head)) v`, one head at a time.
 
-    Runs through `scaled_dot_product_attention` while `fused` is on and nobody looks at the scores or the pattern.
+    While `fused` is on and nobody may edit the scores or the pattern, the values are mixed by
+    `scaled_dot_product_attention`; a cache of the two is then filled beside it, and the logits stay as they are.
     With `qk_norm`, queries and keys are normalised on the way to the scores, after `hook_q` and `hook_k`; the
     hook points of those norms are [batch head token d_head]. `hook_attn_scores` and `hook_pattern` are
     [batch head query key].
@@ -50,13 +51,15 @@ class AttentionCore(nn.Module):
         q, k, v = self.hook_q(q).transpose(1, 2), self.hook_k(k).transpose(1, 2), self.hook_v(v).transpose(1, 2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        if self.fused and not (is_watched(self.hook_attn_scores) or is_watched(self.hook_pattern)):
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
-        # the query is scaled before the product, as timm does: the other order differs in the last bit
-        scores = (q * self.scale) @ k.transpose(-2, -1)
-        scores = self.hook_attn_scores(scores if mask is None else scores + mask)
-        pattern = self.hook_pattern(scores.softmax(dim=-1))
-        return (pattern @ v).transpose(1, 2)
+        fused = self.fused and is_only_read(self.hook_attn_scores) and is_only_read(self.hook_pattern)
+        if not fused or is_watched(self.hook_attn_scores) or is_watched(self.hook_pattern):
+            # the query is scaled before the product, as timm does: the other order differs in the last bit
+            scores = (q * self.scale) @ k.transpose(-2, -1)
+            scores = self.hook_attn_scores(scores if mask is None else scores + mask)
+            pattern = self.hook_pattern(scores.softmax(dim=-1))
+            if not fused:
+                return (pattern @ v).transpose(1, 2)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
 
 class Attention(AttentionCore):
@@ -84,7 +87,7 @@ class Attention(AttentionCore):
     ) -> Float[Tensor, "batch token head d_head"]:
         """From the normed residual stream to `z`."""
         qkv = self.qkv(x).unflatten(-1, (3, self.n_heads, self.d_head))
-        q, k, v = qkv.unbind(2)
+        q, k, v = unbind(qkv, 2, self.hook_q, self.hook_k, self.hook_v)
         return self.mix(q, k, v, mask)
 
     def forward_split(

@@ -1,7 +1,6 @@
 """A transformer block: two sub-layers, and exactly what each of them adds to the residual stream."""
 
 import torch
-from einops import repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -9,7 +8,7 @@ from hooked_vit.components.attention import Attention
 from hooked_vit.components.mlp import Mlp
 from hooked_vit.components.norm import Norm
 from hooked_vit.config import HookedViTConfig
-from hooked_vit.hook_point import HookPoint, is_watched, observe
+from hooked_vit.hook_point import HookPoint, is_only_read, is_watched
 
 
 class Block(nn.Module):
@@ -50,36 +49,38 @@ class Block(nn.Module):
         residual = self.hook_resid_pre(residual)
         attn_out = self.hook_attn_out(self._attn_out(self._z(residual, mask)))
         residual = self.hook_resid_mid(residual + attn_out)
-        mlp_out = self.hook_mlp_out(self._mlp_out(self.hook_mlp_in(residual)))
+        # a copy: an edit in place must not reach the stream
+        mlp_in = self.hook_mlp_in(residual.clone()) if is_watched(self.hook_mlp_in) else residual
+        mlp_out = self.hook_mlp_out(self._mlp_out(mlp_in))
         return self.hook_resid_post(residual + mlp_out)
 
     def _z(self, residual: Tensor, mask: Tensor | None) -> Tensor:
         points = (self.hook_q_input, self.hook_k_input, self.hook_v_input)
-        if not any(is_watched(point) for point in points):
+        per_head = residual.unsqueeze(-2).expand(-1, -1, self.n_heads, -1)
+        if all(is_only_read(point) for point in points):
+            for point in filter(is_watched, points):
+                point(per_head)
             return self.attn(residual if self.post_norm else self.ln1(residual), mask)
-        per_head = repeat(residual, "batch token d_model -> batch token head d_model", head=self.n_heads)
         # clones, so that an edit in place of one input does not reach the others
         q, k, v = (point(per_head.clone()) for point in points)
         if not self.post_norm:
-            q, k, v = self.ln1(q), self.ln1(k), self.ln1(v)
+            # the norm's own points see the stream, as ever; an edited input passes as its difference from it
+            normed, unedited = self.ln1(residual).unsqueeze(-2), self.ln1.fused(residual).unsqueeze(-2)
+            q, k, v = (normed + (self.ln1.fused(x) - unedited) for x in (q, k, v))
         return self.attn.forward_split(q, k, v, mask)
 
     def _attn_out(self, z: Tensor) -> Tensor:
-        if not is_watched(self.attn.hook_result):
-            out = self.attn.project(z)
+        out, hook_result = self.attn.project(z), self.attn.hook_result
+        watched = is_watched(hook_result)
+        scale_is_edited = self.post_norm and not is_only_read(self.ln1.hook_scale)
+        if not watched or (is_only_read(hook_result) and not scale_is_edited):
+            if watched:
+                hook_result(self.head_results(z, self.ln1.scale(out) if self.post_norm else None))
             if self.post_norm:
                 return self.ln1(out)
             return out if self.ls1 is None else out * self.ls1
-        out, scale, scale_edited = self.attn.project(z), None, False
-        if self.post_norm:
-            scale, scale_edited = observe(self.ln1.hook_scale, self.ln1.scale(out))
-        result, result_edited = observe(self.attn.hook_result, self.head_results(z, scale))
-        if scale_edited or result_edited:
-            out = result.sum(dim=-2) + self.attn_out_bias(scale)
-        elif self.post_norm:
-            out = self.ln1.fused(out)
-        elif self.ls1 is not None:
-            out = out * self.ls1
+        scale = self.ln1.hook_scale(self.ln1.scale(out)) if self.post_norm else None
+        out = hook_result(self.head_results(z, scale)).sum(dim=-2) + self.attn_out_bias(scale)
         return self.ln1.hook_normalized(out) if self.post_norm else out
 
     def _mlp_out(self, residual: Tensor) -> Tensor:

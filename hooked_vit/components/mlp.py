@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from hooked_vit.components.norm import Norm
 from hooked_vit.config import HookedViTConfig, MlpKind, NormConfig
-from hooked_vit.hook_point import HookPoint
+from hooked_vit.hook_point import HookPoint, unbind
 
 
 def quick_gelu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
@@ -84,7 +84,8 @@ class Mlp(nn.Module):
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.gate is not None:
             return self.gate(x), self.inp(x)
-        first, second = self.inp(x).chunk(2, dim=-1)
+        assert self.hook_pre_linear is not None
+        first, second = unbind(self.inp(x).unflatten(-1, (2, self.d_mlp)), -2, self.hook_pre, self.hook_pre_linear)
         return (second, first) if self.gate_last else (first, second)
 
     def _half(self, stored: Tensor, gate: bool) -> Tensor:

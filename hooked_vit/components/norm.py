@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hooked_vit.config import NormConfig
-from hooked_vit.hook_point import HookPoint, is_watched, observe
+from hooked_vit.hook_point import HookPoint, is_only_read, is_watched
 
 
 class Norm(nn.Module):
@@ -31,12 +31,20 @@ class Norm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*axes width"]) -> Float[Tensor, "*axes width"]:
         """Normalise the last axis."""
-        if is_watched(self.hook_scale):
-            scale, must_recompute = observe(self.hook_scale, self.scale(x))
-            out = self.divide(x, scale) if must_recompute else self.fused(x)
-        else:
-            out = self.fused(x)
+        if not is_watched(self.hook_scale):
+            return self.hook_normalized(self.fused(x))
+        if not is_only_read(self.hook_scale):
+            return self.hook_normalized(self.divide(x, self.hook_scale(self.scale(x))))
+        out, scale = self._fused_with_scale(x)
+        self.hook_scale(scale)
         return self.hook_normalized(out)
+
+    def _fused_with_scale(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.cfg.kind == "layer" and not self.cfg.in_float32:
+            # the fused kernel computes the scale anyway
+            out, _, inverse = torch.native_layer_norm(x, self.width, self.weight, self.bias, self.cfg.eps)
+            return out, inverse.reciprocal().to(x.dtype)
+        return self.fused(x), self.scale(x)
 
     def fused(self, x: Float[Tensor, "*axes width"]) -> Float[Tensor, "*axes width"]:
         """The norm in one call, past the hook points."""
@@ -53,7 +61,7 @@ class Norm(nn.Module):
 
     def scale(self, x: Float[Tensor, "*axes width"]) -> Float[Tensor, "*axes 1"]:
         """What the centred input is divided by."""
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        wide = _wide(x)
         if self.cfg.kind == "layer":
             square = wide.var(dim=-1, keepdim=True, correction=0)
         else:
@@ -65,12 +73,16 @@ class Norm(nn.Module):
         return x - x.mean(dim=-1, keepdim=True) if self.cfg.kind == "layer" else x
 
     def divide(
-        self, x: Float[Tensor, "*axes width"], scale: Float[Tensor, "*#axes 1"], bias: bool = True
-    ) -> Float[Tensor, "*axes width"]:
+        self, x: Float[Tensor, "*#axes width"], scale: Float[Tensor, "*#axes 1"], bias: bool = True
+    ) -> Float[Tensor, "*out_axes width"]:
         """The norm with a given scale: linear in `x` but for the bias."""
-        out = self.centre(x) / scale
+        out = self.centre(_wide(x)) / scale
         if self.weight is not None:
             out = out * self.weight
         if bias and self.bias is not None:
             out = out + self.bias
-        return out
+        return out.to(x.dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -8,7 +8,7 @@ from hooked_vit.components.attention import AttentionCore
 from hooked_vit.components.mlp import Mlp
 from hooked_vit.components.norm import Norm
 from hooked_vit.config import HookedViTConfig, Pool
-from hooked_vit.hook_point import HookPoint
+from hooked_vit.hook_point import HookPoint, unbind
 
 
 class AttentionPool(AttentionCore):
@@ -38,7 +38,7 @@ class AttentionPool(AttentionCore):
         """Pool the tokens."""
         heads = (self.n_heads, -1)
         q = self.q(self.latent.expand(len(tokens), 1, -1)).unflatten(-1, heads)
-        k, v = self.kv(tokens).unflatten(-1, (2, *heads)).unbind(2)
+        k, v = unbind(self.kv(tokens).unflatten(-1, (2, *heads)), 2, self.hook_k, self.hook_v)
         z = self.hook_z(self.attend(q, k, v, mask))
         pooled = self.hook_attn_out(self.out(z.flatten(-2)))
         pooled = pooled + self.hook_mlp_out(self.mlp(pooled if self.ln is None else self.ln(pooled)))

@@ -1,0 +1,36 @@
+"""Paired timing: every contender runs in every round, in turning order, and is compared within its round."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+
+def synchronise() -> None:
+    """Wait for the GPU, if there is one in use."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def paired_seconds(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each contender in each round, after one run of each to warm up."""
+    for run in contenders.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    names = list(contenders)
+    for index in range(rounds):
+        # the order turns, so that nobody always runs on a cold or a hot machine
+        for name in names[index % len(names) :] + names[: index % len(names)]:
+            synchronise()
+            start = time.perf_counter()
+            result = contenders[name]()
+            synchronise()
+            seconds[name].append(time.perf_counter() - start)
+            del result
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], name: str, base: str) -> float:
+    """Median over rounds of the contender's time over the base's in the same round."""
+    return statistics.median(a / b for a, b in zip(seconds[name], seconds[base], strict=True))
