@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.utilities import Slice
 
 from hooked_vit.components.block import Block
-from hooked_vit.config import HookedViTConfig
+from hooked_vit.config import HookedViTConfig, NormConfig
 
 
 def token_axis(name: str, cfg: HookedViTConfig) -> int | None:
@@ -20,13 +21,25 @@ def token_axis(name: str, cfg: HookedViTConfig) -> int | None:
     >>> token_axis("blocks.0.attn.hook_pattern", cfg), token_axis("hook_pooled", cfg)
     (2, None)
     """
-    if name.startswith(("attn_pool.", "hook_pooled", "hook_logits")):
+    if name.startswith(("embed.", "hook_patch_embed", "attn_pool.", "hook_pooled", "hook_logits")):
         return None
     if name.startswith("ln_final.") and cfg.norm_after_pool:
         return None
     if name.endswith((".hook_attn_scores", ".hook_pattern")) or ".q_norm." in name or ".k_norm." in name:
         return 2
     return 1
+
+
+def at_tokens(
+    activation: Shaped[Tensor, "*axes"], name: str, tokens: Slice, cfg: HookedViTConfig
+) -> Shaped[Tensor, "*sliced"]:
+    """A hook point's batched activation at some of the tokens; whole where it has no axis of tokens."""
+    axis = token_axis(name, cfg)
+    if axis is not None:
+        return activation if tokens.mode == "identity" else tokens.apply(activation, dim=axis)
+    if tokens.mode == "int" and name.startswith("ln_final."):
+        return activation[:, 0]  # the norm of pooled tokens: one for all, and their axis goes
+    return activation
 
 
 class ViTActivationCache(ActivationCache):
@@ -49,8 +62,21 @@ class ViTActivationCache(ActivationCache):
     def stack_neuron_results(self, *args: Any, **kwargs: Any) -> Any:
         return self._on_linear("stack_neuron_results", *args, **kwargs)
 
-    def get_full_resid_decomposition(self, *args: Any, **kwargs: Any) -> Any:
-        return self._on_linear("get_full_resid_decomposition", *args, **kwargs)
+    def get_full_resid_decomposition(
+        self,
+        layer: int | None = None,
+        mlp_input: bool = False,
+        expand_neurons: bool = True,
+        apply_ln: bool = False,
+        pos_slice: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        args = (layer, mlp_input, expand_neurons, apply_ln, pos_slice)
+        return self._on_linear("get_full_resid_decomposition", *args, bias_at=pos_slice, **kwargs)
+
+    def apply_slice_to_batch_dim(self, batch_slice: Any) -> "ViTActivationCache":
+        sliced = super().apply_slice_to_batch_dim(batch_slice)
+        return ViTActivationCache(sliced.cache_dict, self.model, sliced.has_batch_dim)
 
     def apply_ln_to_stack(
         self,
@@ -67,30 +93,47 @@ class ViTActivationCache(ActivationCache):
         Raises:
             ValueError: If the norm asked for does not stand between the stream and its reader.
         """
+        recompute_ln = recompute_ln and self._norm_in_front(layer) is not None
+        return super().apply_ln_to_stack(
+            residual_stack, layer, mlp_input, pos_slice, batch_slice, has_batch_dim, recompute_ln
+        )
+
+    def _norm_in_front(self, layer: int | None) -> NormConfig | None:
+        """The norm between the stream and what reads it in block `layer`, or in the head."""
         cfg: HookedViTConfig = self.model.cfg
-        is_final = layer in (None, -1, cfg.n_layers)
-        if is_final and cfg.final_norm is None:
-            return Slice.unwrap(batch_slice).apply(residual_stack, dim=1) if has_batch_dim else residual_stack
-        if not is_final and cfg.post_norm:
+        if layer in (None, -1, cfg.n_layers):
+            if cfg.pool == "attention" and cfg.norm_after_pool:
+                raise ValueError("the final norm stands behind the attention pool: it cannot be applied to the stream")
+            return cfg.final_norm
+        if cfg.post_norm:
             raise ValueError(
                 f"block {layer} reads the stream without a norm in front (it norms what it writes): "
                 "use apply_ln=False, or apply the final norm"
             )
-        if is_final and cfg.pool == "attention" and cfg.norm_after_pool:
-            raise ValueError("the final norm stands behind the attention pool: it cannot be applied to the stream")
-        pos_slice = pos_slice if isinstance(pos_slice, Slice) else Slice(pos_slice)
-        if is_final and cfg.norm_after_pool:
+        return cfg.block_norm
+
+    def _uses_ln_centering(self, layer: int | None) -> bool:
+        norm = self._norm_in_front(layer)
+        return norm is not None and norm.kind == "layer"
+
+    def _get_cached_ln_scale(
+        self, layer: int | None, mlp_input: bool, pos_slice: Slice, batch_slice: Slice | None = None
+    ) -> Tensor:
+        cfg: HookedViTConfig = self.model.cfg
+        if self._norm_in_front(layer) is None:
+            return torch.ones(())
+        if layer in (None, -1, cfg.n_layers) and cfg.norm_after_pool:
             # the pooled tokens have one scale for all
             pos_slice = Slice(0) if pos_slice.mode == "int" else Slice(None)
-        return super().apply_ln_to_stack(
-            residual_stack, layer, mlp_input, pos_slice, batch_slice, has_batch_dim, recompute_ln
-        )
+        return super()._get_cached_ln_scale(layer, mlp_input, pos_slice, batch_slice)
 
     def logit_attrs(self, residual_stack: Tensor, tokens: Any, *args: Any, **kwargs: Any) -> Tensor:
         """As TransformerLens's, with a class (index, name, or an index an image) in the place of a token.
 
         Under a CLS readout the attributions at the CLS token sum to the class logit but for the constant
-        `ln_final.bias @ W_U + b_U`; under average pooling, their mean over the pooled tokens does.
+        `ln_final.bias @ W_U + b_U`; under average pooling, their mean over the pooled tokens does. A distilled
+        model reads two tokens with a head each: the direction here is the mean of both heads, as in `class_logits`,
+        and the attributions at no token sum to its logit.
         """
         return super().logit_attrs(residual_stack, tokens, *args, **kwargs)
 
@@ -107,21 +150,27 @@ class ViTActivationCache(ActivationCache):
     def _post_scale(self, layer: int, norm: int) -> Tensor | None:
         return self[f"blocks.{layer}.ln{norm}.hook_scale"] if self.model.cfg.post_norm else None
 
-    def _on_linear(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    def _on_linear(self, method: str, *args: Any, bias_at: Any = None, **kwargs: Any) -> Any:
         """Run a method of TransformerLens's on a cache of an equal model whose writes are plainly linear."""
         if isinstance(self.model, _LinearWrites):
             return getattr(super(), method)(*args, **kwargs)
-        linear = self._linear()
+        linear = self._linear(bias_at)
         result = getattr(linear, method)(*args, **kwargs)
-        if self.model.ln_pre is not None and isinstance(result, tuple):
+        if self._tokens_stand_for_embed() and isinstance(result, tuple):
             stack, labels = result
             return stack, ["tokens" if label == "embed" else label for label in labels]
         return result
 
-    def _linear(self) -> "ViTActivationCache":
+    def _tokens_stand_for_embed(self) -> bool:
+        """Whether the stream starts elsewhere than at `embed + pos_embed`: behind a norm, or with tokens dropped."""
+        embed, tokens = self.cache_dict.get("hook_embed"), self.cache_dict.get("hook_tokens")
+        dropped = embed is not None and tokens is not None and embed.shape != tokens.shape
+        return dropped or self.model.cfg.pre_norm is not None
+
+    def _linear(self, bias_at: Any) -> "ViTActivationCache":
         cfg: HookedViTConfig = self.model.cfg
         activations = dict(self.cache_dict)
-        if cfg.pre_norm is not None:
+        if self._tokens_stand_for_embed():
             activations.pop("hook_pos_embed", None)
             activations.pop("hook_embed", None)
             if "hook_tokens" in activations:
@@ -131,7 +180,8 @@ class ViTActivationCache(ActivationCache):
                 post = f"blocks.{layer}.mlp.hook_post"
                 if post in activations:
                     activations[post] = activations[post] / self[f"blocks.{layer}.ln2.hook_scale"]
-        return ViTActivationCache(activations, _LinearWrites(self), self.has_batch_dim)
+        bias_at = bias_at if isinstance(bias_at, Slice) else Slice(bias_at)
+        return ViTActivationCache(activations, _LinearWrites(self, bias_at), self.has_batch_dim)
 
 
 class _LinearBlocks:
@@ -147,7 +197,7 @@ class _LinearBlocks:
         block = self._blocks[layer]
         W_O, W_out = block.attn.W_O, block.mlp.W_out
         if block.post_norm:
-            one = W_out.new_ones(())
+            one = W_out.new_ones(1)
             W_O, W_out = block.ln1.divide(W_O, one, bias=False), block.ln2.divide(W_out, one, bias=False)
         elif block.ls1 is not None and block.ls2 is not None:
             W_O, W_out = W_O * block.ls1, W_out * block.ls2
@@ -157,20 +207,23 @@ class _LinearBlocks:
 class _LinearWrites:
     """A model as its cache sees it: all that stands between `z` or `post` and the stream is folded."""
 
-    def __init__(self, cache: ViTActivationCache):
-        self._cache, model = cache, cache.model
+    def __init__(self, cache: ViTActivationCache, bias_at: Slice):
+        self._cache, self._bias_at, model = cache, bias_at, cache.model
         self.cfg, self.ln_final = model.cfg, model.ln_final
         self.blocks = _LinearBlocks(list(model.blocks))
 
     def accumulated_bias(self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True) -> Tensor:
-        """Sum of what biases add in front of `layer`: a vector, or with post-norms one for each token."""
+        """Sum of what biases add in front of `layer`: a vector, or with post-norms one for each token of a slice."""
         model = self._cache.model
         if not self.cfg.post_norm:
             return model.accumulated_bias(layer, mlp_input, include_mlp_biases)
         total = model.embed.patch.weight.new_zeros(self.cfg.d_model)
         for index, block in enumerate(model.blocks):
             if index < layer or (mlp_input and index == layer):
-                total = total + block.attn_out_bias(self._cache[f"blocks.{index}.ln1.hook_scale"])
+                total = total + block.attn_out_bias(self._scale(f"blocks.{index}.ln1"))
             if index < layer and include_mlp_biases:
-                total = total + block.mlp_out_bias(self._cache[f"blocks.{index}.ln2.hook_scale"])
+                total = total + block.mlp_out_bias(self._scale(f"blocks.{index}.ln2"))
         return total
+
+    def _scale(self, norm: str) -> Tensor:
+        return self._bias_at.apply(self._cache[f"{norm}.hook_scale"], dim=-2)

@@ -113,12 +113,12 @@ class ClassSpace(nn.Module):
         if x.shape[-1:] != (self.cfg.d_model,):
             raise ValueError(f"expected vectors of width d_model = {self.cfg.d_model}, got shape {tuple(x.shape)}")
         weight, b_U = self.W_U.T, self.b_U if bias else None
-        rows = x.reshape(-1, self.cfg.d_model)
+        rows, shape = x.reshape(-1, self.cfg.d_model), (*x.shape[:-1], self.cfg.n_classes)
         size = max(1, CHUNK_ELEMENTS // max(self.cfg.d_model, self.cfg.n_classes, self.cfg.pool_d_mlp))
         if len(rows) <= size:
-            return F.linear(self._head_input(rows, normalise), weight, b_U).reshape(*x.shape[:-1], -1)
+            return F.linear(self._head_input(rows, normalise), weight, b_U).reshape(shape)
         logits = [F.linear(self._head_input(chunk, normalise), weight, b_U) for chunk in rows.split(size)]
-        return torch.cat(logits).reshape(*x.shape[:-1], -1)
+        return torch.cat(logits).reshape(shape)
 
     def _head_input(self, rows: Tensor, normalise: bool) -> Tensor:
         norm = self.ln_final if normalise else None

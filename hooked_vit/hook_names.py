@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 from transformer_lens.utilities import get_act_name
 
-HookName = str | tuple[str, int]
+HookName = str | tuple[str, int] | tuple[str, int, str]
 NamesFilter = HookName | Sequence[HookName] | Callable[[str], bool] | None
 
 # Copies of other activations, or so large that a cache of everything should not hold them: cached when asked for.
@@ -65,10 +65,12 @@ def _resolve_one(name: object, known: list[str], n_layers: int) -> list[str]:
         raise ValueError(f"expected a hook name, a (name, layer) pair, a list or a predicate, got {name!r}")
     if full in known:
         return [full]
-    everywhere = [one for one in known if one.rsplit(".", 1)[-1] in (name, f"hook_{name}")]
+    # a short name without a layer, TransformerLens's aliases ("attn", "query") included
+    last = (name, f"hook_{name}", full if full.startswith("blocks.") else full.rsplit(".", 1)[-1])
+    everywhere = [one for one in known if one.rsplit(".", 1)[-1] in last]
     if everywhere:
         return everywhere
     shorts = {one.rsplit(".", 1)[-1].removeprefix("hook_") for one in known}
     near = get_close_matches(full, known, n=3, cutoff=0.5) or get_close_matches(str(name), sorted(shorts), n=3)
-    hint = f"; did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
+    hint = f"; did you mean {' or '.join(repr(one) for one in near)}?" if near else "."
     raise ValueError(f"unknown hook point {name!r}{hint} `model.hook_names()` lists all {len(known)}.")

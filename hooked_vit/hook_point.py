@@ -1,7 +1,7 @@
 """TransformerLens's HookPoint with its edits checked, and what components ask of one before they run."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor
@@ -26,38 +26,34 @@ class HookPoint(LensHookPoint):
         prepend: bool = False,
         alias_names: list[str] | None = None,
     ) -> LensHandle:
-        checked = self._checked(hook, dir)
-        handle = super().add_hook(checked, dir, is_permanent, level, prepend, alias_names)
+        handle = super().add_hook(partial(self._checked, hook, dir), dir, is_permanent, level, prepend, alias_names)
         handle.user_hook = hook
         return handle
 
-    def _checked(self, hook: Callable[..., Any], dir: str) -> Callable[..., Any]:
-        def checked(activation: Tensor, hook: Any) -> Any:  # `hook` is TransformerLens's keyword for the point
-            result = call(activation, hook=hook)
-            if result is None:
-                return None
-            # a backward hook may return its gradient as PyTorch does, in a tuple of one
-            in_tuple = dir == "bwd" and isinstance(result, tuple) and len(result) == 1
-            edited = result[0] if in_tuple else result
-            if not isinstance(edited, Tensor):
-                raise TypeError(
-                    f"the hook on '{self.name}' returned {type(edited).__name__}: return a tensor of shape "
-                    f"{tuple(activation.shape)}, or None to leave the activation as it is"
-                )
-            if edited.shape != activation.shape:
-                raise ValueError(
-                    f"the hook on '{self.name}' returned shape {tuple(edited.shape)}, expected "
-                    f"{tuple(activation.shape)}: an edited activation keeps its shape"
-                )
-            if edited.dtype != activation.dtype or edited.device != activation.device:
-                raise ValueError(
-                    f"the hook on '{self.name}' returned {edited.dtype} on {edited.device}, expected "
-                    f"{activation.dtype} on {activation.device}: convert it with `.to(activation)`"
-                )
-            return result
-
-        call = hook
-        return wraps(hook)(checked)
+    def _checked(self, user_hook: Callable[..., Any], dir: str, activation: Tensor, hook: Any) -> Any:
+        """What a user's hook returns, if it fits; `hook` is TransformerLens's keyword for the point."""
+        result = user_hook(activation, hook=hook)
+        if result is None:
+            return None
+        # a backward hook may return its gradient as PyTorch does, in a tuple of one
+        in_tuple = dir == "bwd" and isinstance(result, tuple) and len(result) == 1
+        edited = result[0] if in_tuple else result
+        if not isinstance(edited, Tensor):
+            raise TypeError(
+                f"the hook on '{self.name}' returned {type(edited).__name__}: return a tensor of shape "
+                f"{tuple(activation.shape)}, or None to leave the activation as it is"
+            )
+        if edited.shape != activation.shape:
+            raise ValueError(
+                f"the hook on '{self.name}' returned shape {tuple(edited.shape)}, expected "
+                f"{tuple(activation.shape)}: an edited activation keeps its shape"
+            )
+        if edited.dtype != activation.dtype or edited.device != activation.device:
+            raise ValueError(
+                f"the hook on '{self.name}' returned {edited.dtype} on {edited.device}, expected "
+                f"{activation.dtype} on {activation.device}: convert it with `.to(activation)`"
+            )
+        return result
 
 
 def is_watched(point: LensHookPoint) -> bool:

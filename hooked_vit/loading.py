@@ -45,7 +45,7 @@ def port_module(cls: type[HookedViT], module: nn.Module, class_names: Sequence[s
             name: nn.Parameter(tensor.detach().clone(), requires_grad=tensor.requires_grad)
             for name, tensor in weights.items()
         }
-    model.load_state_dict(weights, assign=True)
+    model._hold(weights)
     model.fused_attention = bool(module.blocks[0].attn.fused_attn)  # pyright: ignore
     model.data_config = resolve_data_config(
         {"input_size": (cfg.n_channels, *cfg.image_size)}, pretrained_cfg=getattr(module, "pretrained_cfg", {}) or {}
@@ -127,7 +127,7 @@ def _check_name(name: str) -> None:
         known = [*EMBEDDED, *timm.list_models(), *timm.list_pretrained()]
         near = get_close_matches(name, known, n=3, cutoff=0.6)
         hint = f"; did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
-        raise ValueError(f"unknown model '{name}'{hint} `timm.list_models('vit*')` lists timm's.")
+        raise ValueError(f"unknown model '{name}'{hint or '.'} `timm.list_models('vit*')` lists timm's.")
     tags = [split_model_name_tag(one)[1] for one in timm.list_pretrained(f"{architecture}*")
             if split_model_name_tag(one)[0] == architecture]  # fmt: skip
     if tag and tag not in tags:

@@ -18,7 +18,7 @@ from hooked_vit.components.embed import Embed
 from hooked_vit.components.norm import Norm
 from hooked_vit.components.pool import AttentionPool, pool_tokens
 from hooked_vit.config import HookedViTConfig
-from hooked_vit.hook_point import HookPoint
+from hooked_vit.hook_point import HookPoint, is_only_read
 from hooked_vit.input_checks import check_images, check_labels, check_residual, check_token_mask
 from hooked_vit.parameters import Parameters
 from hooked_vit.running import Running
@@ -125,12 +125,21 @@ class HookedViT(Parameters, ClassSpace, Running):
     def _with_weights(
         self, cfg: HookedViTConfig, weights: dict[str, Tensor], class_names: Sequence[str] | None
     ) -> "HookedViT":
-        """A model of another config that holds the given tensors themselves, and shares nothing else."""
+        """A model of another config on the given tensors' storage, which shares nothing else with this one."""
         with torch.device("meta"):
             model = type(self)(cfg, class_names)
-        model.load_state_dict(weights, assign=True)
+        model._hold(weights)
         model.data_config, model.fused_attention = self.data_config, self.fused_attention
         return model.train(self.training)
+
+    def _hold(self, weights: dict[str, Tensor]) -> None:
+        """Take these tensors' storage for this model's parameters, each frozen or not as it is.
+
+        The parameters are objects of this model's own: moving or freezing it does nothing to whom it shares with.
+        """
+        self.load_state_dict({name: tensor.detach() for name, tensor in weights.items()}, assign=True)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(weights[name].requires_grad)
 
     # ------------------------------------------------------------------ running it
 
@@ -163,6 +172,8 @@ class HookedViT(Parameters, ClassSpace, Running):
         wants_loss = return_type != "logits"
         if return_type not in ("logits", "loss", "both"):
             raise ValueError(f"return_type is 'logits', 'loss' or 'both', not {return_type!r}")
+        if last < first:
+            raise ValueError(f"stop_at_layer={stop_at_layer} lies in front of start_at_layer={start_at_layer}")
         if wants_loss:
             check_labels(labels, len(input), self.cfg.n_classes)
         if start_at_layer is None:
@@ -171,7 +182,9 @@ class HookedViT(Parameters, ClassSpace, Running):
             if token_mask is not None:
                 raise ValueError("token_mask drops tokens after the position embedding: not with start_at_layer")
             check_residual(input, self.embed.patch.weight)
-            residual, kept = input, None
+            # a copy where hooks may edit: an edit in place must not reach what the caller holds
+            only_read = all(is_only_read(point) for point in self.hook_points())
+            residual, kept = input if only_read else input.clone(), None
         # where every image keeps as many tokens, nothing is filled up and nothing needs masking
         key_mask = None if kept is None or kept.valid.all() else additive_mask(kept.valid, residual.dtype)
         for block in self.blocks[first:last]:
@@ -274,9 +287,9 @@ class HookedViT(Parameters, ClassSpace, Running):
         weights = {k: v for k, v in self._tensors().items() if not k.startswith(("head.", "head_dist."))}
         like = self.embed.patch.weight
         for head in ("head", "head_dist") if distilled else ("head",):
-            weights[f"{head}.weight"] = nn.Parameter(W.detach().T.to(like))
+            weights[f"{head}.weight"] = nn.Parameter(_copy(W.T).to(like))
             if cfg.head_bias:
-                weights[f"{head}.bias"] = nn.Parameter((W.new_zeros(W.shape[1]) if b is None else b.detach()).to(like))
+                weights[f"{head}.bias"] = nn.Parameter(_copy(W.new_zeros(W.shape[1]) if b is None else b).to(like))
         return self._with_weights(cfg, weights, class_names)
 
     def fold_layer_norm(self) -> "HookedViT":
@@ -343,6 +356,10 @@ class HookedViT(Parameters, ClassSpace, Running):
         weight = self.embed.patch.weight
         self.cfg = dataclasses.replace(self.cfg, device=weight.device, dtype=weight.dtype)
         return self
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _checked_class_names(class_names: Sequence[str] | None, n_classes: int) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from hooked_vit.config import HookedViTConfig
@@ -65,10 +65,11 @@ def as_picture(image: Any) -> Image.Image:
     if isinstance(image, str | Path):
         try:
             with Image.open(image) as opened:
-                return opened.convert("RGB") if opened.mode not in ("L", "RGB", "RGBA") else opened.copy()
+                upright = ImageOps.exif_transpose(opened)  # a phone's photo says which way is up
+                return upright.convert("RGB") if upright.mode not in ("L", "RGB", "RGBA") else upright.copy()
         except FileNotFoundError:
             raise FileNotFoundError(f"no picture at '{image}'") from None
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"'{image}' cannot be read as a picture: {error}") from error
     if isinstance(image, Tensor):
         image = image.detach().cpu().numpy()

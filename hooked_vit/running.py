@@ -13,9 +13,9 @@ from transformer_lens.utilities import Slice, SliceInput
 
 from hooked_vit.cache import ViTActivationCache, at_tokens
 from hooked_vit.config import HookedViTConfig
-from hooked_vit.hook_names import HookName, NamesFilter, resolve_names
+from hooked_vit.hook_names import NamesFilter, resolve_names
 
-Hooks = Sequence[tuple[HookName | Callable[[str], bool], Callable[..., Any]]]
+Hooks = Sequence[tuple[NamesFilter, Callable[..., Any]]]
 
 
 class Running(HookedRootModule):
@@ -29,6 +29,8 @@ class Running(HookedRootModule):
         >>> HookedViT.from_pretrained("emoji-vit").hook_names(("pattern", 0))
         ['blocks.0.attn.hook_pattern']
         """
+        if isinstance(names, str) and names in self.hook_dict:
+            return [names]  # a cache of everything asks for each name
         return resolve_names(names, self.hook_dict, self.cfg.n_layers)
 
     @contextmanager
@@ -53,9 +55,7 @@ class Running(HookedRootModule):
         with super().hooks(named[0], named[1], reset_hooks_end, clear_contexts):
             yield self
 
-    def add_hook(
-        self, name: HookName | Callable[[str], bool], hook: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> None:
+    def add_hook(self, name: NamesFilter, hook: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """As TransformerLens's; the name may be whatever `hook_names` understands."""
         for one in self.hook_names(name):
             super().add_hook(one, hook, *args, **kwargs)
@@ -191,7 +191,7 @@ class Running(HookedRootModule):
 
         names = self.hook_names(names_filter)
         with torch.inference_mode(False), torch.enable_grad():
-            input = input.clone() if input.is_inference() else input
+            input = input.clone() if isinstance(input, Tensor) and input.is_inference() else input
             with self.hooks(fwd_hooks=[*fwd_hooks, *((name, record) for name in names)]):
                 logits = self(input, **forward_kwargs)
                 value = metric(logits)

@@ -1,6 +1,9 @@
 """Shapes in signatures are enforced while the tests run, on small models whose dimensions all differ."""
 
+import functools
 import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when timm is imported
 
 import jaxtyping
 import pytest
@@ -10,7 +13,6 @@ from torch import nn
 
 # before anything of ours is imported: by the test files, after this one
 jaxtyping.install_import_hook(["hooked_vit", "analyses"], "beartype.beartype")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(int(os.environ.get("HOOKED_VIT_TEST_THREADS", "1")))
 
 
@@ -65,6 +67,20 @@ def make_timm(kind: str, seed: int = 0, **changes: object) -> nn.Module:
         arguments["act_layer"] = layers.get_act_layer(arguments["act_layer"])
     cls = deit.VisionTransformerDistilled if arguments.pop("distilled", False) else vision_transformer.VisionTransformer
     return perturb(cls(**arguments), seed)
+
+
+@functools.cache
+def original(kind: str) -> nn.Module:
+    """`make_timm(kind)`, made once: for tests that leave it as it is."""
+    return make_timm(kind)
+
+
+@functools.cache
+def ported(kind: str) -> nn.Module:
+    """The HookedViT of `original(kind)`, made once: for tests that leave it as it is."""
+    from hooked_vit import HookedViT
+
+    return HookedViT.from_timm(original(kind))
 
 
 @pytest.fixture(params=sorted(KINDS))

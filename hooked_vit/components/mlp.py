@@ -76,7 +76,9 @@ class Mlp(nn.Module):
         else:
             gate, linear = self._halves(x)
             assert self.hook_pre_linear is not None
-            post = self.act(self.hook_pre(gate)) * self.hook_pre_linear(linear)
+            # both points before anything is computed: halves of one tensor may be edited in place
+            gate, linear = self.hook_pre(gate), self.hook_pre_linear(linear)
+            post = self.act(gate) * linear
         if self.ln is not None and self.hook_mid is not None:
             post = self.ln(self.hook_mid(post))
         return self.out(self.hook_post(post))

@@ -97,3 +97,11 @@ def test_nan_in_a_batch_made_by_hand_is_found() -> None:
     batch[1, 0, 2, 2] = torch.nan
     with pytest.raises(ValueError, match="image 1 holds NaN or infinity"):
         check_finite(batch)
+
+
+def test_a_photo_is_turned_upright(model: HookedViT, picture: Image.Image, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # taken with the camera on its side
+    picture.save(tmp_path / "turned.png", exif=exif)
+    upright = picture.transpose(Image.Transpose.ROTATE_270)
+    assert torch.equal(model.preprocess(tmp_path / "turned.png"), model.preprocess(upright))

@@ -1,0 +1,111 @@
+"""A model's architecture with weights as before training: the null control of any claim about what was learned."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hooked_vit.components.block import Block
+from hooked_vit.components.embed import Embed
+from hooked_vit.components.mlp import Mlp
+from hooked_vit.components.norm import Norm
+from hooked_vit.components.pool import AttentionPool
+from hooked_vit.model import HookedViT
+
+__all__ = ["freshly_initialised"]
+
+
+@torch.no_grad()
+def freshly_initialised(model: HookedViT, seed: int | torch.Generator, layer_scale: float = 1e-5) -> HookedViT:
+    """A model of the same architecture with weights drawn as timm draws them before training.
+
+    timm's own default scheme (`weight_init=""`): matrices, head included, and positions from a normal distribution
+    of standard deviation 0.02, biases zero; norms one and zero; CLS and registers of standard deviation 1e-6, the
+    distillation token 0.02; the patch projection as PyTorch initialises convolutions; a gated MLP's second half
+    near zero with bias one; an attention pool's query `d_model ** -0.5`, cut off at two deviations. The published
+    comparisons with a random model use this scheme too.
+
+    What a trained model cannot tell: LayerScale's initial value, timm's default by default (DeiT-III: 1e-6), and an
+    initial value other than one for the norms of post-norm blocks.
+
+    Args:
+        model: Left as it is.
+        seed: The draws, which are the same on every device; a generator moves on.
+        layer_scale: What LayerScale starts at, in models that have it.
+
+    Returns:
+        A model on the same device, of the same dtype, with the same class names and preprocessing, no weight shared.
+
+    Raises:
+        ValueError: If a generator is not on the CPU.
+
+    >>> trained = HookedViT.from_pretrained("emoji-vit")
+    >>> null = freshly_initialised(trained, seed=0)
+    >>> bool(null.W_Q.std().sub(0.02).abs() < 1e-3), bool(null.b_Q.any())
+    (True, False)
+    """
+    generator = torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed
+    if generator.device.type != "cpu":
+        raise ValueError(f"expected a generator on the CPU, whose draws are the same for all, got {generator.device}")
+    empty: dict[str, Tensor] = {
+        name: torch.empty_like(parameter, requires_grad=parameter.requires_grad)
+        for name, parameter in model.named_parameters()
+    }
+    null = model._with_weights(model.cfg, empty, model.class_names)
+    drawn: set[Tensor] = set()
+    # children first: a gated MLP then draws half of its first matrix anew
+    for module in reversed(list(null.modules())):
+        for parameter, values in _initial_values(module, generator, layer_scale):
+            parameter.copy_(values)
+            drawn.add(parameter)
+    missed = [name for name, parameter in null.named_parameters() if parameter not in drawn]
+    assert not missed, f"nothing initialises {missed}"
+    return null
+
+
+def _initial_values(
+    module: nn.Module, generator: torch.Generator, layer_scale: float
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """A module's own parameters, or views of them, and what each starts with."""
+    if isinstance(module, nn.Linear):
+        yield module.weight, _normal(module.weight, 0.02, generator)
+        if module.bias is not None:
+            yield module.bias, torch.zeros(module.bias.shape)
+    elif isinstance(module, nn.Conv2d):
+        bound = 1 / math.sqrt(module.weight[0].numel())
+        yield module.weight, _uniform(module.weight, bound, generator)
+        if module.bias is not None:
+            yield module.bias, _uniform(module.bias, bound, generator)
+    elif isinstance(module, Norm):
+        if module.weight is not None:
+            yield module.weight, torch.ones(module.weight.shape)
+        if module.bias is not None:
+            yield module.bias, torch.zeros(module.bias.shape)
+    elif isinstance(module, Block):
+        for scale in (module.ls1, module.ls2):
+            if scale is not None:
+                yield scale, torch.full(scale.shape, layer_scale)
+    elif isinstance(module, Mlp) and module.kind != "plain":
+        # timm takes the second half for the gate, also where `gate_last` is off and the first is
+        linear, start = (module.inp, module.d_mlp) if module.gate is None else (module.gate, 0)
+        yield linear.weight[start:], _normal(linear.weight[start:], 1e-6, generator)
+        if linear.bias is not None:
+            yield linear.bias[start:], torch.ones(linear.bias[start:].shape)
+    elif isinstance(module, AttentionPool):
+        cut = nn.init.trunc_normal_(torch.empty(module.latent.shape), a=-2, b=2, generator=generator)
+        yield module.latent, cut * module.latent.shape[-1] ** -0.5
+    elif isinstance(module, Embed):
+        tokens = (module.cls, 1e-6), (module.dist, 0.02), (module.registers, 1e-6), (module.pos, 0.02)
+        for parameter, std in tokens:
+            if parameter is not None:
+                yield parameter, _normal(parameter, std, generator)
+
+
+def _normal(like: Tensor, std: float, generator: torch.Generator) -> Float[Tensor, "..."]:
+    return torch.empty(like.shape).normal_(std=std, generator=generator)
+
+
+def _uniform(like: Tensor, bound: float, generator: torch.Generator) -> Float[Tensor, "..."]:
+    return torch.empty(like.shape).uniform_(-bound, bound, generator=generator)

@@ -1,0 +1,99 @@
+"""What a user may write for a hook point, and what an unknown name is answered with."""
+
+import re
+
+import pytest
+from conftest import make_timm
+
+from hooked_vit import HookedViT
+from hooked_vit.hook_names import is_on_demand, resolve_names
+
+KNOWN = [
+    "hook_embed", "blocks.0.ln1.hook_scale", "blocks.0.ln2.hook_scale", "blocks.0.attn.hook_q",
+    "blocks.0.attn.hook_pattern", "blocks.0.attn.hook_attn_scores", "blocks.0.attn.hook_result",
+    "blocks.0.hook_q_input", "blocks.0.hook_mlp_in", "blocks.0.mlp.hook_pre", "blocks.0.hook_resid_post",
+    "blocks.1.attn.hook_pattern", "blocks.1.hook_resid_post", "ln_final.hook_scale", "hook_logits",
+]  # fmt: skip
+
+
+def resolve(names: object) -> list[str]:
+    """The names among `KNOWN`, of a model of two layers."""
+    return resolve_names(names, KNOWN, n_layers=2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("blocks.1.hook_resid_post", ["blocks.1.hook_resid_post"]),
+        ("embed", ["hook_embed"]),
+        ("pattern1", ["blocks.1.attn.hook_pattern"]),
+        ("pre0", ["blocks.0.mlp.hook_pre"]),
+        ("scale0ln2", ["blocks.0.ln2.hook_scale"]),
+        ("scale", ["ln_final.hook_scale"]),
+        ("resid_post", ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]),
+        ("hook_resid_post", ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]),
+        ("attn", ["blocks.0.attn.hook_pattern", "blocks.1.attn.hook_pattern"]),
+        ("query", ["blocks.0.attn.hook_q"]),
+        ("attn_logits", ["blocks.0.attn.hook_attn_scores"]),
+        (("resid_post", 1), ["blocks.1.hook_resid_post"]),
+        (("resid_post", -2), ["blocks.0.hook_resid_post"]),
+        (("attn", 1), ["blocks.1.attn.hook_pattern"]),
+        (("scale", -2, "ln1"), ["blocks.0.ln1.hook_scale"]),
+        (["hook_logits", "embed"], ["hook_embed", "hook_logits"]),
+        (("hook_logits", "pattern"), ["blocks.0.attn.hook_pattern", "blocks.1.attn.hook_pattern", "hook_logits"]),
+        ([("pattern", 1), "pattern1"], ["blocks.1.attn.hook_pattern"]),
+        (lambda name: name.startswith("blocks.1"), ["blocks.1.attn.hook_pattern", "blocks.1.hook_resid_post"]),
+        (["result"], ["blocks.0.attn.hook_result"]),
+    ],
+)
+def test_a_name_stands_for_these_hook_points_in_the_models_order(names: object, expected: list[str]) -> None:
+    assert resolve(names) == expected
+
+
+def test_nothing_named_means_all_but_those_on_demand() -> None:
+    on_demand = {"blocks.0.attn.hook_result", "blocks.0.hook_q_input", "blocks.0.hook_mlp_in"}
+    assert resolve(None) == [name for name in KNOWN if name not in on_demand]
+    assert {name for name in KNOWN if is_on_demand(name)} == on_demand
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("blocks.0.attn.hook_patern", "unknown hook point 'blocks.0.attn.hook_patern'; did you mean "
+         "'blocks.0.attn.hook_pattern' or"),
+        ("logit", "unknown hook point 'logit'; did you mean 'hook_logits'"),
+        ("wwwwwwwwwwwwwwwww", "unknown hook point 'wwwwwwwwwwwwwwwww'. `model.hook_names()` lists all 15."),
+        ("resid_post2", "unknown hook point 'resid_post2'; did you mean 'blocks."),
+        (("resid_post", 2), "no layer 2 for 'resid_post': the model has layers 0 to 1"),
+        (("resid_post", -3), "no layer -3 for 'resid_post': the model has layers 0 to 1"),
+        (("scale", 0), "unknown hook point ('scale', 0); did you mean 'blocks.0.ln"),
+        ([], "the list of hook names is empty: name at least one, or pass None for everything"),
+        (lambda name: False, "the names filter accepts none of the 15 hook points, such as 'hook_logits'"),
+    ],
+)  # fmt: skip
+def test_what_is_not_known_is_answered_with_what_is(names: object, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        resolve(names)
+
+
+@pytest.mark.usefixtures("bad_input")
+@pytest.mark.parametrize("names", [[3], 3.5])
+def test_what_is_no_name_is_refused(names: object) -> None:
+    with pytest.raises((ValueError, TypeError), match=r"expected a hook name|not iterable"):
+        resolve(names)
+
+
+def test_one_name_among_several_that_is_unknown_is_enough_to_refuse() -> None:
+    with pytest.raises(ValueError, match="unknown hook point 'pattrn'"):
+        resolve(["embed", "pattrn"])
+
+
+def test_a_model_lists_its_hook_points(kind: str) -> None:
+    model = HookedViT.from_timm(make_timm(kind))
+    assert model.hook_names() == list(model.hook_dict)
+    assert "blocks.2.attn.hook_pattern" in model.hook_names()
+    assert set(model.hook_names()) - set(model.hook_names(None)) == {
+        f"blocks.{layer}.{name}"
+        for layer in range(3)
+        for name in ("attn.hook_result", "hook_q_input", "hook_k_input", "hook_v_input", "hook_mlp_in")
+    }
