@@ -1,13 +1,14 @@
 """What every dataset-level analysis is: the hook points it reads, a state that adds up over batches, a table."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchmetrics import Metric
 
+from analyses.projection import Projection, Stream, project
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
 
 
@@ -25,6 +26,23 @@ class AnalysisBatch:
     labels: Int[Tensor, "batch"]
     index: Int[Tensor, "batch"]
     object_mask: Bool[Tensor, "batch height width"] | None = None
+    _projections: dict[tuple[object, ...], Projection] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def projection(
+        self, stream: Stream, layers: tuple[int, ...] | None = None, *, sublayer_norm: bool = False
+    ) -> Projection:
+        """The labels' ranks and logits in a stream, and its top class: `project`, done once for all analyses.
+
+        Needs the hook points of `stream_names(cfg, stream, layers)`.
+        """
+        key = (stream, layers, sublayer_norm)
+        if key not in self._projections:
+            self._projections[key] = project(
+                self.model, self.cache, stream, self.labels, k=1, layers=layers, sublayer_norm=sublayer_norm
+            )
+        return self._projections[key]
 
 
 class Analysis(Metric):

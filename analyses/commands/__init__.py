@@ -1,0 +1,1 @@
+"""Sub-commands of `hooked-vit`, one file each. What is slow to import is imported when a command runs."""

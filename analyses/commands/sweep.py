@@ -1,0 +1,130 @@
+"""`hooked-vit sweep`: a dataset through a model once, for any number of analyses."""
+
+import os
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from analyses.commands.plot import plot
+from analyses.commands.user_errors import USAGE, complain, fail, user_errors
+
+if TYPE_CHECKING:
+    from analyses.analysis import Analysis
+
+__all__ = ["ANALYSES", "make_analyses", "register", "sweep"]
+
+ANALYSES = {
+    "identifiability": ("analyses.identifiability", "Identifiability"),
+    "updates": ("analyses.categorical_updates", "CategoricalUpdates"),
+    "perturbation": ("analyses.perturbation", "Perturbation"),
+    "key-value": ("analyses.memory_pairs", "KeyValueAgreement"),
+    "compositionality": ("analyses.memory_pairs", "Compositionality"),
+}
+"""Module and class of each analysis, by its name on the command line; imported when it is asked for."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add `sweep` and `plot` to the command."""
+    app.command()(sweep)
+    app.command()(plot)
+
+
+def sweep(
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND:PATH",
+            help="emoji-scenes:1000, imagenet-s:DIR?n=5, folder:DIR, cifar100:DIR; options as in a web address.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where tables and record go.", show_default=False)],
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="emoji-vit, which comes along; a timm name with its tag; or hf-hub:…")
+    ] = "emoji-vit",
+    analyses: Annotated[
+        str, typer.Option(metavar="NAME,…", help=f"Any of {', '.join(ANALYSES)}.")
+    ] = "identifiability,updates",
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N images.")] = None,
+    resume: Annotated[
+        bool, typer.Option(help="Go on where an interrupted sweep in DIR was; --no-resume deletes it and starts over.")
+    ] = True,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images a forward pass.")] = 32,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="cpu, cuda:1, …, in the place of a GPU where there is one.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights for the model: .safetensors, .pt, .pth or .bin.")
+    ] = None,
+    random_weights: Annotated[
+        bool,
+        typer.Option("--random-weights", help="An untrained model, initialised alike each time; needs no network."),
+    ] = False,
+    workers: Annotated[int, typer.Option(metavar="N", min=0, help="Processes that read images ahead.")] = 0,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Stop at an image that cannot be read, instead of listing it.")
+    ] = False,
+) -> None:
+    """Run a model over a dataset once, and ask any number of analyses.
+
+    Writes a Parquet table for each analysis, the model's accuracy, a list of the images that could not be read, and
+    record.json, which says what they follow from. The same command goes on after an interruption, whatever it was;
+    under `accelerate launch` or `torchrun --no-python` the processes divide the images, and the tables are the same.
+    """
+    names = [name.strip() for name in analyses.split(",") if name.strip()]
+    with user_errors(ValueError, status=USAGE):
+        chosen = make_analyses(names)
+
+    from analyses.commands.models import load_model
+    from analyses.data.open import open_dataset
+    from analyses.sweep import sweep as run
+
+    vit = load_model(model, weights, random_weights, device or _own_gpu())
+    with user_errors(ValueError, status=USAGE), user_errors(FileNotFoundError):
+        dataset = open_dataset(data, vit.class_names)
+    with user_errors(ValueError, TypeError, OSError):
+        tables = run(vit, dataset, chosen, batch_size, out, limit=limit, resume=resume, num_workers=workers,
+                     on_error="raise" if stop else "skip")  # fmt: skip
+    if int(os.environ.get("RANK", "0")) != 0:
+        return
+    accuracy, skipped = tables["accuracy"].iloc[0], tables["skipped"]
+    if len(skipped):
+        first = skipped.iloc[0]
+        complain(f"{len(skipped)} images left out, see {out / 'skipped.parquet'}; image {first['index']}: "
+                 f"{first['reason']}")  # fmt: skip
+    typer.echo(f"{accuracy['n_images']:.0f} images: top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} %")
+    for name in tables:
+        typer.echo(out / f"{name}.parquet")
+
+
+def make_analyses(names: list[str]) -> "list[Analysis]":
+    """The analyses of these names.
+
+    Raises:
+        ValueError: If there is no such analysis, or none is named.
+    """
+    known = [name for name, (module, _) in ANALYSES.items() if find_spec(module) is not None]
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ValueError(f"no analysis called {', '.join(unknown) or 'nothing'}: there are {', '.join(known)}")
+    return [
+        getattr(import_module(module), kind)() for module, kind in (ANALYSES[name] for name in dict.fromkeys(names))
+    ]
+
+
+def _own_gpu() -> str | None:
+    """Of several processes on one machine, each takes a GPU of its own, if there are any."""
+    if "LOCAL_RANK" not in os.environ:
+        return None
+
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    own = int(os.environ["LOCAL_RANK"])
+    if own >= torch.cuda.device_count():
+        fail(f"{own + 1} processes for {torch.cuda.device_count()} GPUs here: start one a GPU, or pass --device cpu")
+    return f"cuda:{own}"
