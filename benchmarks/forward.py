@@ -1,12 +1,13 @@
 """Forward passes, with and without a cache, as ratios to timm's own fused forward pass measured in the same run.
 
-    python benchmarks/forward.py [--models B/32,B/16] [--batches 1,8,32] [--threads 2] [--rounds 15] [--markdown]
+    python benchmarks/forward.py [--models B/32,B/16] [--batches 1,8,32] [--threads 2] [--seconds 60] [--markdown]
 
 Peers (`pip install -e .[bench]`): TransformerLens's ViT bridge (on the Hugging Face ViT of the same size) and nnsight
 (on the timm module). On a machine with a GPU: --device cuda --batches 1,32,256 --dtype float32 or bfloat16.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -21,14 +22,15 @@ from timing import paired_seconds, ratio
 
 from hooked_vit import HookedViT
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # TransformerLens would ask the hub about a model that is not there
 ARCHITECTURES = {"B/32": "vit_base_patch32_224", "B/16": "vit_base_patch16_224"}
 TARGETS = {"forward": 1.02, "everything cached": 1.10, "12 residual streams": 1.02}
 
 
 def distinct_bytes(cache: object) -> int:
     """Bytes of memory that the tensors of a cache keep alive, shared storage counted once."""
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in cache.values()}  # type: ignore[attr-defined]
-    return sum(storages.values())
+    storages = [tensor.untyped_storage() for tensor in cache.values()]  # type: ignore[attr-defined]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def transformer_lens_bridge(name: str, device: str, dtype: torch.dtype) -> torch.nn.Module | None:
@@ -41,7 +43,9 @@ def transformer_lens_bridge(name: str, device: str, dtype: torch.dtype) -> torch
     config = ViTConfig(patch_size=32 if "32" in name else 16, num_labels=1000)
     config.architectures = ["ViTForImageClassification"]
     module = ViTForImageClassification(config).eval().to(device, dtype)
-    return TransformerBridge.boot_transformers("a-randomly-initialised-vit", hf_model=module, device=device, dtype=dtype)
+    return TransformerBridge.boot_transformers(
+        "a-randomly-initialised-vit", hf_model=module, device=device, dtype=dtype
+    )
 
 
 def nnsight_model(module: torch.nn.Module) -> object | None:
@@ -110,12 +114,14 @@ def main() -> None:
     parser.add_argument("--models", default="B/32,B/16")
     parser.add_argument("--batches", default="1,8,32")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=60, help="time for each row of the table, at least 5 rounds")
+    parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--skip-import", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+
     table = Table("task", "model", "batch", "timm, images/s", "target", title="time over timm's fused forward pass")
     columns = ("hooked_vit", "TransformerLens", "nnsight")
     for column in columns:
@@ -124,9 +130,8 @@ def main() -> None:
         for batch in map(int, arguments.batches.split(",")):
             tasks = contenders(ARCHITECTURES[model], batch, arguments.device, getattr(torch, arguments.dtype))
             for task, runs in tasks.items():
-                rounds = arguments.rounds * (3 if batch == 1 else 1)
                 with torch.no_grad():
-                    seconds = paired_seconds(runs, rounds)
+                    seconds = paired_seconds(runs, arguments.seconds)
                 ratios = [f"{ratio(seconds, name, 'timm'):.3f}" if name in seconds else "–" for name in columns]
                 speed = batch / statistics.median(seconds["timm"])
                 table.add_row(task, model, str(batch), f"{speed:.1f}", str(TARGETS[task]), *ratios)
@@ -134,10 +139,18 @@ def main() -> None:
             if model == "B/32" and batch == 32:
                 with torch.no_grad():
                     _, cache = tasks["everything cached"]["hooked_vit"]()  # type: ignore[misc]
-                Console().print(f"everything cached, B/32 batch 32: {distinct_bytes(cache) / 1e9:.2f} GB of distinct storage")
+                Console().print(
+                    f"everything cached, B/32 batch 32: {distinct_bytes(cache) / 1e9:.2f} GB of distinct storage"
+                )
                 del cache
             del tasks
-    Console().print(table)
+    if arguments.markdown:
+        cells = [[str(cell) for cell in column.cells] for column in table.columns]
+        header = [str(column.header) for column in table.columns]
+        for row in (header, ["---"] * len(header), *zip(*cells, strict=True)):
+            print("|", " | ".join(row), "|")
+    else:
+        Console().print(table)
     if not arguments.skip_import:
         both, ours = import_seconds("import timm, transformer_lens"), import_seconds("import hooked_vit")
         Console().print(f"import timm, transformer_lens: {both:.2f} s; import hooked_vit: {ours:.2f} s")

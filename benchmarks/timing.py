@@ -13,13 +13,22 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def paired_seconds(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each contender in each round, after one run of each to warm up."""
+def paired_seconds(
+    contenders: dict[str, Callable[[], object]], budget: float, rounds: tuple[int, int] = (5, 60)
+) -> dict[str, list[float]]:
+    """Seconds of each contender in each round, after two runs of each to warm up.
+
+    There are as many rounds as fit in `budget` seconds, within the bounds given.
+    """
     for run in contenders.values():
         run()
+    start = time.perf_counter()
+    for run in contenders.values():
+        run()
+    n_rounds = min(max(int(budget / (time.perf_counter() - start)), rounds[0]), rounds[1])
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
-    for index in range(rounds):
+    for index in range(n_rounds):
         # the order turns, so that nobody always runs on a cold or a hot machine
         for name in names[index % len(names) :] + names[: index % len(names)]:
             synchronise()

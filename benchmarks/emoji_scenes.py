@@ -1,0 +1,72 @@
+"""How fast Emoji Scenes are drawn: scenes a second in batches, by what is in them.
+
+python benchmarks/emoji_scenes.py [--threads 2] [--batch-size 256] [--seconds 3]
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import DataLoader
+
+from analyses.data import EmojiScenes
+
+_MANY = 10**9
+
+
+def scenes_per_second(scenes: EmojiScenes, batch_size: int, seconds: float) -> float:
+    """Median over batches, after one to warm up."""
+    scenes.batch(range(batch_size))
+    rates = []
+    start, end = batch_size, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        begun = time.perf_counter()
+        scenes.batch(range(start, start + batch_size))
+        rates.append(batch_size / (time.perf_counter() - begun))
+        start += batch_size
+    return statistics.median(rates)
+
+
+def loaded_per_second(scenes: EmojiScenes, batch_size: int, seconds: float, workers: int) -> float:
+    """Through a DataLoader with worker processes, after one batch of each to warm up."""
+    batches = iter(DataLoader(scenes, batch_size=batch_size, num_workers=workers))
+    for _ in range(workers):
+        next(batches)
+    begun, drawn = time.perf_counter(), 0
+    while time.perf_counter() < begun + seconds:
+        drawn += len(next(batches)[1])
+    return drawn / (time.perf_counter() - begun)
+
+
+def main() -> None:
+    """Print one row for each kind of scenes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each row")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    one, mixed = EmojiScenes(_MANY, seed=0), EmojiScenes(_MANY, seed=0, objects="mixed")
+    kinds = {
+        "one object": one,
+        "mixed": mixed,
+        "two objects": EmojiScenes(_MANY, seed=0, objects=2),
+        "mixed, object swapped": mixed.swap_object(),
+        "mixed, object half hidden (drawn twice)": mixed.occlude(0.5),
+        "one object, 224 pixels": EmojiScenes(_MANY, seed=0, image_size=224),
+    }
+    table = Table(title=f"Emoji Scenes, batches of {options.batch_size}, {options.threads} threads")
+    table.add_column("scenes")
+    table.add_column("scenes / s", justify="right")
+    for name, scenes in kinds.items():
+        table.add_row(name, f"{scenes_per_second(scenes, options.batch_size, options.seconds):,.0f}")
+    loaded = loaded_per_second(mixed, options.batch_size, options.seconds, options.threads)
+    table.add_row(f"mixed, DataLoader with {options.threads} workers", f"{loaded:,.0f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

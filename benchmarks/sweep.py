@@ -1,0 +1,159 @@
+"""A sweep against timm's plain forward pass, the projection against its matrix product, and memory over a dataset.
+
+    python benchmarks/sweep.py [--models B/32,B/16] [--batch 16] [--threads 2] [--seconds 120] [--markdown]
+
+Ratios are of times measured in turn in one run, with random weights and 1000 classes (targets: 1.6 and 1.15).
+`a batch` is what each batch costs: the forward pass with its cache, every analysis, and their totals. `all of it` is
+the sweep of `--images` images from the first to the last line, tables and their bootstrap intervals included.
+On a machine with a GPU: --device cuda.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable
+
+import timm
+import torch
+from rich.console import Console
+from rich.table import Table
+from timing import paired_seconds, ratio
+from torch import Tensor
+
+from analyses.analysis import Analysis
+from analyses.categorical_updates import CategoricalUpdates
+from analyses.data.reading import ItemReader
+from analyses.identifiability import Identifiability
+from analyses.projection import project
+from analyses.sweep import _forward, sweep
+from analyses.sweeping.accuracy import Accuracy
+from analyses.sweeping.share import Share
+from hooked_vit import HookedViT
+
+ARCHITECTURES = {"B/32": "vit_base_patch32_224", "B/16": "vit_base_patch16_224"}
+TARGETS = {"a batch": 1.6, "all of it": 1.6, "projection": 1.15}
+MEMORY_TARGET = 50
+
+
+class NoiseImages(torch.utils.data.Dataset):
+    """As many images as wanted, none of which is kept."""
+
+    def __init__(self, n: int, n_made: int = 0):
+        self.n = n
+        self.made = torch.randn(n_made, 3, 224, 224)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
+        if len(self.made):
+            image = self.made[index % len(self.made)]
+        else:
+            image = torch.randn(3, 224, 224, generator=torch.Generator().manual_seed(index))
+        return image, index % 1000, image[0] > 0
+
+
+def analyses() -> dict[str, Analysis]:
+    """Identifiability, categorical updates and composition, over every block."""
+    return {"accuracy": Accuracy(), "identifiability": Identifiability(), "updates": CategoricalUpdates()}
+
+
+def contenders(name: str, batch: int, n_images: int, device: str) -> dict[str, dict[str, Callable[[], object]]]:
+    """For each task, ours and what it is held against."""
+    module = timm.create_model(name).eval().to(device)
+    model = HookedViT.from_timm(module)
+    dataset = NoiseImages(n_images, batch)
+    read = ItemReader(dataset, model.cfg, model.data_config).__getitems__(range(batch))
+    assert read.images is not None
+    images = read.images.to(device)
+    named = {key: one.to(device) for key, one in analyses().items()}
+    names = model.hook_names([point for one in named.values() for point in one.names(model.cfg)])
+
+    def one_batch() -> None:
+        of_batch = _forward(model, names, read)
+        for one in named.values():
+            one.update(of_batch)
+        Share().take(named, 0, ())
+
+    def whole_sweep() -> None:
+        mine = {key: one for key, one in analyses().items() if key != "accuracy"}
+        sweep(model, dataset, mine, batch, progress=False)
+
+    def plain(n_batches: int) -> None:
+        for _ in range(n_batches):
+            module(images)
+
+    _, cache = model.run_with_cache(images, names_filter="resid_post")
+    labels, W_U = read.labels.to(device), model.W_U
+    rows = [cache["resid_post", layer].flatten(0, 1) for layer in range(model.cfg.n_layers)]
+    return {
+        "a batch": {"ours": one_batch, "base": lambda: plain(1)},
+        "all of it": {"ours": whole_sweep, "base": lambda: plain(-(-n_images // batch))},
+        "projection": {
+            "ours": lambda: project(model, cache, "resid_post", labels, k=1),
+            "base": lambda: [of_layer @ W_U for of_layer in rows],
+        },
+    }
+
+
+def memory_growth(name: str, batch: int, threads: int, few: int, many: int) -> float:
+    """By how many MB the peak of a process grows from a sweep of few images to one of many."""
+    code = f"""
+import resource, sys, tempfile
+sys.path.insert(0, {sys.path[0]!r})
+import timm, torch
+from sweep import HookedViT, NoiseImages, analyses, sweep
+torch.set_num_threads({threads})
+model = HookedViT.from_timm(timm.create_model({name!r}))
+def peak(n):
+    mine = {{key: one for key, one in analyses().items() if key != "accuracy"}}
+    with tempfile.TemporaryDirectory() as out:
+        sweep(model, NoiseImages(n), mine, {batch}, out, progress=False, checkpoint_every=2)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+first = peak({few}); print((peak({many}) - first) / 1024)
+"""
+    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+
+
+def main() -> None:
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="B/32,B/16")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--images", type=int, default=256, help="of the whole sweep")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=120, help="time for each row of the table, at least 5 rounds")
+    parser.add_argument("--memory", default="200,2000", help="numbers of images between which memory is compared")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--markdown", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    rows: list[tuple[str, ...]] = []
+    for model in arguments.models.split(","):
+        tasks = contenders(ARCHITECTURES[model], arguments.batch, arguments.images, arguments.device)
+        for task, runs in tasks.items():
+            with torch.no_grad():
+                seconds = paired_seconds(runs, arguments.seconds)
+            n_images = arguments.images if task == "all of it" else arguments.batch
+            best = [f"{1000 * sorted(seconds[who])[len(seconds[who]) // 2] / n_images:.1f}" for who in ("ours", "base")]
+            rows.append((task, model, *best, f"{ratio(seconds, 'ours', 'base'):.3f}", str(TARGETS[task])))
+            Console(stderr=True).print(*rows[-1])
+        del tasks
+    few, many = map(int, arguments.memory.split(","))
+    growth = memory_growth(ARCHITECTURES["B/32"], arguments.batch, arguments.threads, few, many)
+    rows.append((f"peak memory, {few} to {many} images", "B/32", "", "", f"{growth:+.0f} MB", f"{MEMORY_TARGET} MB"))
+
+    header = ("task", "model", "ours, ms an image", "base, ms an image", "ratio", "target")
+    if arguments.markdown:
+        for row in (header, ("---",) * len(header), *rows):
+            print("|", " | ".join(row), "|")
+        return
+    table = Table(*header, title=f"batch {arguments.batch}, {arguments.threads} threads, {arguments.device}")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Datasets by name, as on the command line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from analyses.data import EmojiScenes
+from analyses.data.image_folder import ImageFolder
+from analyses.data.imagenet_s import ImageNetS
+from analyses.data.open import open_dataset
+
+
+def test_emoji_scenes_with_options() -> None:
+    spec = "emoji-scenes:20?seed=5&objects=mixed&image_size=80&artists=noto,twemoji&background_strength=0.5"
+    opened = open_dataset(spec)
+    expected = EmojiScenes(20, 5, image_size=80, objects="mixed", artists=("noto", "twemoji"), background_strength=0.5)
+    assert vars(opened) == vars(expected)
+    assert vars(open_dataset("emoji-scenes:20?objects=2")) == vars(EmojiScenes(20, 0, objects=2))
+
+
+def test_imagenet_s_with_options(tmp_path: Path) -> None:
+    folder = tmp_path / "ImageNetS919" / "validation"
+    for wnid in ("n01440764", "n04355933"):
+        (folder / wnid).mkdir(parents=True)
+        for name in "abc":
+            (folder / wnid / f"{name}.JPEG").touch()
+    opened = open_dataset(f"imagenet-s:{tmp_path}?n=2&masks=no&exclude=none")
+    assert isinstance(opened, ImageNetS)
+    assert len(opened) == 4
+    assert opened.exclude == ()
+    assert len(open_dataset(f"imagenet-s:{tmp_path}?masks=no&exclude=n01440764,n04356056")) == 3
+
+
+def test_a_folder_gets_the_models_names(tmp_path: Path) -> None:
+    (tmp_path / "dog").mkdir()
+    Image.fromarray(np.zeros((4, 4, 3), dtype=np.uint8)).save(tmp_path / "dog" / "a.png")
+    opened = open_dataset(f"folder:{tmp_path}", ["cat", "dog"])
+    assert isinstance(opened, ImageFolder)
+    assert opened[0][1] == 1
+
+
+@pytest.mark.usefixtures("bad_input")
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("emoji", "unknown kind of dataset 'emoji'.* Expected KIND:PATH, with one of emoji-scenes, imagenet-s, folder"),
+        ("emoji-scene:3", "did you mean 'emoji-scenes'"),
+        ("folder", "'folder' names no path: expected 'folder:PATH'"),
+        ("folder:", "names no path"),
+        ("emoji-scenes:many", "number of scenes: expected a whole number, got 'many'"),
+        ("emoji-scenes:9?seed=x", "seed: expected a whole number, got 'x'"),
+        ("emoji-scenes:9?sed=1&x=2", "'emoji-scenes' has no option 'sed', 'x'"),
+        ("emoji-scenes:9?objects=3", "expected objects=1, 2 or 'mixed', got 3"),
+        ("cifar100:/nowhere?train=maybe", "train: expected yes or no, got 'maybe'"),
+    ],
+)
+def test_what_cannot_be_opened_is_told(spec: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_dataset(spec)
+
+
+@pytest.mark.parametrize("spec", ["folder:/nowhere/at/all", "imagenet-s:/nowhere/at/all", "cifar100:/nowhere/at/all"])
+def test_what_is_not_there_is_told(spec: str) -> None:
+    with pytest.raises(FileNotFoundError, match="/nowhere/at/all"):
+        open_dataset(spec)
