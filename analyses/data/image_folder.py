@@ -1,0 +1,82 @@
+"""Pictures in a folder for each class, and which of the model's classes each folder is."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from torchvision import datasets
+
+from hooked_vit.class_names import find_class, imagenet_class_names, numbered_class_names
+
+__all__ = ["ImageFolder"]
+
+
+class ImageFolder(datasets.ImageFolder):
+    """torchvision's `ImageFolder` with labels that are the model's, and items `(path, label)`.
+
+    torchvision numbers the folders that it finds, so a folder that is missing moves every later label. Given the
+    model's class names, the folders are looked up among them: by wnid (`n01440764`) for ImageNet's 1000 classes,
+    else by name, `_` and `-` standing for spaces. For a model whose classes have no names, or without `class_names`,
+    the folders are numbered in order, as torchvision does. A folder may be empty.
+    """
+
+    def __init__(self, root: str | Path, class_names: Sequence[str] | None = None):
+        """List the pictures.
+
+        Args:
+            root: The folder of folders.
+            class_names: The model's: `model.class_names`.
+
+        Raises:
+            FileNotFoundError: If there is no such folder, or none in it.
+            ValueError: If a folder is no class of the model, two are the same, or no picture is in them.
+        """
+        self.class_names = None if class_names is None else tuple(class_names)
+        if not Path(root).is_dir():
+            raise FileNotFoundError(f"no folder '{root}': expected one with a folder of pictures for each class")
+        super().__init__(str(root), loader=str, allow_empty=True)
+        if not self.samples:
+            raise ValueError(f"no pictures in the folders of '{root}'")
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        """The folders, in order, and the label of each."""
+        folders = sorted(entry.name for entry in Path(directory).iterdir() if entry.is_dir())
+        folders = [name for name in folders if not name.startswith(".")]
+        if not folders:
+            raise FileNotFoundError(f"no folders in '{directory}': expected one for each class")
+        labels = dict(zip(folders, _labels(folders, self.class_names), strict=True))
+        if len(set(labels.values())) < len(labels):
+            twice = [name for name in folders if list(labels.values()).count(labels[name]) > 1]
+            raise ValueError(f"folders of '{directory}' are the same class: {twice}")
+        return folders, labels
+
+
+def _labels(folders: list[str], class_names: tuple[str, ...] | None) -> list[int]:
+    if class_names is None:
+        return list(range(len(folders)))
+    n_classes = len(class_names)
+    if class_names == imagenet_class_names(1000) and all(re.fullmatch(r"n\d{8}", name) for name in folders):
+        from timm.data import ImageNetInfo
+
+        wnids = ImageNetInfo("imagenet-1k").label_names()
+        strangers = [name for name in folders if name not in wnids]
+        if strangers:
+            raise ValueError(f"folders {strangers[:5]} are no classes of ImageNet's 1000")
+        return [wnids.index(name) for name in folders]
+    if class_names == numbered_class_names(n_classes):
+        if len(folders) > n_classes:
+            raise ValueError(f"{len(folders)} folders for a model of {n_classes} classes")
+        return list(range(len(folders)))
+    return [_named(name, class_names) for name in folders]
+
+
+def _named(folder: str, class_names: tuple[str, ...]) -> int:
+    for name in (folder, re.sub(r"[_-]+", " ", folder)):
+        try:
+            return find_class(name, class_names)
+        except ValueError as error:
+            problem = error
+    raise ValueError(
+        f"folder '{folder}' is no class of the model: {problem}. Rename it, or leave class_names out to number the "
+        "folders in order"
+    )

@@ -1,0 +1,67 @@
+"""An object mask through the same resizing and cropping as its picture, so that both show the same pixels."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from PIL import Image
+from torch import Tensor
+
+__all__ = ["as_mask", "mask_like"]
+
+
+def mask_like(mask: Any, data_config: Mapping[str, Any]) -> Bool[Tensor, "height width"]:
+    """The mask of a picture as the mask of the model's input: resized by nearest neighbour, then cropped or padded.
+
+    It is timm's own evaluation transform with another interpolation: crop share, crop mode and image sides that
+    differ are what they are for the picture. Padding is no object.
+
+    Args:
+        mask: As `as_mask` takes it, of the picture's size.
+        data_config: How the model's pictures are prepared: `model.data_config`.
+
+    Raises:
+        ValueError: If it is no mask, see `as_mask`.
+
+    >>> left_half = torch.arange(400).expand(300, 400) < 200
+    >>> mask_like(left_half, {"input_size": (3, 64, 64), "crop_pct": 0.9}).sum(1).unique()
+    tensor([32])
+    """
+    picture = Image.fromarray(as_mask(mask).numpy().astype(np.uint8))
+    hashable = ((key, tuple(value) if isinstance(value, list) else value) for key, value in data_config.items())
+    return _transform(tuple(sorted(hashable)))(picture)[0] != 0
+
+
+@cache
+def _transform(data_config: tuple[tuple[str, Any], ...]) -> Any:
+    from timm.data import create_transform
+
+    # `mean` is what the transform fills borders with
+    changes = {"interpolation": "nearest", "mean": (0.0,), "normalize": False}
+    return create_transform(**{**dict(data_config), **changes}, is_training=False)
+
+
+def as_mask(mask: Any) -> Bool[Tensor, "height width"]:
+    """A mask as a tensor: True on the object.
+
+    Args:
+        mask: A bool or whole-number tensor or array [height width], or a PIL image of one channel; any number but 0
+            is the object.
+
+    Raises:
+        ValueError: If it has other axes, or holds fractions.
+
+    >>> as_mask(np.array([[0, 255], [1, 0]], dtype=np.uint8))
+    tensor([[False,  True],
+            [ True, False]])
+    """
+    tensor = torch.as_tensor(np.array(mask) if isinstance(mask, Image.Image) else mask)
+    if tensor.ndim != 2 or tensor.is_floating_point() or tensor.is_complex():
+        raise ValueError(
+            f"expected a mask of bool or whole numbers [height width], got {tensor.dtype} of shape "
+            f"{tuple(tensor.shape)}"
+        )
+    return (tensor != 0).cpu()

@@ -1,0 +1,116 @@
+"""A dataset by name, as it is written on the command line: `KIND:PATH`, options after a question mark."""
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any
+from urllib.parse import parse_qsl
+
+from analyses.data.dataset import LabelledImages
+
+__all__ = ["KINDS", "open_dataset"]
+
+Options = dict[str, str]
+
+
+def open_dataset(spec: str, class_names: Sequence[str] | None = None) -> LabelledImages:
+    """Open what `spec` names.
+
+    | spec | items | options |
+    |---|---|---|
+    | `emoji-scenes:1000` | that many Emoji Scenes, with masks | `seed` (0), `objects`, `image_size`, `artists`, `background_strength` |
+    | `imagenet-s:ROOT` | ImageNet-S, with masks | `n`, `partition`, `exclude` (wnids, or `none`), `masks`, `listing` |
+    | `folder:ROOT` | a folder of pictures for each class | |
+    | `cifar100:ROOT` | CIFAR-100's 10,000 test images | `n`, `train` |
+
+    Options are written as in a web address: `imagenet-s:/data/ImageNet-S?n=5&masks=no`.
+
+    Args:
+        spec: Kind, colon, path (or number of scenes), options.
+        class_names: The model's, by which `folder` finds out which class a folder is.
+
+    Raises:
+        ValueError: If there is no such kind or option, or a value does not fit.
+        FileNotFoundError: If there is nothing of that kind at the path.
+
+    >>> len(open_dataset("emoji-scenes:200?seed=3&objects=2"))
+    200
+    """  # noqa: E501
+    kind, colon, rest = spec.partition(":")
+    if kind not in KINDS:
+        near = get_close_matches(kind, KINDS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise ValueError(f"unknown kind of dataset '{kind}'{hint} Expected KIND:PATH, with one of {', '.join(KINDS)}")
+    path, _, query = rest.partition("?")
+    if not colon or not path:
+        raise ValueError(f"'{spec}' names no path: expected '{kind}:PATH'")
+    options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+    dataset = KINDS[kind](path, options, class_names)
+    if options:
+        raise ValueError(f"'{kind}' has no option {', '.join(map(repr, options))}: see `help(open_dataset)`")
+    return dataset
+
+
+def _emoji_scenes(path: str, options: Options, class_names: Sequence[str] | None) -> LabelledImages:
+    from analyses.data.emoji_scenes import EmojiScenes
+
+    objects = options.pop("objects", "1")
+    chosen: dict[str, Any] = {"objects": int(objects) if objects.isdigit() else objects}
+    for name, convert in (("image_size", int), ("background_strength", float), ("artists", _words)):
+        if name in options:
+            chosen[name] = _value(options, name, convert)
+    return EmojiScenes(_value({"number of scenes": path}, "number of scenes", int), _seed(options), **chosen)
+
+
+def _seed(options: Options) -> int:
+    return _value(options, "seed", int) if "seed" in options else 0
+
+
+def _imagenet_s(path: str, options: Options, class_names: Sequence[str] | None) -> LabelledImages:
+    from analyses.data.imagenet_s import ImageNetS
+
+    chosen: dict[str, Any] = {}
+    for name, convert in (("n", int), ("partition", str), ("masks", _yes), ("exclude", _words), ("listing", str)):
+        if name in options:
+            chosen[name] = _value(options, name, convert)
+    return ImageNetS(path, **chosen)
+
+
+def _folder(path: str, options: Options, class_names: Sequence[str] | None) -> LabelledImages:
+    from analyses.data.image_folder import ImageFolder
+
+    return ImageFolder(path, class_names)
+
+
+def _cifar100(path: str, options: Options, class_names: Sequence[str] | None) -> LabelledImages:
+    from analyses.data.cifar import Cifar100
+
+    n = _value(options, "n", int) if "n" in options else None
+    return Cifar100(path, n, train=_value(options, "train", _yes) if "train" in options else False)
+
+
+KINDS: dict[str, Callable[[str, Options, Sequence[str] | None], LabelledImages]] = {
+    "emoji-scenes": _emoji_scenes,
+    "imagenet-s": _imagenet_s,
+    "folder": _folder,
+    "cifar100": _cifar100,
+}
+"""What opens each kind; each takes its options out of the dict."""
+
+
+def _value(options: Options, name: str, convert: Callable[[str], Any]) -> Any:
+    text = options.pop(name)
+    try:
+        return convert(text)
+    except ValueError:
+        kind = {int: "a whole number", float: "a number", _yes: "yes or no"}.get(convert, "a value")
+        raise ValueError(f"{name}: expected {kind}, got '{text}'") from None
+
+
+def _yes(text: str) -> bool:
+    if text.lower() not in ("yes", "no", "true", "false", "1", "0"):
+        raise ValueError
+    return text.lower() in ("yes", "true", "1")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return () if text.lower() in ("", "none") else tuple(text.split(","))

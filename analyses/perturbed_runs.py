@@ -1,0 +1,125 @@
+"""A batch run as it is and perturbed: with interventions on, or with tokens taken away."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from analyses.data.token_labels import token_labels
+from analyses.projection import project, stream_names
+from hooked_vit import HookedViT, KeptTokens, TokenLayout
+from hooked_vit.running import Hooks
+
+__all__ = ["PerturbedRun", "Region", "perturb", "perturb_stream", "region_mask"]
+
+Region = Literal["object", "context"]
+
+
+@dataclass(frozen=True)
+class PerturbedRun:
+    """A batch before and after a perturbation.
+
+    Attributes:
+        n_classes: How many classes were ranked.
+        kept: Tokens that are in both runs.
+        rank_before: How many classes are strictly above the correct one, in `resid_post`.
+        rank_after: The same under the perturbation; of tokens that were not kept it means nothing.
+        correct_before: Whether the model's class is the correct one.
+        correct_after: The same under the perturbation.
+    """
+
+    n_classes: int
+    kept: Bool[Tensor, "batch token"]
+    rank_before: Int[Tensor, "layer batch token"]
+    rank_after: Int[Tensor, "layer batch token"]
+    correct_before: Bool[Tensor, "batch"]
+    correct_after: Bool[Tensor, "batch"]
+
+
+def region_mask(
+    object_mask: Bool[Tensor, "batch height width"], layout: TokenLayout, keep: Region
+) -> Bool[Tensor, "batch token"]:
+    """A `token_mask` that keeps the prefix tokens and the patches of one region: `token_labels` of object masks.
+
+    >>> mask = torch.tensor([[[True, False, False]]])
+    >>> region_mask(mask, TokenLayout(n_cls=1, n_dist=0, n_registers=0, grid=(1, 3)), keep="context")
+    tensor([[ True, False,  True,  True]])
+    """
+    on_object = token_labels(object_mask, layout.grid)
+    kept = torch.ones(len(on_object), layout.n_tokens, dtype=torch.bool, device=on_object.device)
+    kept[:, layout.patches] = on_object if keep == "object" else ~on_object
+    return kept
+
+
+def perturb(
+    model: HookedViT,
+    images: Float[Tensor, "batch channel height width"],
+    labels: Int[Tensor, "batch"],
+    fwd_hooks: Hooks = (),
+    token_mask: Bool[Tensor, "batch token"] | None = None,
+) -> PerturbedRun:
+    """Run a batch as it is and perturbed (paper, section 4: impact of attention, of context).
+
+    Args:
+        model: The model.
+        images: Preprocessed images of the model's own size.
+        labels: The class of each image.
+        fwd_hooks: Interventions, such as `self_only(model)`.
+        token_mask: True at the tokens to keep, such as `region_mask(masks, model.token_layout, keep="object")`.
+
+    Raises:
+        ValueError: If the model refuses an input.
+
+    >>> from analyses.attention_masks import self_only
+    >>> from analyses.identifiability import identifiability_rate
+    >>> model = HookedViT.from_pretrained("emoji-vit")
+    >>> run = perturb(model, torch.zeros(2, 3, 64, 64), torch.tensor([3, 14]), fwd_hooks=self_only(model))
+    >>> identifiability_rate(run.rank_after, model.token_layout).patches.shape
+    torch.Size([8])
+    """
+    names = ["hook_tokens", *stream_names(model.cfg, "resid_post")]
+    with torch.no_grad():
+        logits, cache = model.run_with_cache(images, names_filter=names)
+        before = project(model, cache, "resid_post", labels, k=0).rank
+        assert before is not None
+        correct = logits.argmax(dim=-1) == labels
+        return perturb_stream(model, cache["hook_tokens"], labels, before, correct, fwd_hooks, token_mask)
+
+
+def perturb_stream(
+    model: HookedViT,
+    tokens: Float[Tensor, "batch token d_model"],
+    labels: Int[Tensor, "batch"],
+    before: Int[Tensor, "layer batch token"],
+    correct: Bool[Tensor, "batch"],
+    fwd_hooks: Hooks,
+    token_mask: Bool[Tensor, "batch token"] | None,
+) -> PerturbedRun:
+    """`perturb` for whom the images are gone: from the stream's start (`hook_tokens`) and what was measured before."""
+    names = stream_names(model.cfg, "resid_post")
+    everything = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+    mask = everything if token_mask is None else token_mask.to(tokens.device)
+    kept = None if mask.all() else KeptTokens.from_mask(mask, model.token_layout)
+    with model.hooks(fwd_hooks=fwd_hooks):
+        if kept is None:
+            logits, cache = model.run_with_cache(tokens, names_filter=names, start_at_layer=0)
+        else:
+            # only a run from images drops tokens and pools what is left: give it any, and put the stream in its place
+            shape = (len(tokens), model.cfg.n_channels, *model.cfg.image_size)
+            with model.hooks(fwd_hooks=[("hook_tokens", lambda _, hook: kept.take(tokens))]):
+                blank = tokens.new_zeros(1).expand(shape)
+                logits, cache = model.run_with_cache(blank, names_filter=names, token_mask=mask)
+    rank = project(model, cache, "resid_post", labels, k=0).rank
+    assert rank is not None
+    if kept is not None:
+        rank = before.clone().scatter_(2, kept.index.expand(len(rank), -1, -1), rank)
+    return PerturbedRun(
+        n_classes=model.cfg.n_classes,
+        kept=mask,
+        rank_before=before,
+        rank_after=rank,
+        correct_before=correct,
+        correct_after=logits.argmax(dim=-1) == labels,
+    )

@@ -1,0 +1,39 @@
+"""A bar on the terminal: images done, images per second, time left; silent where nobody looks."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+__all__ = ["progress_bar"]
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f} images/s" if speed >= 10 else f"{speed:.2g} images/s")
+
+
+@contextmanager
+def progress_bar(total: int, done: int = 0, show: bool | None = None) -> Iterator[Callable[[int], None]]:
+    """Within the block, call what it yields with the number of images that were done since.
+
+    Args:
+        total: How many images there are.
+        done: How many were done before, by a run that this one continues.
+        show: By default, if standard error is a terminal (or this is a notebook).
+
+    >>> with progress_bar(100, show=False) as advance:
+    ...     advance(32)
+    """
+    console = Console(stderr=True)
+    shown = (console.is_terminal or console.is_jupyter) if show is None else show
+    if not shown:
+        yield lambda n: None
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn()
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("images", total=total, completed=done)
+        yield lambda n: progress.advance(task, n)

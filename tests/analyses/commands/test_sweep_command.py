@@ -1,0 +1,104 @@
+"""`hooked-vit sweep` and `hooked-vit plot` on a real folder and on Emoji Scenes."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from analyses.cli import app
+from analyses.commands.sweep import ANALYSES, make_analyses
+from analyses.data import EmojiScenes
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "100"})
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep over a few scenes."""
+    out = tmp_path_factory.mktemp("sweep") / "out"
+    result = invoke("sweep", "--model", "emoji-vit", "--data", "emoji-scenes:6?seed=9", "--analyses", "identifiability",
+                    "--out", out, "--limit", 4, "--resume", "--batch-size", 3, "--device", "cpu")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "4 images: top-1 " in result.stdout
+    assert str(out / "identifiability.parquet") in result.stdout
+    return out
+
+
+def test_tables_and_record_are_written(out: Path) -> None:
+    table = pd.read_parquet(out / "identifiability.parquet")
+    assert {"layer", "token_type", "metric", "value"} <= set(table.columns)
+    record = json.loads((out / "record.json").read_text())
+    assert record["dataset"]["n_images"] == 4
+    assert record["dataset"]["description"]["seed"] == 9
+    assert record["options"]["batch_size"] == 3
+
+
+def test_another_sweep_in_the_same_folder_is_told_in_one_line(out: Path) -> None:
+    result = invoke("sweep", "--data", "emoji-scenes:6?seed=10", "--analyses", "identifiability", "--out", out)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert "dataset.description.seed: 9 then, 10 now" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_figures_are_drawn_from_the_tables(out: Path, tmp_path: Path) -> None:
+    result = invoke("plot", out, "--out", tmp_path / "figures")
+    assert result.exit_code == 0, result.output
+    written = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"identifiability-identifiability.png", "identifiability-identifiability_rate.png"} <= written
+    assert len(result.stdout.splitlines()) == len(written)
+
+
+def test_a_folder_of_pictures_with_a_broken_one(tmp_path: Path) -> None:
+    scenes = EmojiScenes(3, seed=1)
+    for index in range(3):
+        folder = tmp_path / "pictures" / scenes.class_names[scenes[index][1]].replace(" ", "_")
+        folder.mkdir(parents=True)
+        scenes.picture(index).save(folder / f"{index}.png")
+    (folder / "broken.png").write_bytes(b"")
+    arguments = ("sweep", "--data", f"folder:{tmp_path / 'pictures'}", "--analyses", "identifiability")
+    result = invoke(*arguments, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "3 images: top-1 100.00 %" in result.stdout
+    assert "1 images left out" in result.stderr
+    assert "broken.png" in result.stderr
+    stopped = invoke(*arguments, "--out", tmp_path / "other", "--stop")
+    assert stopped.exit_code == 1
+    assert "cannot be read" in stopped.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--data", "emoji-scenes:3", "--analyses", "identifyability"], 2, "no analysis called identifyability: there"),
+        (["--data", "emoji-scenes:3", "--analyses", ","], 2, "no analysis called nothing: there are identifiability"),
+        (["--data", "emoji:3"], 2, "unknown kind of dataset 'emoji'"),
+        (["--data", "folder:/nowhere/at/all"], 1, "no folder '/nowhere/at/all'"),
+        (["--data", "emoji-scenes:3?image_size=32"], 1, "expected images of shape"),
+        (["--data", "emoji-scenes:3", "--model", "emoji-wit"], 1, "unknown model 'emoji-wit'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path: Path, arguments: list[str], status: int, message: str) -> None:
+    result = invoke("sweep", "--out", tmp_path / "out", *arguments)
+    assert result.exit_code == status, result.output
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_folder_without_a_finished_sweep_has_nothing_to_plot(tmp_path: Path) -> None:
+    assert "no sweep in" in invoke("plot", tmp_path).stderr
+    (tmp_path / "record.json").write_text('{"finished": false}')
+    result = invoke("plot", tmp_path)
+    assert result.exit_code == 1
+    assert "is not finished: run it again, and it goes on where it stopped" in result.stderr
+
+
+def test_every_analysis_that_exists_can_be_named() -> None:
+    made = make_analyses(["identifiability", "updates", "perturbation", "updates"])
+    assert [type(one).__name__ for one in made] == ["Identifiability", "CategoricalUpdates", "Perturbation"]
+    assert {"identifiability", "updates", "perturbation"} <= set(ANALYSES)

@@ -1,0 +1,45 @@
+"""Batches for analyses: small models of every kind, random images, labels and object masks."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from conftest import make_timm
+
+from analyses.analysis import Analysis, AnalysisBatch
+from hooked_vit import HookedViT
+
+
+@lru_cache(maxsize=20)
+def model_of(kind: str) -> HookedViT:
+    """A small model; a test leaves it as it is."""
+    return HookedViT.from_timm(make_timm(kind))
+
+
+def batch_of(
+    kind: str, analyses: Sequence[Analysis], index: Sequence[int] = (0, 1, 2), masks: bool = True
+) -> AnalysisBatch:
+    """Images `index` of an endless random dataset, after their forward pass; image 1 shows no context."""
+    model = model_of(kind)
+    images, labels, object_mask = zip(*(_item(i) for i in index), strict=True)
+    names = [name for one in analyses for name in one.names(model.cfg)]
+    with torch.no_grad():
+        logits, cache = model.run_with_cache(torch.stack(images), names_filter=names)
+    # labels near what the model says, so that some images are classified correctly
+    top = logits.argsort(dim=-1, descending=True)
+    near = top[torch.arange(len(top)), torch.tensor(labels)]
+    return AnalysisBatch(
+        model=model,
+        cache=cache,
+        logits=logits,
+        labels=near,
+        index=torch.tensor(index),
+        object_mask=torch.stack(object_mask) if masks else None,
+    )
+
+
+def _item(i: int) -> tuple[torch.Tensor, int, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1000 + i)
+    image = torch.randn(3, 32, 24, generator=generator)
+    mask = torch.rand(32, 24, generator=generator) < 0.5
+    return image, i % 2, mask if i != 1 else torch.ones_like(mask)
