@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--models", default="B/32,B/16")
     parser.add_argument("--batches", default="1,8,32")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=60, help="time for each row of the table, at least 5 rounds")
+    parser.add_argument("--seconds", type=float, default=60, help="time for each row of the table, at least 3 rounds")
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")

@@ -14,7 +14,7 @@ def synchronise() -> None:
 
 
 def paired_seconds(
-    contenders: dict[str, Callable[[], object]], budget: float, rounds: tuple[int, int] = (5, 60)
+    contenders: dict[str, Callable[[], object]], budget: float, rounds: tuple[int, int] = (3, 60)
 ) -> dict[str, list[float]]:
     """Seconds of each contender in each round, after two runs of each to warm up.
 

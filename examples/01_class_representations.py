@@ -87,7 +87,8 @@ def build_up(
 
 def printable(table: pd.DataFrame, title: str) -> Table:
     """The same table for people: identifiability from 0 to 1, then the rate in percent."""
-    printed = Table(title=title, title_justify="left", title_style="bold")
+    caption = "mean identifiability, and the percentage of tokens that have the class on top"
+    printed = Table(title=title, caption=caption, title_justify="left", caption_justify="left", title_style="bold")
     printed.add_column("block", justify="right")
     kinds = [column.removesuffix(" rate") for column in table if column.endswith(" rate")]
     for kind in kinds:
