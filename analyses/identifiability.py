@@ -20,6 +20,7 @@ from hooked_vit import HookedViTConfig, TokenLayout
 __all__ = [
     "Identifiability",
     "IdentifiabilityRate",
+    "ImageIdentifiability",
     "change_rate",
     "compare_with_null",
     "identifiability",
@@ -281,3 +282,19 @@ class Identifiability(Analysis):
                 "p_adjusted": adjust_p_values(p_values),
             }
         )
+
+
+class ImageIdentifiability(Identifiability):
+    """`Identifiability.images()` as the table, so that a sweep writes it: what `compare_with_null` reads.
+
+    >>> from hooked_vit import HookedViT
+    >>> model, analysis = HookedViT.from_pretrained("emoji-vit"), ImageIdentifiability()
+    >>> logits, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64), names_filter=analysis.names(model.cfg))
+    >>> analysis.update(AnalysisBatch(model, cache, logits, torch.tensor([3, 14]), torch.arange(2)))
+    >>> len(analysis.compute())  # 2 images, 8 blocks, CLS and patches
+    32
+    """
+
+    def compute(self) -> pd.DataFrame:
+        """A row for each image, block and kind of token."""
+        return self.images()

@@ -170,7 +170,8 @@ class Perturbation(Analysis):
             if counted.any():
                 of = correct[counted, place], n_tokens[counted, place], rank_sum[counted, place]
                 tables.append(self._table(*of, n_identifiable[counted, place]).assign(perturbation=name))
-        return pd.concat(tables, ignore_index=True).reindex(columns=_COLUMNS).astype({"layer": "Int64"})
+        table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+        return table.reindex(columns=_COLUMNS).astype({"layer": "Int64"})
 
     def _table(
         self, correct: np.ndarray, n_tokens: np.ndarray, rank_sum: np.ndarray, n_identifiable: np.ndarray

@@ -50,11 +50,12 @@ def sweep(
     was killed, in whatever way, goes on from its last checkpoint when it is called again, and ends as if nothing had
     happened, to the bit; one that is finished is read, not repeated.
 
-    Under `accelerate launch` or torchrun, or in a process group that is there already, the processes divide the
-    batches, and all return the tables of the whole. Batches are the same images whatever the number of processes,
-    and sums are taken along a fixed tree (see `analyses.sweeping.totals`), so the tables are those of one process to
-    the bit, provided that each process computes as that one does: same device, same number of threads. An analysis
-    that draws at random must draw from `batch.index`.
+    Under `accelerate launch` or torchrun (on CPUs torchrun: accelerate starts one process there, unless through MPI),
+    or in a process group that is there already, the processes divide the batches, and all return the tables of the
+    whole. Batches are the same images whatever the number of processes, and sums are taken along a fixed tree (see
+    `analyses.sweeping.totals`), so the tables are those of one process to the bit, provided that each process
+    computes as that one does: same device, same number of threads (torchrun gives each process one, unless
+    OMP_NUM_THREADS says otherwise). An analysis that draws at random must draw from `batch.index`.
 
     Args:
         model: The model; it is left as it is.

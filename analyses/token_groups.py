@@ -61,6 +61,8 @@ def sum_by_group(
     tensor([[[ 1.,  5.],
              [ 4., 11.]]], dtype=torch.float64)
     """
+    if values.device.type == "mps":
+        values, groups = values.cpu(), groups.cpu()  # there are no float64 there
     # as a product of matrices for each image, whose result does not depend on the other images
     per_image = values.movedim(-2, 0).to(torch.float64)
     rows = per_image.flatten(1, -2) if per_image.ndim > 2 else per_image[:, None]

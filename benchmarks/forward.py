@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import timm
 import torch
@@ -33,16 +34,17 @@ def distinct_bytes(cache: object) -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-def transformer_lens_bridge(name: str, device: str, dtype: torch.dtype) -> torch.nn.Module | None:
+def transformer_lens_bridge(name: str, device: str, dtype: torch.dtype) -> Any:
     """TransformerLens's bridge over a randomly initialised Hugging Face ViT of the same size."""
     try:
         from transformer_lens import TransformerBridge
         from transformers import ViTConfig, ViTForImageClassification
     except ImportError:
         return None
-    config = ViTConfig(patch_size=32 if "32" in name else 16, num_labels=1000)
-    config.architectures = ["ViTForImageClassification"]
-    module = ViTForImageClassification(config).eval().to(device, dtype)
+    config: Any = ViTConfig(patch_size=32 if "32" in name else 16)
+    config.num_labels, config.architectures = 1000, ["ViTForImageClassification"]
+    module: Any = ViTForImageClassification(config).eval()
+    module.to(device, dtype)
     return TransformerBridge.boot_transformers(
         "a-randomly-initialised-vit", hf_model=module, device=device, dtype=dtype
     )
@@ -51,7 +53,7 @@ def transformer_lens_bridge(name: str, device: str, dtype: torch.dtype) -> torch
 def nnsight_model(module: torch.nn.Module) -> object | None:
     """nnsight around the timm module."""
     try:
-        from nnsight import NNsight
+        from nnsight import NNsight  # pyright: ignore[reportMissingImports]  (in the extra [bench])
     except ImportError:
         return None
     return NNsight(module)

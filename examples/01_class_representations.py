@@ -161,7 +161,8 @@ def main(model: str = "emoji-vit", out: Path = Path("out/01_class_representation
     assert projection.rank is not None
     table = build_up(projection.rank, is_object, vit.token_layout, vit.cfg.n_classes)
     console.print(printable(table, f"{model} on {len(scenes)} scenes: identifiability of the {reference_is} class"))
-    for sentence in findings(table, len(scenes), vit.cfg.pool == "cls", vit.cfg.n_classes, reference_is):
+    cls_is_read = vit.cfg.pool in ("cls", "cls_and_dist")
+    for sentence in findings(table, len(scenes), cls_is_read, vit.cfg.n_classes, reference_is):
         console.print(f"• {sentence}", highlight=False)
 
     out.mkdir(parents=True, exist_ok=True)

@@ -69,7 +69,8 @@ def _resolve_one(name: object, known: list[str], n_layers: int) -> list[str]:
     last = (name, f"hook_{name}", full if full.startswith("blocks.") else full.rsplit(".", 1)[-1])
     everywhere = [one for one in known if one.rsplit(".", 1)[-1] in last]
     if everywhere:
-        return everywhere
+        # an attention pool has points of the same names and other shapes: "pattern" means the blocks'
+        return [one for one in everywhere if one.startswith("blocks.")] or everywhere
     shorts = {one.rsplit(".", 1)[-1].removeprefix("hook_") for one in known}
     near = get_close_matches(full, known, n=3, cutoff=0.5) or get_close_matches(str(name), sorted(shorts), n=3)
     hint = f"; did you mean {' or '.join(repr(one) for one in near)}?" if near else "."

@@ -26,7 +26,8 @@ class HookPoint(LensHookPoint):
         prepend: bool = False,
         alias_names: list[str] | None = None,
     ) -> LensHandle:
-        handle = super().add_hook(partial(self._checked, hook, dir), dir, is_permanent, level, prepend, alias_names)
+        checked: Any = partial(self._checked, hook, dir)
+        handle = super().add_hook(checked, dir, is_permanent, level, prepend, alias_names)
         handle.user_hook = hook
         return handle
 

@@ -161,7 +161,8 @@ class HookedViT(Parameters, ClassSpace, Running):
             labels: Class indices.
             token_mask: True at the tokens to keep; the others are dropped after the position embedding, and the
                 token axis of every activation holds the kept ones (see `KeptTokens`).
-            start_at_layer: Take `input` as the residual stream that enters this layer (`n_layers`: the head).
+            start_at_layer: Take `input` as the residual stream that enters this layer (`n_layers`: the head). It must
+                hold the tokens of the model's layout: where a `token_mask` dropped some, start from the images.
             stop_at_layer: Return the residual stream that enters this layer; nothing after it is computed.
 
         Raises:

@@ -1,13 +1,28 @@
 """`hooked-vit plot`: the tables of a sweep as figures."""
 
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from analyses.commands.user_errors import fail, user_errors
 
-__all__ = ["plot"]
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+__all__ = ["FIGURES", "plot"]
+
+FIGURES = {
+    "analyses.identifiability.Identifiability": ("analyses.plots.identifiability", "identifiability_figure"),
+    "analyses.categorical_updates.CategoricalUpdates": (
+        "analyses.plots.categorical_updates",
+        "categorical_updates_figure",
+    ),
+    "analyses.perturbation.Perturbation": ("analyses.plots.perturbation", "perturbation_figure"),
+}
+"""Module and function that draw an analysis's table, where it has a figure of its own."""
 
 
 def plot(
@@ -16,8 +31,7 @@ def plot(
         Path | None, typer.Option(metavar="DIR", help="Where the figures go; beside the tables, if not told.")
     ] = None,
 ) -> None:
-    """Draw what a sweep has found: a figure TABLE-METRIC.png for each metric, over the blocks."""
-    from analyses.plots.tidy import block_figures
+    """Draw what a sweep has found: a figure for each analysis, or, of analyses of your own, for each metric."""
     from analyses.sweeping.store import Store
 
     target = out or folder
@@ -31,7 +45,19 @@ def plot(
         tables = store.read_tables(record["tables"])
         target.mkdir(parents=True, exist_ok=True)
         for name, table in tables.items():
-            for metric, figure in block_figures(table).items():
-                path = target / f"{name}-{metric}.png"
+            of = record["analyses"].get(name, {}).get("type", "")
+            for suffix, figure in _figures(of, table).items():
+                path = target / f"{name}{suffix}.png"
                 figure.savefig(path, dpi=120)
                 typer.echo(path)
+
+
+def _figures(of: str, table: "pd.DataFrame") -> "dict[str, Figure]":
+    """By what is put behind the table's name."""
+    if of in FIGURES:
+        module, function = FIGURES[of]
+        return {"": getattr(import_module(module), function)(table)}
+
+    from analyses.plots.tidy import block_figures
+
+    return {f"-{metric}": figure for metric, figure in block_figures(table).items()}

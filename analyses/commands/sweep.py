@@ -78,6 +78,8 @@ def sweep(
     with user_errors(ValueError, status=USAGE):
         chosen = make_analyses(names)
 
+    from torch import distributed
+
     from analyses.commands.models import load_model
     from analyses.data.open import open_dataset
     from analyses.sweep import sweep as run
@@ -88,8 +90,8 @@ def sweep(
     with user_errors(ValueError, TypeError, OSError):
         tables = run(vit, dataset, chosen, batch_size, out, limit=limit, resume=resume, num_workers=workers,
                      on_error="raise" if stop else "skip")  # fmt: skip
-    if int(os.environ.get("RANK", "0")) != 0:
-        return
+    if distributed.is_initialized() and distributed.get_rank() > 0:
+        return  # one of several processes tells what all have found
     accuracy, skipped = tables["accuracy"].iloc[0], tables["skipped"]
     if len(skipped):
         first = skipped.iloc[0]

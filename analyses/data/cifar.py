@@ -4,7 +4,6 @@ from pathlib import Path
 
 from PIL import Image
 from torch.utils.data import Dataset
-from torchvision.datasets import CIFAR100
 
 __all__ = ["Cifar100"]
 
@@ -27,6 +26,8 @@ class Cifar100(Dataset[tuple[Image.Image, int]]):
         Raises:
             FileNotFoundError: If the files are missing or damaged.
         """
+        from torchvision.datasets import CIFAR100
+
         if n is not None and n < 1:
             raise ValueError(f"expected n images of each class, 1 or more, got {n}")
         try:

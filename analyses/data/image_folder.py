@@ -4,15 +4,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from torchvision import datasets
+from torch.utils.data import Dataset
 
 from hooked_vit.class_names import find_class, imagenet_class_names, numbered_class_names
 
 __all__ = ["ImageFolder"]
 
 
-class ImageFolder(datasets.ImageFolder):
-    """torchvision's `ImageFolder` with labels that are the model's, and items `(path, label)`.
+class ImageFolder(Dataset[tuple[str, int]]):
+    """Items are `(path, label)`: the pictures that torchvision's `ImageFolder` finds, with the model's labels.
 
     torchvision numbers the folders that it finds, so a folder that is missing moves every later label. Given the
     model's class names, the folders are looked up among them: by wnid (`n01440764`) for ImageNet's 1000 classes,
@@ -31,24 +31,28 @@ class ImageFolder(datasets.ImageFolder):
             FileNotFoundError: If there is no such folder, or none in it.
             ValueError: If a folder is no class of the model, two are the same, or no picture is in them.
         """
-        self.class_names = None if class_names is None else tuple(class_names)
+        from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
         if not Path(root).is_dir():
             raise FileNotFoundError(f"no folder '{root}': expected one with a folder of pictures for each class")
-        super().__init__(str(root), loader=str, allow_empty=True)
+        folders = sorted(entry.name for entry in Path(root).iterdir() if entry.is_dir())
+        folders = [name for name in folders if not name.startswith(".")]
+        if not folders:
+            raise FileNotFoundError(f"no folders in '{root}': expected one for each class")
+        labels = _labels(folders, None if class_names is None else tuple(class_names))
+        twice = [name for name, label in zip(folders, labels, strict=True) if labels.count(label) > 1]
+        if twice:
+            raise ValueError(f"folders of '{root}' are the same class: {twice}")
+        self.class_to_idx = dict(zip(folders, labels, strict=True))
+        self.samples = make_dataset(str(root), self.class_to_idx, IMG_EXTENSIONS, allow_empty=True)
         if not self.samples:
             raise ValueError(f"no pictures in the folders of '{root}'")
 
-    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        """The folders, in order, and the label of each."""
-        folders = sorted(entry.name for entry in Path(directory).iterdir() if entry.is_dir())
-        folders = [name for name in folders if not name.startswith(".")]
-        if not folders:
-            raise FileNotFoundError(f"no folders in '{directory}': expected one for each class")
-        labels = dict(zip(folders, _labels(folders, self.class_names), strict=True))
-        if len(set(labels.values())) < len(labels):
-            twice = [name for name in folders if list(labels.values()).count(labels[name]) > 1]
-            raise ValueError(f"folders of '{directory}' are the same class: {twice}")
-        return folders, labels
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[str, int]:
+        return self.samples[index]
 
 
 def _labels(folders: list[str], class_names: tuple[str, ...] | None) -> list[int]:

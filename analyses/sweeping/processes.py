@@ -14,6 +14,9 @@ __all__ = ["Processes", "join_processes"]
 # processes finish at different times, and one may wait for another that is being restarted
 _PATIENCE = timedelta(days=30)
 
+# what torchrun (and through it `accelerate launch`) and the kinds of mpirun say the number of processes in
+_LAUNCHERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -41,16 +44,21 @@ class Processes:
 
 
 def join_processes() -> Processes:
-    """Meet the others, under `accelerate launch` or torchrun, or in a process group that is there already.
+    """Meet the others, under `accelerate launch`, torchrun or mpirun, or in a process group that is there already.
 
     What is exchanged is small and lies on the CPU, so it goes through gloo whatever the models run on.
     """
     if not distributed.is_available():
         return Processes()
     if not distributed.is_initialized():
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if not any(name in os.environ for name in _LAUNCHERS):
             return Processes()
-        store, rank, count = next(distributed.rendezvous("env://"))
+        from accelerate.utils import get_cpu_distributed_information
+
+        place = get_cpu_distributed_information()
+        if place.world_size == 1:
+            return Processes()
+        store, rank, count = next(distributed.rendezvous("env://", place.rank, place.world_size))
         store = _unused(store, rank, count)
         distributed.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=_PATIENCE)
     if distributed.get_world_size() == 1:

@@ -9,6 +9,7 @@ from analysis_batches import batch_of
 from analyses.analysis import AnalysisBatch
 from analyses.identifiability import (
     Identifiability,
+    ImageIdentifiability,
     change_rate,
     compare_with_null,
     identifiability,
@@ -141,6 +142,13 @@ def test_images_have_their_own_rows():
     assert of_context.loc[4, "identifiability"] == pytest.approx(np.mean(1 - ranks / 7))
     assert of_context.loc[4, "identifiability_rate"] == pytest.approx(100 * np.mean(ranks == 0))
     assert of_context.loc[4, "n_tokens"] == len(ranks)
+
+
+def test_a_sweep_can_write_the_rows_of_images():
+    both = [Identifiability(), ImageIdentifiability()]
+    for analysis in both:
+        analysis.update(batch_of("cls", both))
+    pd.testing.assert_frame_equal(both[1].compute(), both[0].images())
 
 
 def test_another_stream():

@@ -78,6 +78,12 @@ def test_removals_leave_out_images_of_one_region_alone():
     assert set(analysis.compute()["n_images"]) == {3}
 
 
+def test_nothing_to_perturb_gives_an_empty_table():
+    analysis = Perturbation({})
+    analysis.update(batch_of("cls", [analysis], masks=False))
+    assert analysis.compute().empty
+
+
 def test_chosen_interventions_alone():
     analysis = Perturbation({"late": partial(self_only, blocks=[2]), "none": lambda model: []}, n_resamples=30)
     analysis.update(batch_of("qk_norm", [analysis], masks=False))

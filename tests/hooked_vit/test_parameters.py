@@ -83,20 +83,16 @@ EDITED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(EDITED))
-def test_a_blocks_matrix_is_a_view_and_an_edit_in_place_changes_the_model(
-    model: HookedViT, images: Tensor, name: str
-) -> None:
-    part, where = EDITED[name]
+def test_a_blocks_matrix_is_a_view_and_an_edit_in_place_changes_the_model(model: HookedViT, images: Tensor) -> None:
     before = model(images)
-    matrix = getattr(getattr(model.blocks[1], part), name)
-    stored = {p.untyped_storage().data_ptr() for p in getattr(model.blocks[1], part).parameters()}
-    assert matrix.untyped_storage().data_ptr() in stored
-    matrix[where] *= 4.0
-    edited = model(images)
-    assert (edited - before).abs().max() > 1e-5 * before.abs().max()
-    matrix[where] /= 4.0
-    assert torch.equal(model(images), before)
+    for name, (part, where) in EDITED.items():
+        matrix = getattr(getattr(model.blocks[1], part), name)
+        stored = {p.untyped_storage().data_ptr() for p in getattr(model.blocks[1], part).parameters()}
+        assert matrix.untyped_storage().data_ptr() in stored, name
+        matrix[where] *= 4.0
+        assert (model(images) - before).abs().max() > 1e-5 * before.abs().max(), name
+        matrix[where] /= 4.0
+        assert torch.equal(model(images), before), name
 
 
 def test_an_edit_of_one_head_is_an_edit_of_that_head_alone(images: Tensor) -> None:

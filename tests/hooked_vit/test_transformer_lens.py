@@ -165,6 +165,7 @@ HEAD_SWEEPS: dict[str, tuple[Callable, str, Callable]] = {
 }
 
 
+@pytest.mark.parametrize("model", ["gap_registers_layerscale", "post_norm"], indirect=True)
 @pytest.mark.parametrize("sweep", sorted(HEAD_SWEEPS))
 def test_sweeps_over_heads_run_unchanged(model: HookedViT, runs: tuple, sweep: str) -> None:
     (clean, corrupted), (run, name, where) = runs, HEAD_SWEEPS[sweep]
@@ -206,6 +207,7 @@ POSITION_SWEEPS: dict[str, tuple[Callable, str, list[str], Callable]] = {
 RANGES = {"layer": [0, 2], "pos": [0, 11], "head": [0, 2], "head_index": [1, 2], "dest_pos": [0, 7], "src_pos": [3]}
 
 
+@pytest.mark.parametrize("model", ["gap_registers_layerscale", "post_norm"], indirect=True)
 @pytest.mark.parametrize("sweep", sorted(POSITION_SWEEPS))
 def test_sweeps_over_positions_run_with_their_positions_named(model: HookedViT, runs: tuple, sweep: str) -> None:
     (clean, corrupted), (run, name, axes, where) = runs, POSITION_SWEEPS[sweep]

@@ -1,6 +1,7 @@
 """`hooked-vit sweep` and `hooked-vit plot` on a real folder and on Emoji Scenes."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +10,12 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from analyses.cli import app
+from analyses.commands.plot import FIGURES
 from analyses.commands.sweep import ANALYSES, make_analyses
 from analyses.data import EmojiScenes
+from analyses.identifiability import Identifiability
+from analyses.sweep import sweep
+from hooked_vit import HookedViT
 
 
 def invoke(*arguments: object) -> Result:
@@ -46,12 +51,27 @@ def test_another_sweep_in_the_same_folder_is_told_in_one_line(out: Path) -> None
     assert result.stderr.count("\n") == 1
 
 
-def test_figures_are_drawn_from_the_tables(out: Path, tmp_path: Path) -> None:
+def test_each_analysis_is_drawn_by_its_own_figure(out: Path, tmp_path: Path) -> None:
     result = invoke("plot", out, "--out", tmp_path / "figures")
     assert result.exit_code == 0, result.output
-    written = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert {"identifiability-identifiability.png", "identifiability-identifiability_rate.png"} <= written
-    assert len(result.stdout.splitlines()) == len(written)
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["identifiability.png"]
+    assert result.stdout.strip() == str(tmp_path / "figures" / "identifiability.png")
+
+
+def test_analyses_of_ones_own_have_a_figure_a_metric(tmp_path: Path) -> None:
+    class Mine(Identifiability):
+        pass
+
+    model = HookedViT.from_pretrained("emoji-vit")
+    tables = sweep(model, EmojiScenes(3, seed=2), [Mine(n_resamples=9)], out=tmp_path)
+    assert invoke("plot", tmp_path).exit_code == 0
+    metrics = set(tables["mine"]["metric"])
+    assert {path.stem for path in tmp_path.glob("*.png")} == {f"mine-{metric}" for metric in metrics}
+
+
+def test_every_figure_exists() -> None:
+    for module, function in FIGURES.values():
+        assert callable(getattr(import_module(module), function))
 
 
 def test_a_folder_of_pictures_with_a_broken_one(tmp_path: Path) -> None:

@@ -1,0 +1,128 @@
+"""Categorical updates over blocks as figures: who moves tokens to their class, how far, and what of it remains."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from analyses.plots.curves import TOKEN_STYLES, draw_curve, finish_panel, rows_of, tokens_in
+
+__all__ = ["categorical_updates_figure", "head_updates_figure"]
+
+_GREY = "#555555"
+_SUBLAYERS = {"attn_out": ("attention", "-"), "mlp_out": ("MLP", "--")}
+_PARTS: dict[str, dict[str, Any]] = {
+    "previous": {"label": "block's input", "color": "#0072B2", "marker": "s"},
+    "attn": {"label": "attention", "color": "#D55E00", "marker": "o"},
+    "mlp": {"label": "MLP", "color": "#009E73", "marker": "^"},
+    "none": {"label": "none of the three", "color": "black", "marker": "x"},
+}
+
+
+def categorical_updates_figure(table: pd.DataFrame, reference: str = "block_input") -> Figure:
+    """Draw what `CategoricalUpdates` computed (the paper's section 5.1); bands are intervals over images.
+
+    Parts of the residual stream may agree with each other, so their percentages do not add up to 100, and are
+    drawn as curves where the paper stacks bars.
+
+    Args:
+        table: `CategoricalUpdates().compute()`.
+        reference: What sub-layers' outputs are held against.
+
+    >>> from analyses.categorical_updates import CategoricalUpdates
+    >>> from analyses.data import EmojiScenes
+    >>> from analyses.sweep import sweep
+    >>> from hooked_vit import HookedViT
+    >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(8, 0), [CategoricalUpdates()])
+    >>> len(categorical_updates_figure(tables["categorical_updates"]).axes)
+    6
+    """
+    kinds = [kind for kind in tokens_in(table, regions=False) if kind[0] in ("cls", "patch")]
+    n_panels = 3 + len(kinds)
+    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    axes = list(figure.subplots(2, 3).flat)
+    updates = rows_of(table, reference=reference)
+    _draw_sublayers(axes[0], rows_of(updates, images="all", metric="similarity_change_rate"), kinds)
+    axes[0].axhline(0.5, color=_GREY, linestyle=":", linewidth=1)
+    finish_panel(axes[0], "Updates towards the class", "share of tokens", ylim=(-0.02, 1.02))
+    _draw_sublayers(axes[1], rows_of(updates, images="all", metric="similarity_increase"), kinds)
+    axes[1].axhline(0, color=_GREY, linestyle=":", linewidth=1)
+    finish_panel(axes[1], "Size of the updates", "class logit, output − input", legend=False)
+    _draw_correctness(axes[2], updates, kinds)
+    for ax, kind in zip(axes[3:], kinds, strict=False):
+        _draw_composition(ax, table, kind)
+    for ax in axes[n_panels:]:
+        ax.set_axis_off()
+    axes[n_panels].legend(*axes[3].get_legend_handles_labels(), loc="upper left", frameon=False,
+                          title="… is the top class of", alignment="left")  # fmt: skip
+    return figure
+
+
+def head_updates_figure(
+    table: pd.DataFrame, metric: str = "similarity_change_rate", reference: str = "block_input"
+) -> Figure:
+    """Draw each head's updates, block by head, for CLS and patches; white is where a head does neither.
+
+    Args:
+        table: `CategoricalUpdates(heads=True).compute()`.
+        metric: `similarity_change_rate` or `similarity_increase`.
+        reference: What heads' outputs are held against.
+
+    Raises:
+        ValueError: If the table has no heads.
+    """
+    heads = rows_of(table, metric=metric, reference=reference, images="all", stream="result")
+    if heads.empty:
+        raise ValueError("the table has no heads: compute it with CategoricalUpdates(heads=True)")
+    kinds = [kind for kind in tokens_in(heads, regions=False) if kind[0] in ("cls", "patch")]
+    figure = Figure(figsize=(1 + 3.2 * len(kinds), 3.6), layout="constrained")
+    grids = [
+        rows_of(heads, token_type=kind[0], region=kind[1]).pivot(index="layer", columns="head", values="value")
+        for kind in kinds
+    ]
+    is_rate = metric == "similarity_change_rate"
+    spread = 0.5 if is_rate else max(float(grid.abs().to_numpy().max()) for grid in grids)
+    # diverging around no effect, and safe for colour-blind readers
+    no_effect = 0.5 if is_rate else 0.0
+    scale = ScalarMappable(Normalize(no_effect - spread, no_effect + spread), "PuOr_r")
+    axes = list(figure.subplots(1, len(kinds), squeeze=False).flat)
+    for ax, kind, grid in zip(axes, kinds, grids, strict=True):
+        ax.imshow(scale.to_rgba(grid.to_numpy(dtype=float)), aspect="auto", origin="lower")
+        ax.set(xlabel="head", ylabel="block", xticks=np.arange(grid.shape[1]), yticks=np.arange(grid.shape[0]))
+        ax.set_title(TOKEN_STYLES[kind]["label"], fontsize="medium", loc="left")
+    label = "share of tokens moved to the class" if is_rate else "class logit, output − input"
+    figure.colorbar(scale, ax=axes, label=label)
+    return figure
+
+
+def _draw_sublayers(ax: Axes, rows: pd.DataFrame, kinds: list[tuple[str, str]]) -> None:
+    for stream, (name, linestyle) in _SUBLAYERS.items():
+        for kind in kinds:
+            style = {**TOKEN_STYLES[kind], "linestyle": linestyle, "label": f"{name}, {TOKEN_STYLES[kind]['label']}"}
+            of = rows_of(rows, stream=stream, token_type=kind[0], region=kind[1])
+            draw_curve(ax, of, **style)
+
+
+def _draw_correctness(ax: Axes, updates: pd.DataFrame, kinds: list[tuple[str, str]]) -> None:
+    ax.axhline(0, color=_GREY, linestyle=":", linewidth=1)
+    rows = rows_of(updates, images="correct_minus_wrong", metric="similarity_increase")
+    if rows.empty:
+        ax.text(0.5, 0.5, "fewer than two images\nof one of them", transform=ax.transAxes, ha="center", va="center")
+    for stream, (_, linestyle) in _SUBLAYERS.items() if len(rows) else ():
+        for kind in kinds:
+            of = rows_of(rows, stream=stream, token_type=kind[0], region=kind[1])
+            style: dict[str, Any] = {**TOKEN_STYLES[kind], "linestyle": linestyle}
+            draw_curve(ax, of, significant=True, **style)
+    finish_panel(ax, "Size, images classified correctly − wrongly", "logits (filled: p < 0.05)", legend=False)
+
+
+def _draw_composition(ax: Axes, table: pd.DataFrame, kind: tuple[str, str]) -> None:
+    for part, style in _PARTS.items():
+        of = {"metric": f"composition_{part}", "images": "all", "token_type": kind[0], "region": kind[1]}
+        draw_curve(ax, rows_of(table, **of), **style)
+    label = TOKEN_STYLES[kind]["label"]
+    finish_panel(ax, f"Top class after the block, {label}, …", "percent of tokens", legend=False, ylim=(-2, 102))

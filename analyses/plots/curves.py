@@ -1,0 +1,73 @@
+"""One curve over blocks from rows of a tidy table: its values, its interval, and where it is significant."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+__all__ = ["TOKEN_STYLES", "draw_curve", "finish_panel", "rows_of", "tokens_in"]
+
+# Okabe and Ito's colours, and a marker each, so that no curve is told by its colour alone
+TOKEN_STYLES: dict[tuple[str, str], dict[str, Any]] = {
+    ("cls", "all"): {"label": "CLS", "color": "#D55E00", "marker": "o"},
+    ("dist", "all"): {"label": "distillation", "color": "#56B4E9", "marker": "P"},
+    ("register", "all"): {"label": "registers", "color": "#E69F00", "marker": "D"},
+    ("patch", "all"): {"label": "patches", "color": "#0072B2", "marker": "s"},
+    ("patch", "object"): {"label": "patches on the object", "color": "#009E73", "marker": "^"},
+    ("patch", "context"): {"label": "patches of context", "color": "#CC79A7", "marker": "v"},
+}
+"""How each kind of token looks in every figure, by `token_type` and `region`."""
+
+
+def rows_of(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
+    """The rows that have these values, in the order of the blocks; `None` stands for a missing value.
+
+    >>> rows_of(pd.DataFrame({"layer": [1, 0, 0], "metric": ["a", "a", "b"]}), metric="a")["layer"].tolist()
+    [0, 1]
+    """
+    chosen = np.ones(len(table), dtype=bool)
+    for name, value in columns.items():
+        chosen &= (table[name].isna() if value is None else table[name].eq(value)).to_numpy(dtype=bool)
+    return pd.DataFrame(table[chosen]).sort_values(by="layer")
+
+
+def tokens_in(table: pd.DataFrame, *, regions: bool = True) -> list[tuple[str, str]]:
+    """The kinds of token that a table has rows of, in the order of `TOKEN_STYLES`."""
+    there = set(zip(table["token_type"], table["region"], strict=True))
+    return [kind for kind in TOKEN_STYLES if kind in there and (regions or kind[1] == "all")]
+
+
+def draw_curve(ax: Axes, rows: pd.DataFrame, column: str = "value", *, significant: bool = False, **style: Any) -> None:
+    """Draw rows of one curve; its interval, where it has one, as a band.
+
+    Args:
+        ax: Where.
+        rows: A row a block, with `layer` and `column`, and `low` and `high` for a band around `value`.
+        column: What to draw.
+        significant: Hollow markers where `p_adjusted` is 0.05 or more, or missing.
+        style: As for matplotlib's `plot`.
+    """
+    blocks, values = (rows[name].to_numpy(dtype=float) for name in ("layer", column))
+    style = {"linewidth": 1.5, "markersize": 4.5, **style}
+    (line,) = ax.plot(blocks, values, **style)
+    if column == "value" and {"low", "high"} <= set(rows.columns):
+        low, high = (rows[name].to_numpy(dtype=float) for name in ("low", "high"))
+        ax.fill_between(blocks, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
+    if significant:
+        hollow = ~(rows["p_adjusted"].to_numpy(dtype=float) < 0.05)
+        ax.plot(blocks[hollow], values[hollow], linestyle="", marker=line.get_marker(), color=line.get_color(),
+                markersize=style["markersize"], markerfacecolor="white")  # fmt: skip
+
+
+def finish_panel(ax: Axes, title: str, ylabel: str, *, legend: bool = True, **limits: Any) -> None:
+    """Name a panel and its axes; blocks are counted from 0, as in every table."""
+    ax.set_title(title, fontsize="medium", loc="left")
+    ax.set_xlabel("block")
+    ax.set_ylabel(ylabel)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set(**limits)
+    if legend:
+        ax.legend(frameon=False, fontsize="small")

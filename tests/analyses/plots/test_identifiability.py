@@ -1,0 +1,45 @@
+"""The identifiability figure shows the table's numbers, and leaves out what the table has not."""
+
+import pytest
+from analysis_batches import batch_of
+
+from analyses.identifiability import Identifiability, compare_with_null
+from analyses.plots.identifiability import identifiability_figure
+
+
+def analysed(kind: str, masks: bool = True) -> Identifiability:
+    analysis = Identifiability(n_resamples=30)
+    analysis.update(batch_of(kind, [analysis], index=range(5), masks=masks))
+    return analysis
+
+
+def lines(ax) -> dict[str, list[float]]:
+    return {line.get_label(): list(line.get_ydata()) for line in ax.lines}
+
+
+def test_curves_are_the_tables(tmp_path):
+    measured, null = analysed("cls"), analysed("qk_norm")
+    table, untrained = measured.compute(), null.compute()
+    figure = identifiability_figure(table, untrained, compare_with_null(measured, null))
+    evolution, rates, regions, change = figure.axes
+    of_patches = "token_type == 'patch' and region == 'all' and metric == "
+    assert lines(evolution)["patches"] == table.query(of_patches + "'identifiability'")["value"].tolist()
+    assert lines(evolution)["patches, untrained"] == untrained.query(of_patches + "'identifiability'")["value"].tolist()
+    assert lines(rates)["patches"] == table.query(of_patches + "'identifiability_rate'")["value"].tolist()
+    with_one = table.query(of_patches + "'images_with_identifiable'")["value"].tolist()
+    assert lines(rates)["images with such a patch"] == with_one
+    difference = table.query("region == 'object_minus_context' and metric == 'identifiability'")["value"].tolist()
+    assert lines(regions)["of each image, mean over images"] == difference
+    assert lines(change)["CLS"] == table.query("token_type == 'cls' and metric == 'change_rate'")["value"].tolist()
+    assert change.lines[1].get_xdata().tolist() == [1, 2]
+    figure.savefig(tmp_path / "figure.png")
+
+
+@pytest.mark.parametrize("kind", ["gap_registers_layerscale", "distilled", "post_norm"])
+def test_models_and_datasets_without_some_of_it(kind, tmp_path):
+    figure = identifiability_figure(analysed(kind, masks=False).compute())
+    labels = set(lines(figure.axes[0]))
+    assert ("CLS" in labels) == (kind == "distilled")
+    assert ("registers" in labels) == (kind == "gap_registers_layerscale")
+    assert not figure.axes[2].lines
+    figure.savefig(tmp_path / "figure.png")

@@ -1,0 +1,34 @@
+"""The figure of perturbations shows the table's numbers before and after."""
+
+import pytest
+from analysis_batches import batch_of
+
+from analyses.perturbation import Perturbation
+from analyses.plots.perturbation import perturbation_figure
+
+
+def table_of(kind: str, masks: bool = True):
+    analysis = Perturbation(n_resamples=30)
+    analysis.update(batch_of(kind, [analysis], index=range(5), masks=masks))
+    return analysis.compute()
+
+
+@pytest.mark.parametrize("metric", ["identifiability", "identifiability_rate"])
+def test_curves_are_the_tables(metric, tmp_path):
+    table = table_of("cls")
+    figure = perturbation_figure(table, metric)
+    names = [ax.get_title(loc="left") for ax in figure.axes]
+    assert names == ["self only", "no cls", "no context", "no object", "accuracy (line: before)"]
+    of = f"perturbation == 'self_only' and token_type == 'patch' and region == 'all' and metric == '{metric}'"
+    drawn = [list(line.get_ydata()) for line in figure.axes[0].lines]
+    assert table.query(of)["after"].tolist() in drawn
+    assert table.query(of)["before"].tolist() in drawn
+    bars = [bar.get_width() for bar in figure.axes[4].patches]
+    assert bars == pytest.approx(table.query("metric == 'accuracy'")["after"].tolist())
+    figure.savefig(tmp_path / "figure.png")
+
+
+def test_one_perturbation_of_a_model_without_cls(tmp_path):
+    figure = perturbation_figure(table_of("post_norm", masks=False))
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["self only", "accuracy (line: before)"]
+    figure.savefig(tmp_path / "figure.png")
