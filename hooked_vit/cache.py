@@ -1,17 +1,19 @@
 """What run_with_cache returns: TransformerLens's ActivationCache, right on a ViT."""
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from transformer_lens import ActivationCache
-from transformer_lens.utilities import Slice
+from transformer_lens.utilities import Slice, SliceInput
 
 from hooked_vit.components.block import Block
 from hooked_vit.config import HookedViTConfig, NormConfig
+from hooked_vit.hook_names import HookName
 
 
 def token_axis(name: str, cfg: HookedViTConfig) -> int | None:
@@ -33,10 +35,20 @@ def token_axis(name: str, cfg: HookedViTConfig) -> int | None:
 def at_tokens(
     activation: Shaped[Tensor, "*axes"], name: str, tokens: Slice, cfg: HookedViTConfig
 ) -> Shaped[Tensor, "*sliced"]:
-    """A hook point's batched activation at some of the tokens; whole where it has no axis of tokens."""
+    """A hook point's batched activation at some of the tokens; whole where it has no axis of tokens.
+
+    Raises:
+        ValueError: If there is no such token.
+    """
     axis = token_axis(name, cfg)
     if axis is not None:
-        return activation if tokens.mode == "identity" else tokens.apply(activation, dim=axis)
+        if tokens.mode == "identity":
+            return activation
+        try:
+            return tokens.apply(activation, dim=axis)
+        except IndexError as error:
+            n_tokens = activation.shape[axis]
+            raise ValueError(f"pos_slice={tokens.slice} is out of range: '{name}' has {n_tokens} tokens") from error
     if tokens.mode == "int" and name.startswith("ln_final."):
         return activation[:, 0]  # the norm of pooled tokens: one for all, and their axis goes
     return activation
@@ -53,13 +65,30 @@ class ViTActivationCache(ActivationCache):
 
     model: Any
 
+    def __getitem__(self, key: HookName) -> Tensor:
+        """An activation by full name, short name with its layer, or short name.
+
+        Raises:
+            KeyError: If it is not in the cache; the nearest names that are there are told.
+        """
+        try:
+            return super().__getitem__(key)
+        except KeyError as error:
+            name = error.args[0]
+            near = get_close_matches(str(name), self.cache_dict, n=3, cutoff=0.5)
+            hint = f"; nearest: {', '.join(near)}" if near else ""
+            raise KeyError(f"'{name}' is not among the {len(self.cache_dict)} names of the cache{hint}") from None
+
     def decompose_resid(self, *args: Any, **kwargs: Any) -> Any:
+        """As TransformerLens's: the stream in front of a layer as embedding, attention and MLP outputs."""
         return self._on_linear("decompose_resid", *args, **kwargs)
 
     def get_neuron_results(self, *args: Any, **kwargs: Any) -> Any:
+        """As TransformerLens's: what each neuron of a layer adds to the stream."""
         return self._on_linear("get_neuron_results", *args, **kwargs)
 
     def stack_neuron_results(self, *args: Any, **kwargs: Any) -> Any:
+        """As TransformerLens's: what each neuron of all layers in front of one adds to the stream."""
         return self._on_linear("stack_neuron_results", *args, **kwargs)
 
     def get_full_resid_decomposition(
@@ -68,13 +97,15 @@ class ViTActivationCache(ActivationCache):
         mlp_input: bool = False,
         expand_neurons: bool = True,
         apply_ln: bool = False,
-        pos_slice: Any = None,
+        pos_slice: Slice | SliceInput | None = None,
         **kwargs: Any,
     ) -> Any:
+        """As TransformerLens's: the stream as embedding, heads, neurons or MLPs, and biases, which sum to it."""
         args = (layer, mlp_input, expand_neurons, apply_ln, pos_slice)
         return self._on_linear("get_full_resid_decomposition", *args, bias_at=pos_slice, **kwargs)
 
-    def apply_slice_to_batch_dim(self, batch_slice: Any) -> "ViTActivationCache":
+    def apply_slice_to_batch_dim(self, batch_slice: Slice | SliceInput) -> "ViTActivationCache":
+        """As TransformerLens's: the cache of some of the images."""
         sliced = super().apply_slice_to_batch_dim(batch_slice)
         return ViTActivationCache(sliced.cache_dict, self.model, sliced.has_batch_dim)
 
@@ -83,8 +114,8 @@ class ViTActivationCache(ActivationCache):
         residual_stack: Float[Tensor, "component *batch_token d_model"],
         layer: int | None = None,
         mlp_input: bool = False,
-        pos_slice: Any = None,
-        batch_slice: Any = None,
+        pos_slice: Slice | SliceInput | None = None,
+        batch_slice: Slice | SliceInput | None = None,
         has_batch_dim: bool = True,
         recompute_ln: bool = False,
     ) -> Float[Tensor, "component *batch_token_out d_model"]:
@@ -127,7 +158,13 @@ class ViTActivationCache(ActivationCache):
             pos_slice = Slice(0) if pos_slice.mode == "int" else Slice(None)
         return super()._get_cached_ln_scale(layer, mlp_input, pos_slice, batch_slice)
 
-    def logit_attrs(self, residual_stack: Tensor, tokens: Any, *args: Any, **kwargs: Any) -> Tensor:
+    def logit_attrs(
+        self,
+        residual_stack: Float[Tensor, "component *batch_token d_model"],
+        tokens: str | int | Int[Tensor, "*batch"],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Float[Tensor, "component *batch_token_out"]:
         """As TransformerLens's, with a class (index, name, or an index an image) in the place of a token.
 
         Under a CLS readout the attributions at the CLS token sum to the class logit but for the constant

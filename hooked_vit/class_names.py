@@ -36,10 +36,9 @@ def imagenet_class_names(n_classes: int) -> tuple[str, ...] | None:
     >>> imagenet_class_names(1000)[281]
     'tabby, tabby cat'
     """
-    from timm.data import ImageNetInfo
-    from timm.data.imagenet_info import _NUM_CLASSES_TO_SUBSET
+    from timm.data import ImageNetInfo, infer_imagenet_subset
 
-    subset = _NUM_CLASSES_TO_SUBSET.get(n_classes)
+    subset = infer_imagenet_subset({"num_classes": n_classes})
     if subset is None:
         return None
     info = ImageNetInfo(subset)

@@ -1,28 +1,27 @@
 """From what a user writes to names of hook points: full names, TransformerLens short names, lists, predicates."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from difflib import get_close_matches
+from operator import index
+from typing import SupportsIndex
 
 from transformer_lens.utilities import get_act_name
 
-HookName = str | tuple[str, int] | tuple[str, int, str]
+HookName = str | tuple[str, SupportsIndex] | tuple[str, SupportsIndex, str]
 NamesFilter = HookName | Sequence[HookName] | Callable[[str], bool] | None
 
 # Copies of other activations, or so large that a cache of everything should not hold them: cached when asked for.
 ON_DEMAND = ("hook_result", "hook_q_input", "hook_k_input", "hook_v_input", "hook_mlp_in")
 
 
-def is_on_demand(name: str) -> bool:
-    """Whether a hook point's activation exists only while somebody names it."""
-    return name.rsplit(".", 1)[-1] in ON_DEMAND
-
-
-def resolve_names(names: NamesFilter, known: Iterable[str], n_layers: int) -> list[str]:
+def resolve_names(
+    names: NamesFilter, known: Iterable[str], n_layers: int, on_demand: Collection[str] = ON_DEMAND
+) -> list[str]:
     """The known hook points that `names` stands for, in the order of `known`.
 
-    `None`: all but those on demand. A string: a full name, a TransformerLens short name (`"pattern3"`), or a bare
-    short name, which means every layer (`"resid_post"`). A pair: `("resid_post", 5)` or `("scale", -1, "ln1")`.
-    A list of these: their union. A predicate on full names: those it accepts.
+    `None`: all but those whose last part is in `on_demand`. A string: a full name, a TransformerLens short name
+    (`"pattern3"`), or a bare short name, which means every layer (`"resid_post"`). A pair: `("resid_post", 5)` or
+    `("scale", -1, "ln1")`. A list of these: their union. A predicate on full names: those it accepts.
 
     Raises:
         ValueError: If something named is not known (the nearest names are suggested) or nothing matches.
@@ -35,7 +34,7 @@ def resolve_names(names: NamesFilter, known: Iterable[str], n_layers: int) -> li
     """
     known = list(known)
     if names is None:
-        return [name for name in known if not is_on_demand(name)]
+        return [name for name in known if name.rsplit(".", 1)[-1] not in on_demand]
     if callable(names):
         chosen = {name for name in known if names(name)}
         if not chosen:
@@ -50,12 +49,13 @@ def resolve_names(names: NamesFilter, known: Iterable[str], n_layers: int) -> li
 
 
 def _is_name(names: object) -> bool:
-    return isinstance(names, tuple) and len(names) in (2, 3) and isinstance(names[1], int)
+    return isinstance(names, tuple) and len(names) in (2, 3) and isinstance(names[1], SupportsIndex)
 
 
 def _resolve_one(name: object, known: list[str], n_layers: int) -> list[str]:
     if _is_name(name):
-        short, layer, *layer_type = name  # pyright: ignore[reportGeneralTypeIssues]
+        short, number, *layer_type = name  # pyright: ignore[reportGeneralTypeIssues]
+        layer = index(number)
         if not -n_layers <= layer < n_layers:
             raise ValueError(f"no layer {layer} for '{short}': the model has layers 0 to {n_layers - 1}")
         full = get_act_name(short, layer % n_layers, *layer_type)

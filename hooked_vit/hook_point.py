@@ -26,6 +26,15 @@ class HookPoint(LensHookPoint):
         prepend: bool = False,
         alias_names: list[str] | None = None,
     ) -> LensHandle:
+        """As TransformerLens's, with `hook` the user's own function: `fn(activation, hook)`.
+
+        Raises:
+            TypeError: If `hook` cannot be called.
+        """
+        if not callable(hook):
+            raise TypeError(
+                f"a hook on '{self.name}' must be a function fn(activation, hook), got {type(hook).__name__}"
+            )
         checked: Any = partial(self._checked, hook, dir)
         handle = super().add_hook(checked, dir, is_permanent, level, prepend, alias_names)
         handle.user_hook = hook
@@ -37,6 +46,7 @@ class HookPoint(LensHookPoint):
         including_permanent: bool = False,
         level: int | None = None,
     ) -> None:
+        """As TransformerLens's; free where there are none."""
         if self.fwd_hooks or self.bwd_hooks:  # every run takes its hooks off every point: nearly all have none
             super().remove_hooks(dir, including_permanent, level)
 

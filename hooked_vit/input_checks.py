@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from hooked_vit.config import HookedViTConfig
-from hooked_vit.token_layout import TokenLayout
 
 
 def check_images(images: Tensor, cfg: HookedViTConfig, weight: Tensor) -> None:
@@ -42,8 +41,8 @@ def _check_size(size: tuple[int, int], cfg: HookedViTConfig, expected: str) -> N
         )
 
 
-def check_residual(residual: Tensor, weight: Tensor) -> None:
-    """Raise ValueError unless `residual` is a residual stream of the model."""
+def check_residual(residual: Tensor, weight: Tensor, cfg: HookedViTConfig, n_kept: int | None = None) -> None:
+    """Raise ValueError unless `residual` is a residual stream of the model: all tokens, or the `n_kept` of a mask."""
     d_model = weight.shape[0]
     if residual.ndim != 3 or residual.shape[-1] != d_model:
         raise ValueError(
@@ -51,6 +50,19 @@ def check_residual(residual: Tensor, weight: Tensor) -> None:
         )
     if 0 in residual.shape:
         raise ValueError(f"expected a residual stream with images and tokens in it, got {tuple(residual.shape)}")
+    n_tokens, n_prefix = residual.shape[1], cfg.token_layout.n_prefix
+    if n_kept is not None and n_tokens != n_kept:
+        raise ValueError(
+            f"token_mask keeps {n_kept} tokens, the residual stream has {n_tokens}: pass the stream of a run with the "
+            "same mask"
+        )
+    if n_kept is None and not cfg.dynamic_image_size and n_tokens != cfg.token_layout.n_tokens:
+        raise ValueError(
+            f"expected a residual stream of {cfg.token_layout.n_tokens} tokens, got {n_tokens}: pass the token_mask "
+            "that tells which these are"
+        )
+    if n_kept is None and n_tokens <= n_prefix:
+        raise ValueError(f"expected a residual stream with patches behind {n_prefix} prefix tokens, got {n_tokens}")
     _check_number(residual, weight)
 
 
@@ -64,32 +76,59 @@ def _check_number(x: Tensor, weight: Tensor) -> None:
         )
 
 
+def check_return(
+    return_type: str | None, labels: Tensor | None, batch: int, n_classes: int, stop_at_layer: int | None
+) -> None:
+    """Raise ValueError unless what is to be returned exists and can be computed."""
+    if return_type not in ("logits", "loss", "both", None):
+        raise ValueError(f"return_type is 'logits', 'loss', 'both' or None, not {return_type!r}")
+    if return_type in ("loss", "both"):
+        if stop_at_layer is not None:
+            raise ValueError(
+                f"return_type={return_type!r} needs the logits, and stop_at_layer={stop_at_layer} stops in front of "
+                "them: leave one of the two away"
+            )
+        check_labels(labels, batch, n_classes)
+
+
 def check_labels(labels: Tensor | None, batch: int, n_classes: int) -> None:
-    """Raise ValueError unless there is a class index for each image (their range is left to the loss)."""
+    """Raise ValueError unless there is a class index for each image (on a GPU, their range is left to the loss)."""
     if labels is None:
         raise ValueError('a loss needs labels: pass `labels=`, a class index for each image, or return_type="logits"')
     if n_classes == 0:
         raise ValueError("this model has no classes to compute a loss over; see `with_class_embeddings`")
     if labels.shape != (batch,) or labels.dtype != torch.long:
         raise ValueError(f"labels must be int64 of shape [{batch}], got {labels.dtype} of shape {tuple(labels.shape)}")
-
-
-def check_token_mask(mask: Tensor, tokens: Tensor, layout: TokenLayout, cfg: HookedViTConfig) -> None:
-    """Raise ValueError unless `mask` keeps, in every image, what the head reads."""
-    if mask.dtype != torch.bool or mask.shape != tokens.shape[:2]:
+    if labels.device.type == "cpu" and not ((labels >= 0) & (labels < n_classes)).all():
         raise ValueError(
-            f"token_mask must be bool of shape {tuple(tokens.shape[:2])} ([batch token], prefix tokens included), "
+            f"labels must be class indices from 0 to {n_classes - 1}, got {int(labels.min())} to {int(labels.max())}"
+        )
+
+
+def check_token_mask(
+    mask: Tensor, batch: int, device: torch.device, cfg: HookedViTConfig, n_tokens: int | None = None
+) -> None:
+    """Raise ValueError unless `mask` keeps, in every image, what the head reads.
+
+    `n_tokens` is the number of tokens where it is known, else the layout's, or any with dynamic image sizes.
+    """
+    if n_tokens is None and not cfg.dynamic_image_size:
+        n_tokens = cfg.token_layout.n_tokens
+    shape = (batch, mask.shape[-1] if n_tokens is None else n_tokens)
+    if mask.dtype != torch.bool or mask.shape != shape:
+        raise ValueError(
+            f"token_mask must be bool of shape {shape} ([batch token], prefix tokens included), "
             f"got {mask.dtype} of shape {tuple(mask.shape)}"
         )
-    if mask.device != tokens.device:
-        raise ValueError(f"token_mask is on {mask.device}, the model on {tokens.device}")
+    if mask.device != device:
+        raise ValueError(f"token_mask is on {mask.device}, the model on {device}")
     readers = {"cls": ("CLS", slice(0, 1)), "cls_and_dist": ("CLS and the distillation token", slice(0, 2))}
     if cfg.pool in readers:
         what, where = readers[cfg.pool]
         fits = mask[:, where].all(dim=1)
     else:
         what = "at least one token" if cfg.pool_includes_prefix else "at least one patch"
-        fits = mask[:, 0 if cfg.pool_includes_prefix else layout.n_prefix :].any(dim=1)
+        fits = mask[:, 0 if cfg.pool_includes_prefix else cfg.token_layout.n_prefix :].any(dim=1)
     if not bool(fits.all()):
         image = int((~fits).nonzero()[0])
         raise ValueError(f"token_mask drops what the head reads in image {image}: keep {what}")

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,10 +19,13 @@ from hooked_vit.components.norm import Norm
 from hooked_vit.components.pool import AttentionPool, pool_tokens
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_point import HookPoint, is_only_read
-from hooked_vit.input_checks import check_images, check_labels, check_residual, check_token_mask
+from hooked_vit.input_checks import check_images, check_residual, check_return, check_token_mask
 from hooked_vit.parameters import Parameters
 from hooked_vit.running import Running
 from hooked_vit.token_layout import KeptTokens, TokenLayout
+
+if TYPE_CHECKING:
+    from hooked_vit.porting.verify import Verification
 
 ReturnType = Literal["logits", "loss", "both"]
 
@@ -145,24 +148,25 @@ class HookedViT(Parameters, ClassSpace, Running):
 
     def forward(
         self,
-        input: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
-        return_type: ReturnType = "logits",
+        input: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch kept d_model"],
+        return_type: ReturnType | None = "logits",
         labels: Int[Tensor, "batch"] | None = None,
         *,
         token_mask: Bool[Tensor, "batch token"] | None = None,
         start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Any:
         """Logits [batch n_classes] of images; or their loss, or both.
 
         Args:
             input: Preprocessed images; with `start_at_layer`, a residual stream.
-            return_type: `"logits"`, `"loss"` (mean cross-entropy with `labels`), or `"both"`, as a pair.
+            return_type: `"logits"`, `"loss"` (mean cross-entropy with `labels`), `"both"`, as a pair, or `None` for
+                nothing, where hooks and caches are what is wanted.
             labels: Class indices.
             token_mask: True at the tokens to keep; the others are dropped after the position embedding, and the
                 token axis of every activation holds the kept ones (see `KeptTokens`).
-            start_at_layer: Take `input` as the residual stream that enters this layer (`n_layers`: the head). It must
-                hold the tokens of the model's layout: where a `token_mask` dropped some, start from the images.
+            start_at_layer: Take `input` as the residual stream that enters this layer (`n_layers`: the head). The
+                stream of a run with a `token_mask` goes on with the same mask.
             stop_at_layer: Return the residual stream that enters this layer; nothing after it is computed.
 
         Raises:
@@ -170,22 +174,13 @@ class HookedViT(Parameters, ClassSpace, Running):
         """
         first = 0 if start_at_layer is None else self._layer(start_at_layer)
         last = self.cfg.n_layers if stop_at_layer is None else self._layer(stop_at_layer)
-        wants_loss = return_type != "logits"
-        if return_type not in ("logits", "loss", "both"):
-            raise ValueError(f"return_type is 'logits', 'loss' or 'both', not {return_type!r}")
         if last < first:
             raise ValueError(f"stop_at_layer={stop_at_layer} lies in front of start_at_layer={start_at_layer}")
-        if wants_loss:
-            check_labels(labels, len(input), self.cfg.n_classes)
+        check_return(return_type, labels, len(input), self.cfg.n_classes, stop_at_layer)
         if start_at_layer is None:
             residual, kept = self._start_of_stream(input, token_mask)
         else:
-            if token_mask is not None:
-                raise ValueError("token_mask drops tokens after the position embedding: not with start_at_layer")
-            check_residual(input, self.embed.patch.weight)
-            # a copy where hooks may edit: an edit in place must not reach what the caller holds
-            only_read = all(is_only_read(point) for point in self.hook_points())
-            residual, kept = input if only_read else input.clone(), None
+            residual, kept = self._resume_stream(input, token_mask)
         # where every image keeps as many tokens, nothing is filled up and nothing needs masking
         key_mask = None if kept is None or kept.valid.all() else additive_mask(kept.valid, residual.dtype)
         for block in self.blocks[first:last]:
@@ -193,8 +188,8 @@ class HookedViT(Parameters, ClassSpace, Running):
         if stop_at_layer is not None:
             return residual
         logits = self._head_logits(residual, kept)
-        if not wants_loss:
-            return logits
+        if return_type in ("logits", None):
+            return logits if return_type == "logits" else None
         assert labels is not None
         loss = F.cross_entropy(logits, labels)
         return loss if return_type == "loss" else (logits, loss)
@@ -211,13 +206,23 @@ class HookedViT(Parameters, ClassSpace, Running):
         tokens = self.embed(images, layout, self.hook_patch_embed, self.hook_embed, self.hook_pos_embed)
         kept = None
         if token_mask is not None:
-            check_token_mask(token_mask, tokens, layout, self.cfg)
+            check_token_mask(token_mask, len(tokens), tokens.device, self.cfg, tokens.shape[1])
             if not token_mask.all():
                 kept = KeptTokens.from_mask(token_mask, layout)
                 tokens = kept.take(tokens)
         if self.ln_pre is not None:
             tokens = self.ln_pre(tokens)
         return self.hook_tokens(tokens), kept
+
+    def _resume_stream(self, residual: Tensor, token_mask: Tensor | None) -> tuple[Tensor, KeptTokens | None]:
+        kept = None
+        if token_mask is not None:
+            check_token_mask(token_mask, len(residual), residual.device, self.cfg)
+            kept = KeptTokens.from_mask(token_mask, self.token_layout)
+        check_residual(residual, self.embed.patch.weight, self.cfg, None if kept is None else kept.index.shape[1])
+        # a copy where hooks may edit: an edit in place must not reach what the caller holds
+        only_read = all(is_only_read(point) for point in self.hook_points())
+        return residual if only_read else residual.clone(), kept
 
     def _head_logits(self, residual: Tensor, kept: KeptTokens | None) -> Tensor:
         """From the last residual stream to the logits, or to pooled features where there are no classes."""
@@ -328,10 +333,13 @@ class HookedViT(Parameters, ClassSpace, Running):
             if isinstance(module, AttentionCore):
                 module.fused = fused
 
-    def verify(self, timm_module: nn.Module, images: Float[Tensor, "batch channel height width"]) -> Any:
+    def verify(self, timm_module: nn.Module, images: Float[Tensor, "batch channel height width"]) -> "Verification":
         """Hold this port against the timm module it came from: the largest difference, and where it arises.
 
-        See `hooked_vit.porting.verify.Verification`.
+        See `hooked_vit.porting.verify`.
+
+        Raises:
+            ValueError: If the images do not fit the model, or the two give logits of other shapes.
         """
         from hooked_vit.porting.verify import verify
 
@@ -342,7 +350,8 @@ class HookedViT(Parameters, ClassSpace, Running):
 
         Args:
             images: A path, a PIL image, an array ([height width channel], uint8, or floats from 0 to 1), or a list
-                of these.
+                of these. Photos that say which way is up (EXIF) are turned upright; timm's evaluation and datasets
+                in a sweep take the pixels as they are stored.
 
         Raises:
             ValueError: If a picture is of another kind, holds NaN, or there is none.

@@ -17,9 +17,9 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def preprocess(
-    images: Any, cfg: HookedViTConfig, data_config: dict[str, Any] | None
+    images: Any, cfg: HookedViTConfig, data_config: dict[str, Any] | None, upright: bool = True
 ) -> Float[Tensor, "batch channel height width"]:
-    """Resize, crop and normalise pictures; see `HookedViT.preprocess`."""
+    """Resize, crop and normalise pictures; see `HookedViT.preprocess`. `upright` as in `as_picture`."""
     if data_config is None:
         raise ValueError("this model does not know its preprocessing: load it with from_pretrained or from_timm")
     if isinstance(images, list | tuple):
@@ -33,7 +33,7 @@ def preprocess(
             f"pictures have 1, 3 or 4 channels, this model takes {cfg.n_channels}: make its input yourself"
         )
     transform = _transform(tuple(sorted(_for_channels(data_config, cfg.n_channels).items())))
-    return torch.stack([transform(as_picture(image).convert(mode)) for image in images])
+    return torch.stack([transform(as_picture(image, upright).convert(mode)) for image in images])
 
 
 def _for_channels(data_config: dict[str, Any], n_channels: int) -> dict[str, Any]:
@@ -52,8 +52,12 @@ def _transform(data_config: tuple[tuple[str, Any], ...]) -> Any:
     return create_transform(**dict(data_config), is_training=False)
 
 
-def as_picture(image: Any) -> Image.Image:
+def as_picture(image: Any, upright: bool = True) -> Image.Image:
     """A PIL image from a path, a PIL image or an array.
+
+    Args:
+        image: One of these.
+        upright: Whether a photo whose EXIF says which way is up is turned; or the pixels are taken as stored.
 
     Raises:
         FileNotFoundError: If there is no file at the path.
@@ -61,12 +65,12 @@ def as_picture(image: Any) -> Image.Image:
         TypeError: If it is something else.
     """
     if isinstance(image, Image.Image):
-        return image
+        return ImageOps.exif_transpose(image) if upright else image
     if isinstance(image, str | Path):
         try:
             with Image.open(image) as opened:
-                upright = ImageOps.exif_transpose(opened)  # a phone's photo says which way is up
-                return upright.convert("RGB") if upright.mode not in ("L", "RGB", "RGBA") else upright.copy()
+                picture = ImageOps.exif_transpose(opened) if upright else opened
+                return picture.convert("RGB") if picture.mode not in ("L", "RGB", "RGBA") else picture.copy()
         except FileNotFoundError:
             raise FileNotFoundError(f"no picture at '{image}'") from None
         except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:

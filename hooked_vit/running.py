@@ -13,7 +13,7 @@ from transformer_lens.utilities import Slice, SliceInput
 
 from hooked_vit.cache import ViTActivationCache, at_tokens
 from hooked_vit.config import HookedViTConfig
-from hooked_vit.hook_names import NamesFilter, resolve_names
+from hooked_vit.hook_names import ON_DEMAND, NamesFilter, resolve_names
 
 Hooks = Sequence[tuple[NamesFilter, Callable[..., Any]]]
 
@@ -22,6 +22,22 @@ class Running(HookedRootModule):
     """TransformerLens's ways of running a model, with names checked and gradients of any metric."""
 
     cfg: HookedViTConfig
+    _left_out: frozenset[str] = frozenset(ON_DEMAND)
+
+    def set_use_attn_result(self, use_attn_result: bool) -> None:
+        """Whether a cache of everything holds `hook_result`. As in TransformerLens, but hooks on it work anyway."""
+        self._leave_out({"hook_result"}, not use_attn_result)
+
+    def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
+        """Whether a cache of everything holds `hook_q_input`, `hook_k_input`, `hook_v_input`; hooks work anyway."""
+        self._leave_out({"hook_q_input", "hook_k_input", "hook_v_input"}, not use_split_qkv_input)
+
+    def set_use_hook_mlp_in(self, use_hook_mlp_in: bool) -> None:
+        """Whether a cache of everything holds `hook_mlp_in`; hooks on it work anyway."""
+        self._leave_out({"hook_mlp_in"}, not use_hook_mlp_in)
+
+    def _leave_out(self, names: set[str], left_out: bool) -> None:
+        self._left_out = self._left_out | names if left_out else self._left_out - names
 
     def hook_names(self, names: NamesFilter = lambda name: True) -> list[str]:
         """The hook points that `names` stands for (all of them by default); see `resolve_names` for what it may be.
@@ -31,7 +47,7 @@ class Running(HookedRootModule):
         """
         if isinstance(names, str) and names in self.hook_dict:
             return [names]  # a cache of everything asks for each name
-        return resolve_names(names, self.hook_dict, self.cfg.n_layers)
+        return resolve_names(names, self.hook_dict, self.cfg.n_layers, self._left_out)
 
     @contextmanager
     def hooks(
@@ -78,7 +94,7 @@ class Running(HookedRootModule):
         Args:
             model_args: As for `forward`.
             names_filter: Which activations (see `hook_names`); by default all but those that exist on demand,
-                `hook_result`, `hook_mlp_in` and the split inputs.
+                `hook_result`, `hook_mlp_in` and the split inputs (`set_use_attn_result` and the like include them).
             device: Where to keep them.
             remove_batch_dim: Drop the batch axis; for a single image.
             incl_bwd: Call backward on the output, and keep gradients too, under the names with `_grad`. The
@@ -90,8 +106,14 @@ class Running(HookedRootModule):
             model_kwargs: As for `forward`.
 
         Raises:
-            ValueError: If a name is unknown or matches nothing, or `remove_batch_dim` meets several images.
+            ValueError: If a name is unknown or matches nothing, lies behind `stop_at_layer`, or has no such token;
+                if `remove_batch_dim` meets several images, or `incl_bwd` an output that is no loss.
         """
+        if incl_bwd and model_kwargs.get("return_type", (*model_args, "logits", "logits")[1]) != "loss":
+            raise ValueError(
+                'incl_bwd calls backward on the output, which must be a scalar: pass return_type="loss" and labels, or '
+                "use `run_with_gradients` with any metric"
+            )
         if remove_batch_dim:
             n_images = len(model_args[0] if model_args else model_kwargs["input"])
             if n_images != 1:
@@ -107,6 +129,12 @@ class Running(HookedRootModule):
             pos_slice=pos_slice,
             **model_kwargs,
         )
+        if not cache:
+            asked = self.hook_names(names_filter)
+            raise ValueError(
+                f"none of the {len(asked)} hook points asked for, such as '{asked[0]}', lies in the part that ran: "
+                "change names_filter, start_at_layer or stop_at_layer"
+            )
         if not return_cache_object:
             return output, cache
         return output, ViTActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
@@ -152,7 +180,7 @@ class Running(HookedRootModule):
 
     def run_with_gradients(
         self,
-        input: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
+        input: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch kept d_model"],
         metric: Callable[[Float[Tensor, "batch n_classes"]], Tensor],
         names_filter: NamesFilter = None,
         fwd_hooks: Hooks = (),

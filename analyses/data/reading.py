@@ -165,12 +165,12 @@ class ItemReader(Dataset[ReadBatch]):
         return image.detach().cpu(), fitted
 
     def _prepare(self, image: Any) -> tuple[Tensor, Any]:
-        picture = as_picture(image)
+        picture = as_picture(image, upright=False)  # as evaluations of datasets do, and as masks are stored
 
         def fitted(mask: Any) -> Tensor:
             return mask_like(_of_size(as_mask(mask), (picture.height, picture.width)), self.data_config or {})
 
-        return preprocess(picture, self.cfg, self.data_config)[0], fitted
+        return preprocess(picture, self.cfg, self.data_config, upright=False)[0], fitted
 
 
 def _of_size(mask: Tensor, size: tuple[int, ...]) -> Tensor:

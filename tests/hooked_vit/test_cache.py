@@ -484,3 +484,12 @@ def test_every_hook_points_axis_of_tokens_is_known(model: HookedViT, images: Ten
             assert activation.shape[axis] == model.cfg.n_ctx, name
         elif not name.startswith("attn_pool."):
             assert model.cfg.n_ctx not in activation.shape[1:] or model.token_layout.n_prefix == 0, name
+
+
+def test_what_is_not_in_the_cache_is_answered_with_what_is(images: Tensor) -> None:
+    _, cache = ported("cls").run_with_cache(images, names_filter=["resid_post", "hook_logits"])
+    expected = "'blocks.1.hook_resid_pre' is not among the 4 names of the cache; nearest: blocks.1.hook_resid_post"
+    with pytest.raises(KeyError, match=re.escape(expected)):
+        cache["resid_pre", 1]
+    with pytest.raises(KeyError, match=re.escape("'attn.hook_z' is not among the 4 names of the cache\"")):
+        cache["z"]

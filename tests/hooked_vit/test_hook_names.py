@@ -2,11 +2,12 @@
 
 import re
 
+import numpy as np
 import pytest
 from conftest import make_timm
 
 from hooked_vit import HookedViT
-from hooked_vit.hook_names import is_on_demand, resolve_names
+from hooked_vit.hook_names import resolve_names
 
 KNOWN = [
     "hook_embed", "blocks.0.ln1.hook_scale", "blocks.0.ln2.hook_scale", "blocks.0.attn.hook_q",
@@ -42,6 +43,7 @@ def resolve(names: object) -> list[str]:
         (["hook_logits", "embed"], ["hook_embed", "hook_logits"]),
         (("hook_logits", "pattern"), ["blocks.0.attn.hook_pattern", "blocks.1.attn.hook_pattern", "hook_logits"]),
         ([("pattern", 1), "pattern1"], ["blocks.1.attn.hook_pattern"]),
+        (("pattern", np.int64(1)), ["blocks.1.attn.hook_pattern"]),
         (lambda name: name.startswith("blocks.1"), ["blocks.1.attn.hook_pattern", "blocks.1.hook_resid_post"]),
         (["result"], ["blocks.0.attn.hook_result"]),
     ],
@@ -53,7 +55,7 @@ def test_a_name_stands_for_these_hook_points_in_the_models_order(names: object, 
 def test_nothing_named_means_all_but_those_on_demand() -> None:
     on_demand = {"blocks.0.attn.hook_result", "blocks.0.hook_q_input", "blocks.0.hook_mlp_in"}
     assert resolve(None) == [name for name in KNOWN if name not in on_demand]
-    assert {name for name in KNOWN if is_on_demand(name)} == on_demand
+    assert resolve_names(None, KNOWN, 2, on_demand=()) == KNOWN
 
 
 @pytest.mark.parametrize(

@@ -52,11 +52,17 @@ def test_logits_loss_or_both(model: HookedViT, images: Tensor) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"return_type": "probabilities"}, "return_type is 'logits', 'loss' or 'both', not 'probabilities'"),
+        ({"return_type": "probabilities"}, "return_type is 'logits', 'loss', 'both' or None, not 'probabilities'"),
         ({"return_type": "loss"}, "a loss needs labels: pass `labels=`, a class index for each image, or return_type="),
         ({"return_type": "both", "labels": torch.tensor([1])}, "labels must be int64 of shape [2], got torch.int64 of"),
         ({"return_type": "loss", "labels": torch.tensor([1.0, 2.0])}, "labels must be int64 of shape [2], got torch.f"),
         ({"stop_at_layer": 4}, "layer 4 is out of range: 0 to 3, or negative from the end"),
+        (
+            {"return_type": "loss", "labels": LABELS, "stop_at_layer": 1},
+            "return_type='loss' needs the logits, and stop_at_layer=1 stops in front of them",
+        ),
+        ({"return_type": "loss", "labels": LABELS + 4}, "labels must be class indices from 0 to 6, got 7 to 10"),
+        ({"return_type": "loss", "labels": LABELS - 103}, "labels must be class indices from 0 to 6, got -100 to -97"),
         ({"stop_at_layer": -4}, "layer -4 is out of range: 0 to 3, or negative from the end"),
     ],
 )
@@ -66,6 +72,17 @@ def test_options_that_make_no_sense_are_refused(images: Tensor, arguments: dict,
     with pytest.raises(ValueError, match=re.escape(message)):
         model(images, **arguments)
     assert torch.equal(model(images), before)
+
+
+def test_nothing_is_returned_to_who_wants_nothing(images: Tensor) -> None:
+    model = ported("cls")
+    seen = []
+    hooks = [("hook_logits", lambda logits, hook: seen.append(logits))]
+    assert model.run_with_hooks(images, return_type=None, fwd_hooks=hooks) is None
+    assert torch.equal(seen[0], model(images))
+    nothing, cache = model.run_with_cache(images, return_type=None)
+    assert nothing is None
+    assert torch.equal(cache["hook_logits"], model(images))
 
 
 def test_a_loss_over_no_classes_is_refused(images: Tensor) -> None:
@@ -126,8 +143,11 @@ def test_an_edit_in_place_does_not_reach_the_stream_that_the_caller_holds(model:
         (torch.zeros(0, 13, 24), {}, "expected a residual stream with images and tokens in it, got (0, 13, 24)"),
         (torch.zeros(2, 13, 24).double(), {}, "the input is torch.float64, the model torch.float32"),
         (torch.zeros(2, 13, 24), {"stop_at_layer": 0}, "stop_at_layer=0 lies in front of start_at_layer=1"),
-        (torch.zeros(2, 13, 24), {"token_mask": torch.ones(2, 13, dtype=torch.bool)}, "token_mask drops tokens after "
-         "the position embedding: not with start_at_layer"),
+        (torch.zeros(2, 12, 24), {}, "expected a residual stream of 13 tokens, got 12: pass the token_mask that tells"),
+        (torch.zeros(2, 12, 24), {"token_mask": torch.ones(2, 13, dtype=torch.bool)}, "token_mask keeps 13 tokens, the "
+         "residual stream has 12: pass the stream of a run with the same mask"),
+        (torch.zeros(2, 12, 24), {"token_mask": torch.ones(2, 12, dtype=torch.bool)}, "token_mask must be bool of "
+         "shape (2, 13)"),
     ],
 )  # fmt: skip
 def test_a_start_that_makes_no_sense_is_refused(residual: Tensor, arguments: dict, message: str) -> None:
@@ -168,13 +188,13 @@ def timm_without(source: nn.Module, image: Tensor, keep: Tensor, is_patch: Tenso
 
 
 @pytest.mark.parametrize("ragged", [False, True])
-@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("watched", ["nothing", "pattern", "q_input"])
 def test_masked_tokens_are_as_if_they_were_not_there(
-    model: HookedViT, source: nn.Module, images: Tensor, ragged: bool, watched: bool
+    model: HookedViT, source: nn.Module, images: Tensor, ragged: bool, watched: str
 ) -> None:
     mask, is_patch = mask_of(model, ragged), model.token_layout.is_patch
     expected = torch.stack([timm_without(source, images[i], mask[i], is_patch) for i in range(2)])
-    hooks = [("pattern", lambda pattern, hook: None)] if watched else []
+    hooks = [] if watched == "nothing" else [(watched, lambda activation, hook: None)]
     logits = model.run_with_hooks(images, token_mask=mask, fwd_hooks=hooks)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
     assert (logits - model(images)).abs().max() > 1e-3
@@ -222,6 +242,17 @@ def test_the_cache_of_a_masked_run_holds_the_kept_tokens_in_their_order(model: H
     assert filled_up.any()
     assert pattern[filled_up].abs().max() == 0, "nobody attends to what fills an image up"
     torch.testing.assert_close(pattern.sum(-1), torch.ones(2, 3, n_kept))
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("layer", [0, 2, 3])
+def test_a_masked_run_goes_on_from_its_stream_with_its_mask(
+    model: HookedViT, images: Tensor, ragged: bool, layer: int
+) -> None:
+    mask = mask_of(model, ragged)
+    residual = model(images, token_mask=mask, stop_at_layer=layer)
+    resumed = model(residual, start_at_layer=layer, token_mask=mask)
+    assert torch.equal(resumed, model(images, token_mask=mask))
 
 
 def test_gradients_flow_past_a_mask(model: HookedViT, images: Tensor) -> None:

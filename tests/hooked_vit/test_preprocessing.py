@@ -10,7 +10,7 @@ from conftest import make_timm
 from PIL import Image
 
 from hooked_vit import HookedViT
-from hooked_vit.preprocessing import check_finite
+from hooked_vit.preprocessing import as_picture, check_finite
 
 
 @pytest.fixture
@@ -105,3 +105,7 @@ def test_a_photo_is_turned_upright(model: HookedViT, picture: Image.Image, tmp_p
     picture.save(tmp_path / "turned.png", exif=exif)
     upright = picture.transpose(Image.Transpose.ROTATE_270)
     assert torch.equal(model.preprocess(tmp_path / "turned.png"), model.preprocess(upright))
+    with Image.open(tmp_path / "turned.png") as opened:
+        assert torch.equal(model.preprocess(opened), model.preprocess(upright))
+        assert as_picture(opened, upright=False).size == picture.size
+    assert as_picture(tmp_path / "turned.png", upright=False).size == picture.size

@@ -108,6 +108,45 @@ def test_every_activation_has_the_shape_of_the_table(model: HookedViT, images: T
     assert torch.equal(cache["hook_tokens"], cache["resid_pre", 0])
 
 
+def test_switches_of_transformer_lens_put_more_into_a_cache_of_everything(images: Tensor) -> None:
+    model = copy.deepcopy(ported("cls"))
+    default = set(model.run_with_cache(images)[1])
+    model.set_use_attn_result(True)
+    model.set_use_split_qkv_input(True)
+    model.set_use_hook_mlp_in(True)
+    assert set(model.run_with_cache(images)[1]) == set(model.hook_dict) > default
+    for switch in (model.set_use_attn_result, model.set_use_split_qkv_input, model.set_use_hook_mlp_in):
+        switch(False)
+    assert set(model.run_with_cache(images)[1]) == default
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"names_filter": ("resid_post", 2), "stop_at_layer": 1}, "none of the 1 hook points asked for, such as "
+         "'blocks.2.hook_resid_post', lies in the part that ran: change names_filter, start_at_layer or stop_at_layer"),
+        ({"pos_slice": 13}, "pos_slice=[13] is out of range: 'hook_embed' has 13 tokens"),
+        ({"pos_slice": -14}, "pos_slice=[-14] is out of range: 'hook_embed' has 13 tokens"),
+        ({"incl_bwd": True}, "incl_bwd calls backward on the output, which must be a scalar"),
+        ({"incl_bwd": True, "return_type": "both", "labels": LABELS}, "incl_bwd calls backward on the output"),
+    ],
+)  # fmt: skip
+def test_a_cache_that_cannot_be_is_refused(cls: HookedViT, images: Tensor, arguments: dict, message: str) -> None:
+    before = cls(images)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        cls.run_with_cache(images, **arguments)
+    assert is_as_before(cls, images, before)
+
+
+@pytest.mark.usefixtures("bad_input")
+def test_a_hook_that_is_no_function_is_refused(cls: HookedViT, images: Tensor) -> None:
+    before = cls(images)
+    good = ("resid_pre", lambda stream, hook: stream * 0)
+    with pytest.raises(TypeError, match=re.escape("a hook on 'blocks.0.attn.hook_z' must be a function fn(activation")):
+        cls.run_with_hooks(images, fwd_hooks=[good, ("z", "not a function")])
+    assert is_as_before(cls, images, before)
+
+
 def test_a_plain_dict_for_those_who_ask(cls: HookedViT, images: Tensor) -> None:
     _, cache = cls.run_with_cache(images, names_filter="embed", return_cache_object=False)
     assert type(cache) is dict

@@ -88,7 +88,7 @@ def test_every_kind_of_block_and_pool_is_exact(kind: str, images: torch.Tensor) 
     assert model.verify(module, images).bitwise
 
 
-def test_streams_sum_to_the_last_residual_to_the_bit(kind: str, images: torch.Tensor) -> None:
+def test_what_is_written_to_the_stream_sums_to_it(kind: str, images: torch.Tensor) -> None:
     model = HookedViT.from_timm(make_timm(kind))
     _, cache = model.run_with_cache(images)
     total = cache["hook_tokens"]
