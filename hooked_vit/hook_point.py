@@ -40,16 +40,6 @@ class HookPoint(LensHookPoint):
         handle.user_hook = hook
         return handle
 
-    def remove_hooks(
-        self,
-        dir: Literal["fwd", "bwd", "both"] = "fwd",
-        including_permanent: bool = False,
-        level: int | None = None,
-    ) -> None:
-        """As TransformerLens's; free where there are none."""
-        if self.fwd_hooks or self.bwd_hooks:  # every run takes its hooks off every point: nearly all have none
-            super().remove_hooks(dir, including_permanent, level)
-
     def _checked(self, user_hook: Callable[..., Any], dir: str, activation: Tensor, hook: Any) -> Any:
         """What a user's hook returns, if it fits; `hook` is TransformerLens's keyword for the point."""
         result = user_hook(activation, hook=hook)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -75,6 +75,17 @@ class Running(HookedRootModule):
         """As TransformerLens's; the name may be whatever `hook_names` understands."""
         for one in self.hook_names(name):
             super().add_hook(one, hook, *args, **kwargs)
+
+    def remove_all_hook_fns(
+        self,
+        direction: Literal["fwd", "bwd", "both"] = "both",
+        including_permanent: bool = False,
+        level: int | None = None,
+    ) -> None:
+        """As TransformerLens's, which asks every point; every run ends with it, and nearly all have no hook."""
+        for point in self.hook_points():
+            if point.fwd_hooks or point.bwd_hooks:
+                point.remove_hooks(direction, including_permanent, level)
 
     def run_with_cache(
         self,
