@@ -1,6 +1,7 @@
 """Loading by name, from files and from modules; each bad input gets an error that says what to do."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -128,10 +129,17 @@ def test_a_folder_of_the_hub_layout_goes_timms_own_way(module: torch.nn.Module, 
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
     save_file(module.state_dict(), tmp_path / "model.safetensors")
-    model = HookedViT.from_pretrained(f"local-dir:{tmp_path}")
-    assert model.verify(module, torch.randn(2, 3, 32, 48)).bitwise
-    assert tuple(model.data_config["mean"]) == (0.1, 0.2, 0.3)
-    assert model.class_names == tuple("tuvwxyz")
+    # the hub's cache, as after a download; the name is then read without network
+    repository = tmp_path / "cache" / "models--somebody--a-model"
+    shutil.copytree(tmp_path, repository / "snapshots" / ("0" * 40), ignore=shutil.ignore_patterns("cache"))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40, "utf-8")
+    of_folder = HookedViT.from_pretrained(f"local-dir:{tmp_path}")
+    of_hub = HookedViT.from_pretrained("hf-hub:somebody/a-model", cache_dir=tmp_path / "cache")
+    for model in (of_folder, of_hub):
+        assert model.verify(module, torch.randn(2, 3, 32, 48)).bitwise
+        assert tuple(model.data_config["mean"]) == (0.1, 0.2, 0.3)
+        assert model.class_names == tuple("tuvwxyz")
 
 
 @pytest.mark.parametrize(
