@@ -105,8 +105,8 @@ def restrict_attention(
         renormalise: As for `block_attention`.
 
     Raises:
-        ValueError: If there is no such block, the mask leaves a query nothing to attend to, or (when it runs) it is
-            for another number of tokens.
+        ValueError: If there is no such block, the mask is none or leaves a query nothing to attend to, or (when it
+            runs) it is for another number of tokens.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> near = (model.token_layout.positions[:, None] - model.token_layout.positions).abs().amax(-1) <= 1
@@ -115,6 +115,11 @@ def restrict_attention(
     >>> model.run_with_hooks(torch.zeros(1, 3, 64, 64), fwd_hooks=restrict_attention(model, mask)).shape
     torch.Size([1, 100])
     """
+    if allowed.dtype != torch.bool or allowed.ndim not in (2, 4):
+        raise ValueError(
+            "expected a bool mask [query key] or [batch head query key] (batch and head may be of length one), got "
+            f"{allowed.dtype} of shape {tuple(allowed.shape)}"
+        )
     if renormalise:
         _check_keys_left(allowed)
 
@@ -173,7 +178,7 @@ def _hooks(
         masked = scores.masked_fill(~allowed(scores), -torch.inf)
         nothing_left = masked.isneginf().all(dim=-1)
         # what fills up images that keep fewer tokens may attend to anything: nobody attends to it
-        fills_up = scores.diagonal(dim1=-2, dim2=-1).isneginf() if scores.shape[-1] == scores.shape[-2] else False
+        fills_up = scores.isneginf().all(dim=-2) if scores.shape[-1] == scores.shape[-2] else False
         _check_keys_left(~(nothing_left & ~fills_up)[..., None])
         return torch.where(nothing_left[..., None], scores, masked)
 

@@ -264,7 +264,7 @@ its input, of attention, of the MLP, of none of these |
                     of = {"stream": stream, "reference": reference, "head": head, "metric": metric}
                     parts.append(GroupSums.of_layers(sums[:, place, source], n_tokens, **of))
         for place, part in enumerate(_PARTS):
-            of = {"stream": "resid_post", "reference": None, "head": None, "metric": f"composition_{part}"}
+            of = {"stream": "resid_post", "reference": np.nan, "head": None, "metric": f"composition_{part}"}
             parts.append(GroupSums.of_layers(100 * n_matching[:, place], n_tokens, **of))
         tables = self._tables(GroupSums.stack(parts), correct)
         table = pd.concat([one for one in tables if len(one)], ignore_index=True).reindex(columns=_COLUMNS)

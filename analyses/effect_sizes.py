@@ -1,7 +1,7 @@
 """How large a difference is and how sure one is of it: effect sizes and bootstrap intervals."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from scipy import stats
 __all__ = [
     "Interval",
     "Observations",
+    "bootstrap_difference",
     "bootstrap_interval",
     "bootstrap_ratio",
     "checked_observations",
@@ -87,30 +88,84 @@ def bootstrap_ratio(
 
     columns = np.stack([top.reshape(len(top), -1), bottom.reshape(len(top), -1)])
 
-    def ratios(index: np.ndarray, axis: int = -1) -> np.ndarray:
-        """[column resample] of observations' indices [resample observation], through how often each was drawn."""
+    def ratios(drawn: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
-            of_rows = np.divide(*(times_drawn(np.atleast_2d(index), len(top)) @ columns)).T
-        return of_rows if index.ndim > 1 else of_rows[:, 0]
+            return np.divide(*(drawn @ columns))
 
-    estimate = ratios(np.arange(len(top))).reshape(top.shape[1:])
-    if len(top) == 1:
+    return _bootstrap(ratios, [len(top)], top.shape[1:], level, n_resamples, seed)
+
+
+def bootstrap_difference(
+    a: Num[np.ndarray, "observation *axes"] | Sequence[Any],
+    b: Num[np.ndarray, "other_observation *axes"] | Sequence[Any],
+    *,
+    level: float = 0.95,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Bootstrap interval of the mean of `a` minus the mean of `b`, of independent groups, each resampled for itself.
+
+    Of pairs, take `bootstrap_interval(a - b)`.
+
+    Raises:
+        ValueError: If a group is empty, the groups' trailing axes differ, or there is a NaN.
+
+    >>> interval = bootstrap_difference([3.0, 4.0, 5.0], [1.0, 1.0])
+    >>> float(interval.low), float(interval.estimate), float(interval.high)
+    (2.0, 3.0, 4.0)
+    """
+    of_a, of_b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if 0 in (of_a.ndim, of_b.ndim, len(of_a), len(of_b)) or of_a.shape[1:] != of_b.shape[1:]:
+        raise ValueError(f"expected two groups with the same trailing axes, got shapes {of_a.shape} and {of_b.shape}")
+    _refuse_nan(of_a, "a")
+    _refuse_nan(of_b, "b")
+    columns_a, columns_b = of_a.reshape(len(of_a), -1), of_b.reshape(len(of_b), -1)
+
+    def differences(drawn_a: np.ndarray, drawn_b: np.ndarray) -> np.ndarray:
+        return drawn_a @ columns_a / len(of_a) - drawn_b @ columns_b / len(of_b)
+
+    return _bootstrap(differences, [len(of_a), len(of_b)], of_a.shape[1:], level, n_resamples, seed)
+
+
+def _bootstrap(
+    statistic: Callable[..., np.ndarray],
+    sizes: Sequence[int],
+    axes: tuple[int, ...],
+    level: float,
+    n_resamples: int,
+    seed: int,
+) -> Interval:
+    """Percentile bootstrap (`scipy.stats.bootstrap`) of groups of these sizes.
+
+    `statistic` takes how often each observation was drawn, [resample observation] for each group, and gives
+    [resample column]. The interval is NaN where a group has one observation.
+    """
+
+    def of_drawn(*index: np.ndarray, axis: int = -1) -> np.ndarray:
+        """[column resample], as scipy asks for it, of observations' indices [resample observation]."""
+        drawn = (times_drawn(np.atleast_2d(one), size) for one, size in zip(index, sizes, strict=True))
+        of_columns = statistic(*drawn).T
+        return of_columns if index[0].ndim > 1 else of_columns[:, 0]
+
+    observations = tuple(np.arange(size) for size in sizes)
+    estimate = of_drawn(*observations).reshape(axes)
+    if min(sizes) == 1:
         nothing = np.full_like(estimate, np.nan)
         return Interval(estimate, nothing, nothing, level)
     with warnings.catch_warnings():
         # it warns of a NaN, which is what there is to say where nothing has a denominator
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         result = stats.bootstrap(
-            (np.arange(len(top)),),
-            ratios,
+            observations,
+            of_drawn,
             vectorized=True,
             n_resamples=n_resamples,
-            batch=resampling_batch(len(top)),
+            batch=resampling_batch(sum(sizes)),
             confidence_level=level,
             method="percentile",
             random_state=np.random.default_rng(seed),  # pyright: ignore[reportCallIssue]  (`rng` from scipy 1.15)
         )
-    low, high = (np.asarray(end).reshape(estimate.shape) for end in result.confidence_interval)
+    low, high = (np.asarray(end).reshape(axes) for end in result.confidence_interval)
     return Interval(estimate, low, high, level)
 
 

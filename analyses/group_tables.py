@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Num
 
-from analyses.effect_sizes import bootstrap_interval, bootstrap_ratio
+from analyses.effect_sizes import bootstrap_difference, bootstrap_interval, bootstrap_ratio
 from analyses.statistics import adjust_p_values, permutation_tests
 from analyses.token_groups import TOKEN_GROUPS
 
@@ -119,8 +119,8 @@ def difference_rows(
 ) -> pd.DataFrame:
     """The difference of means over images, `a` minus `b`, with a permutation test on images, for each row.
 
-    Adds columns `value`, `low`, `high` (bootstrap interval of a paired difference), `n_images`, `p_value`,
-    `p_adjusted` (see `adjust_over_layers`) and `effect_size`: Cohen's d for pairs, Cliff's delta otherwise. No rows
+    Adds columns `value`, `low`, `high` (its bootstrap interval), `n_images`, `p_value`, `p_adjusted` (see
+    `adjust_over_layers`) and `effect_size`: Cohen's d for pairs, Cliff's delta otherwise. No rows
     where a group has fewer than two images.
 
     Args:
@@ -139,15 +139,15 @@ def difference_rows(
         return pd.DataFrame()
     n_resamples, seed = resampling.n_resamples, resampling.seed
     tests = permutation_tests(a, b, paired=paired, n_resamples=n_resamples, seed=seed)
-    low = high = np.full(a.shape[1], np.nan)
     if paired:
         interval = bootstrap_interval(a - b, level=resampling.level, n_resamples=n_resamples, seed=seed)
-        low, high = interval.low, interval.high
+    else:
+        interval = bootstrap_difference(a, b, level=resampling.level, n_resamples=n_resamples, seed=seed)
     p_values = np.array([test.p_value for test in tests])
     return rows.assign(
         value=[test.difference for test in tests],
-        low=low,
-        high=high,
+        low=interval.low,
+        high=interval.high,
         n_images=len(a) if paired else len(a) + len(b),
         p_value=p_values,
         p_adjusted=adjust_over_layers(p_values, rows),

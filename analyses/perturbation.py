@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -36,13 +37,18 @@ _COLUMNS = [
 ]  # fmt: skip
 _TESTS = ("p_value", "p_adjusted", "effect_size")
 
+Removed = Literal["context", "object", "touched"]
+
+_KEPT: dict[Removed, Region] = {"context": "object", "object": "context", "touched": "untouched"}
+
 
 class Perturbation(Analysis):
     """Identifiability and accuracy before and after each of several perturbations, over a dataset.
 
     By default the paper's (section 4): `self_only` and, with a CLS token, `no_cls`; and where the dataset has masks
-    `no_context` and `no_object`, which drop those patches after the position embedding. An image that
-    shows only one of the two regions is not counted for removals.
+    `no_context` and `no_object`, which drop those patches after the position embedding. One pixel of a patch decides
+    which of the two it is, so some of the object stays in the context; `no_touched`, on demand, drops every patch
+    with any pixel of the object. An image of which a removal would leave nothing, or all, is not counted for it.
 
     `compute` has a row for each perturbation, block, kind of token and metric, with `before`, `after`, and `value`,
     their difference, on the same tokens:
@@ -78,7 +84,7 @@ class Perturbation(Analysis):
     def __init__(
         self,
         interventions: Mapping[str, Callable[[HookedViT], Hooks]] | None = None,
-        removals: Sequence[Region] = ("context", "object"),
+        removals: Sequence[Removed] = ("context", "object"),
         n_resamples: int = 999,
         level: float = 0.95,
         seed: int = 0,
@@ -88,17 +94,27 @@ class Perturbation(Analysis):
         Args:
             interventions: From a model to hooks, such as `no_cls` or
                 `lambda model: block_attention(model, [("patch", "register")], blocks=[0, 1])`, by name.
-            removals: Which patches to drop, where the dataset has masks.
+            removals: Which patches to drop, where the dataset has masks: `context`, `object`, `touched`.
             n_resamples: Bootstrap samples and permutations.
             level: Of the bootstrap intervals.
             seed: Of both.
+
+        Raises:
+            ValueError: If patches of no such kind are to be dropped, or two perturbations have one name.
         """
         super().__init__()
+        if isinstance(removals, str) or not set(removals) <= set(get_args(Removed)):
+            known = ", ".join(map(repr, get_args(Removed)))
+            raise ValueError(f"expected a list of removals out of {known}, got {removals!r}")
         self.by_default = interventions is None
         self.interventions = (
             {"self_only": self_only, "no_cls": no_cls} if interventions is None else dict(interventions)
         )
         self.removals = tuple(removals)
+        names = [*self.interventions, *(f"no_{region}" for region in self.removals)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"several perturbations are called {', '.join(twice)}: name each its own way")
         self.resampling = Resampling(n_resamples, level, seed)
         for name in ("index", "correct", "n_tokens", "rank_sum", "n_identifiable"):
             self.add_state(name, [], dist_reduce_fx="cat")
@@ -134,11 +150,11 @@ class Perturbation(Analysis):
             return torch.zeros_like(batch.labels, dtype=torch.bool), (), None
         return torch.ones_like(batch.labels, dtype=torch.bool), self.interventions[name](batch.model), None
 
-    def _removal(self, batch: AnalysisBatch, removed: Region) -> tuple[Tensor, Hooks, Tensor | None]:
+    def _removal(self, batch: AnalysisBatch, removed: Removed) -> tuple[Tensor, Hooks, Tensor | None]:
         if batch.object_mask is None:
             return torch.zeros_like(batch.labels, dtype=torch.bool), (), None
         layout, mask = batch.model.token_layout, batch.object_mask.to(batch.labels.device)
-        kept = region_mask(mask, layout, "object" if removed == "context" else "context")
+        kept = region_mask(mask, layout, _KEPT[removed])
         on_patches = kept[:, layout.patches]
         counted = on_patches.any(dim=1) & ~on_patches.all(dim=1)
         return counted, (), kept | ~counted[:, None]

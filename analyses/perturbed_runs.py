@@ -1,9 +1,10 @@
 """A batch run as it is and perturbed: with interventions on, or with tokens taken away."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -14,7 +15,9 @@ from hooked_vit.running import Hooks
 
 __all__ = ["PerturbedRun", "Region", "perturb", "perturb_stream", "region_mask"]
 
-Region = Literal["object", "context"]
+Region = Literal["object", "context", "untouched"]
+
+_BEFORE_THE_STREAM = ("hook_patch_embed", "hook_embed", "hook_pos_embed", "hook_tokens", "ln_pre.")
 
 
 @dataclass(frozen=True)
@@ -41,15 +44,30 @@ class PerturbedRun:
 def region_mask(
     object_mask: Bool[Tensor, "batch height width"], layout: TokenLayout, keep: Region
 ) -> Bool[Tensor, "batch token"]:
-    """A `token_mask` that keeps the prefix tokens and the patches of one region: `token_labels` of object masks.
+    """A `token_mask` that keeps the prefix tokens and the patches of one region.
 
-    >>> mask = torch.tensor([[[True, False, False]]])
-    >>> region_mask(mask, TokenLayout(n_cls=1, n_dist=0, n_registers=0, grid=(1, 3)), keep="context")
+    `"object"` and `"context"` are those of `token_labels`, the paper's: one pixel of a patch decides, so that a
+    context patch may show a piece of the object. `"untouched"` patches show not a single pixel of it.
+
+    Raises:
+        ValueError: If there is no such region.
+
+    >>> mask, layout = torch.tensor([[[1, 0, 0, 1, 0, 0]]]).bool(), TokenLayout(1, 0, 0, grid=(1, 3))
+    >>> region_mask(mask, layout, keep="context")
     tensor([[ True, False,  True,  True]])
+    >>> region_mask(mask, layout, keep="untouched")
+    tensor([[ True, False, False,  True]])
     """
-    on_object = token_labels(object_mask, layout.grid)
-    kept = torch.ones(len(on_object), layout.n_tokens, dtype=torch.bool, device=on_object.device)
-    kept[:, layout.patches] = on_object if keep == "object" else ~on_object
+    if keep not in get_args(Region):
+        raise ValueError(f"expected a region out of {', '.join(map(repr, get_args(Region)))}, got {keep!r}")
+    if keep == "untouched":
+        # bins of adaptive pooling hold every pixel that a patch has a share of
+        of_patches = F.adaptive_max_pool2d(object_mask[:, None].float(), layout.grid).flatten(1) == 0
+    else:
+        on_object = token_labels(object_mask, layout.grid)
+        of_patches = on_object if keep == "object" else ~on_object
+    kept = torch.ones(len(of_patches), layout.n_tokens, dtype=torch.bool, device=of_patches.device)
+    kept[:, layout.patches] = of_patches
     return kept
 
 
@@ -70,7 +88,7 @@ def perturb(
         token_mask: True at the tokens to keep, such as `region_mask(masks, model.token_layout, keep="object")`.
 
     Raises:
-        ValueError: If the model refuses an input.
+        ValueError: If the model refuses an input, or a hook comes before the stream's start, from which both runs go.
 
     >>> from analyses.attention_masks import self_only
     >>> from analyses.identifiability import identifiability_rate
@@ -99,6 +117,9 @@ def perturb_stream(
 ) -> PerturbedRun:
     """`perturb` for whom the images are gone: from the stream's start (`hook_tokens`) and what was measured before."""
     names = stream_names(model.cfg, "resid_post")
+    early = [name for of, _ in fwd_hooks for name in model.hook_names(of) if name.startswith(_BEFORE_THE_STREAM)]
+    if early:
+        raise ValueError(f"'{early[0]}' comes before the stream's start, from which this runs: hook ('resid_pre', 0)")
     everything = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
     mask = everything if token_mask is None else token_mask.to(tokens.device)
     kept = None if mask.all() else KeptTokens.from_mask(mask, model.token_layout)

@@ -15,6 +15,7 @@ from scipy import stats
 from analyses.effect_sizes import (
     Interval,
     Observations,
+    bootstrap_difference,
     bootstrap_interval,
     bootstrap_ratio,
     checked_observations,
@@ -31,6 +32,7 @@ __all__ = [
     "PermutationTest",
     "SignedRankTest",
     "adjust_p_values",
+    "bootstrap_difference",
     "bootstrap_interval",
     "bootstrap_ratio",
     "cliffs_delta",

@@ -9,7 +9,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from analyses.plots.curves import TOKEN_STYLES, draw_curve, finish_panel, rows_of, tokens_in
+from analyses.plots.curves import TOKEN_STYLES, draw_curve, finish_figure, finish_panel, rows_of, tokens_in
 
 __all__ = ["categorical_updates_figure", "head_updates_figure"]
 
@@ -23,7 +23,7 @@ _PARTS: dict[str, dict[str, Any]] = {
 }
 
 
-def categorical_updates_figure(table: pd.DataFrame, reference: str = "block_input") -> Figure:
+def categorical_updates_figure(table: pd.DataFrame, reference: str = "block_input", *, title: str = "") -> Figure:
     """Draw what `CategoricalUpdates` computed (the paper's section 5.1); bands are intervals over images.
 
     Parts of the residual stream may agree with each other, so their percentages do not add up to 100, and are
@@ -32,6 +32,7 @@ def categorical_updates_figure(table: pd.DataFrame, reference: str = "block_inpu
     Args:
         table: `CategoricalUpdates().compute()`.
         reference: What sub-layers' outputs are held against.
+        title: Above the figure: which model and images.
 
     >>> from analyses.categorical_updates import CategoricalUpdates
     >>> from analyses.data import EmojiScenes
@@ -57,13 +58,17 @@ def categorical_updates_figure(table: pd.DataFrame, reference: str = "block_inpu
         _draw_composition(ax, table, kind)
     for ax in axes[n_panels:]:
         ax.set_axis_off()
+    what = "sub-layer's" if reference == "layer_input" else "block's"
+    finish_figure(
+        figure, table, title, f"Updates are held against the {what} input. Bands: bootstrap intervals over images."
+    )
     axes[n_panels].legend(*axes[3].get_legend_handles_labels(), loc="upper left", frameon=False,
                           title="… is the top class of", alignment="left")  # fmt: skip
     return figure
 
 
 def head_updates_figure(
-    table: pd.DataFrame, metric: str = "similarity_change_rate", reference: str = "block_input"
+    table: pd.DataFrame, metric: str = "similarity_change_rate", reference: str = "block_input", *, title: str = ""
 ) -> Figure:
     """Draw each head's updates, block by head, for CLS and patches; white is where a head does neither.
 
@@ -71,6 +76,7 @@ def head_updates_figure(
         table: `CategoricalUpdates(heads=True).compute()`.
         metric: `similarity_change_rate` or `similarity_increase`.
         reference: What heads' outputs are held against.
+        title: Above the figure: which model and images.
 
     Raises:
         ValueError: If the table has no heads.
@@ -96,6 +102,7 @@ def head_updates_figure(
         ax.set_title(TOKEN_STYLES[kind]["label"], fontsize="medium", loc="left")
     label = "share of tokens moved to the class" if is_rate else "class logit, output − input"
     figure.colorbar(scale, ax=axes, label=label)
+    finish_figure(figure, heads, title, "Means over tokens.")
     return figure
 
 
@@ -118,6 +125,8 @@ def _draw_correctness(ax: Axes, updates: pd.DataFrame, kinds: list[tuple[str, st
             style: dict[str, Any] = {**TOKEN_STYLES[kind], "linestyle": linestyle}
             draw_curve(ax, of, significant=True, **style)
     finish_panel(ax, "Size, images classified correctly − wrongly", "logits (filled: p < 0.05)", legend=False)
+    if rows.empty:
+        ax.set(xticks=[], yticks=[])
 
 
 def _draw_composition(ax: Axes, table: pd.DataFrame, kind: tuple[str, str]) -> None:

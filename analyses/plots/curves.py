@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-__all__ = ["TOKEN_STYLES", "draw_curve", "finish_panel", "rows_of", "tokens_in"]
+__all__ = ["TOKEN_STYLES", "draw_curve", "finish_figure", "finish_panel", "rows_of", "tokens_in"]
 
 # Okabe and Ito's colours, and a marker each, so that no curve is told by its colour alone
 TOKEN_STYLES: dict[tuple[str, str], dict[str, Any]] = {
@@ -71,3 +72,16 @@ def finish_panel(ax: Axes, title: str, ylabel: str, *, legend: bool = True, **li
     ax.set(**limits)
     if legend:
         ax.legend(frameon=False, fontsize="small")
+
+
+def finish_figure(figure: Figure, table: pd.DataFrame, title: str, caption: str) -> None:
+    """Put a title above the figure, and below it the caption, which begins with the number of images."""
+    if title:
+        figure.suptitle(title, fontsize="large", parse_math=False)
+    caption = f"{table['n_images'].max():.0f} images. {caption}"
+    if figure.legends:
+        # the layout keeps a legend and a label below the panels apart from these, but not from each other
+        figure.legends[0].set_title(caption)
+        figure.legends[0].get_title().set_fontsize("small")
+    else:
+        figure.supxlabel(caption, fontsize="small")

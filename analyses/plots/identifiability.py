@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analyses.plots.curves import TOKEN_STYLES, draw_curve, finish_panel, rows_of, tokens_in
+from analyses.plots.curves import TOKEN_STYLES, draw_curve, finish_figure, finish_panel, rows_of, tokens_in
 
 __all__ = ["identifiability_figure"]
 
@@ -12,15 +12,22 @@ _GREY = "#555555"
 
 
 def identifiability_figure(
-    table: pd.DataFrame, null: pd.DataFrame | None = None, comparison: pd.DataFrame | None = None
+    table: pd.DataFrame,
+    null: pd.DataFrame | None = None,
+    comparison: pd.DataFrame | None = None,
+    *,
+    n_classes: int | None = None,
+    title: str = "",
 ) -> Figure:
-    """Draw what `Identifiability` computed (the paper's section 4): bands are 95 % intervals over images by default.
+    """Draw what `Identifiability` computed (the paper's section 4).
 
     Args:
         table: `Identifiability().compute()`.
         null: The same of the model freshly initialised, drawn dashed.
         comparison: `compare_with_null(...)`: a star where a kind of token is above the null control, p < 0.05 after
             correction.
+        n_classes: Of the model: chance is then drawn at `(C + 1) / 2C`, and else at one half.
+        title: Above the figure: which model and images.
 
     >>> from analyses.identifiability import Identifiability
     >>> from analyses.sweep import sweep
@@ -33,18 +40,24 @@ def identifiability_figure(
     has_regions = "object_minus_context" in set(table["region"])
     figure = Figure(figsize=(10, 6.4), layout="constrained")
     axes = figure.subplots(2, 2)
-    _draw_evolution(axes[0, 0], table, null, comparison)
+    _draw_evolution(
+        axes[0, 0], table, null, comparison, 0.5 if n_classes is None else (n_classes + 1) / (2 * n_classes)
+    )
     _draw_rates(axes[0, 1], table)
     if has_regions:
         _draw_regions(axes[1, 0], table)
     else:
         axes[1, 0].set_axis_off()
     _draw_change_rate(axes[1, 1], table)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    lines, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=4 if len(lines) > 6 else 6, frameon=False)
+    finish_figure(figure, table, title, "Bands: bootstrap intervals over images.")
     return figure
 
 
-def _draw_evolution(ax: Axes, table: pd.DataFrame, null: pd.DataFrame | None, comparison: pd.DataFrame | None) -> None:
+def _draw_evolution(
+    ax: Axes, table: pd.DataFrame, null: pd.DataFrame | None, comparison: pd.DataFrame | None, chance: float
+) -> None:
     kinds = tokens_in(table)
     for place, (token_type, region) in enumerate(kinds):
         style = TOKEN_STYLES[token_type, region]
@@ -59,10 +72,10 @@ def _draw_evolution(ax: Axes, table: pd.DataFrame, null: pd.DataFrame | None, co
             height = [1.02 + 0.04 * place] * len(above)
             ax.plot(above, height, linestyle="", marker="*", markersize=5, color=style["color"], clip_on=False,
                     transform=ax.get_xaxis_transform())  # fmt: skip
-    ax.axhline(0.5, color=_GREY, linestyle=":", linewidth=1, label="chance")
+    ax.axhline(chance, color=_GREY, linestyle=":", linewidth=1, label="chance")
     title = "Class identifiability" + ("" if comparison is None else " (star: above untrained, p < 0.05)")
     finish_panel(ax, title, "mean over tokens", legend=False, ylim=(None, 1.02))
-    ax.set_title(title, fontsize="medium", loc="left", pad=6 if comparison is None else 6 + 8 * len(kinds))
+    ax.set_title(title, fontsize="medium", loc="left", pad=6 if comparison is None else 8 + 5 * len(kinds))
 
 
 def _draw_rates(ax: Axes, table: pd.DataFrame) -> None:

@@ -5,12 +5,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analyses.plots.curves import TOKEN_STYLES, draw_curve, finish_panel, rows_of, tokens_in
+from analyses.plots.curves import TOKEN_STYLES, draw_curve, finish_figure, finish_panel, rows_of, tokens_in
 
 __all__ = ["perturbation_figure"]
 
 
-def perturbation_figure(table: pd.DataFrame, metric: str = "identifiability_rate") -> Figure:
+def perturbation_figure(table: pd.DataFrame, metric: str = "identifiability_rate", *, title: str = "") -> Figure:
     """Draw what `Perturbation` computed: a panel a perturbation, solid after it, dashed before, on the same tokens.
 
     The last panel has the model's accuracy, with the bootstrap interval of its change.
@@ -18,6 +18,7 @@ def perturbation_figure(table: pd.DataFrame, metric: str = "identifiability_rate
     Args:
         table: `Perturbation().compute()`.
         metric: `identifiability`, `identifiability_rate` or `identifiability_rate_of_images`.
+        title: Above the figure: which model and images.
 
     >>> from analyses.data import EmojiScenes
     >>> from analyses.perturbation import Perturbation
@@ -35,6 +36,8 @@ def perturbation_figure(table: pd.DataFrame, metric: str = "identifiability_rate
     labels = {"identifiability": ("mean over tokens", (None, 1.02))}
     ylabel, ylim = labels.get(metric, ("percent with the class on top", (-2, 102)))
     for ax, name in zip(axes, names, strict=False):
+        if ax is not axes[0]:
+            ax.sharey(axes[0])
         rows = rows_of(table, perturbation=name, metric=metric)
         kinds = tokens_in(rows)
         if len({region for _, region in kinds if region != "all"}) == 1:
@@ -53,8 +56,9 @@ def perturbation_figure(table: pd.DataFrame, metric: str = "identifiability_rate
     for ax in axes[: len(names)]:
         lines, its_labels = ax.get_legend_handles_labels()
         handles |= dict(zip(its_labels, lines, strict=True))
-    figure.suptitle("After each perturbation; dashed: before, on the same tokens", fontsize="medium")
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=6, frameon=False)
+    finish_figure(figure, table, title, "Solid: after the perturbation; dashed: before, on the same tokens. "
+                  "Whiskers: bootstrap interval of the change.")  # fmt: skip
     return figure
 
 

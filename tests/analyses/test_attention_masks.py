@@ -106,6 +106,13 @@ def test_interventions_compose(images, renormalise):
         torch.testing.assert_close(found, expected)
 
 
+def test_nothing_left_by_two_interventions_together_is_told(images):
+    model = model_of("cls")
+    together = block_attention(model, [("patch", "self")]) + block_attention(model, [("patch", "others")])
+    with pytest.raises(ValueError, match="query token 1 is left without a key to attend to"):
+        model.run_with_hooks(images, fwd_hooks=together)
+
+
 @pytest.mark.parametrize("renormalise", [True, False])
 def test_any_mask(images, renormalise):
     model = model_of("qk_norm")
@@ -150,5 +157,9 @@ def test_errors_say_what_is_wrong(images, bad_input):
         self_only(model, blocks=[3])
     with pytest.raises(ValueError, match="query token 2 is left without a key to attend to"):
         restrict_attention(model, torch.arange(13)[:, None] != 2 * torch.ones(13, 13))
+    with pytest.raises(ValueError, match=r"expected a bool mask .* got torch.float32 of shape \(13, 13\)"):
+        restrict_attention(model, torch.ones(13, 13))
+    with pytest.raises(ValueError, match=r"expected a bool mask .* got torch.bool of shape \(3, 13, 13\)"):
+        restrict_attention(model, torch.ones(3, 13, 13, dtype=torch.bool))
     with pytest.raises(ValueError, match="for 3 queries and 3 keys, the attention has 13 and 13"):
         model.run_with_hooks(images, fwd_hooks=restrict_attention(model, attention_mask(layout, [])))

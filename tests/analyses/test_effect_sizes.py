@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analyses.effect_sizes import bootstrap_interval, bootstrap_ratio, cliffs_delta, cohens_d, rank_biserial
+from analyses.effect_sizes import (
+    bootstrap_difference,
+    bootstrap_interval,
+    bootstrap_ratio,
+    cliffs_delta,
+    cohens_d,
+    rank_biserial,
+)
 
 
 @pytest.fixture
@@ -67,6 +74,22 @@ def test_ratio_resamples_observations_whole():
         assert interval.high[place] == pytest.approx(np.percentile(null, 90))
 
 
+def test_difference_resamples_each_group_for_itself():
+    generator = np.random.default_rng(0)
+    a, b = generator.normal(0.5, 1, (9, 2)), generator.normal(0, 2, (6, 2))
+    interval = bootstrap_difference(a, b, n_resamples=300, level=0.8, seed=5)
+    draws = np.random.default_rng(5)
+    of_a, of_b = draws.integers(0, 9, (300, 9)), draws.integers(0, 6, (300, 6))
+    for column in range(2):
+        null = []
+        for here, there in zip(of_a, of_b, strict=True):
+            null.append(np.mean([a[i, column] for i in here]) - np.mean([b[i, column] for i in there]))
+        assert interval.estimate[column] == pytest.approx(a[:, column].mean() - b[:, column].mean())
+        assert interval.low[column] == pytest.approx(np.percentile(null, 10))
+        assert interval.high[column] == pytest.approx(np.percentile(null, 90))
+    assert np.isnan(bootstrap_difference(a[:1], b).low).all()
+
+
 def test_degenerate_observations():
     assert np.isnan(bootstrap_interval([2.0]).low)
     assert float(bootstrap_interval([2.0]).estimate) == 2.0
@@ -82,6 +105,9 @@ def test_degenerate_observations():
         (lambda: bootstrap_interval([]), "at least one, got shapes"),
         (lambda: bootstrap_interval([1.0, np.nan]), "1 of 2 numbers in numerators are NaN"),
         (lambda: bootstrap_ratio([1.0, 2.0], [1.0]), "one shape"),
+        (lambda: bootstrap_difference([], [1.0]), "same trailing axes, got shapes \\(0,\\) and \\(1,\\)"),
+        (lambda: bootstrap_difference([[1.0]], [1.0]), "same trailing axes"),
+        (lambda: bootstrap_difference([1.0], [np.nan, 1.0]), "1 of 2 numbers in b are NaN"),
         (lambda: cliffs_delta([1.0], [1.0, 2.0]), "at least two observations in a"),
         (lambda: cohens_d([[1.0, 2.0]], [1.0, 2.0]), "one number each"),
     ],

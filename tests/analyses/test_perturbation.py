@@ -1,5 +1,6 @@
 """Perturbations over a dataset, against per-image runs summed in a loop."""
 
+import dataclasses
 from functools import partial
 
 import numpy as np
@@ -72,6 +73,25 @@ def test_every_number_is_that_of_the_loop(kind):
         assert row["n_images"] == len(counted)
 
 
+def test_every_patch_that_shows_some_of_the_object_can_be_dropped():
+    analysis = Perturbation({}, removals=["touched"], n_resamples=30)
+    batch = batch_of("cls", [analysis], index=range(4))
+    layout, mask = batch.model.token_layout, torch.zeros(4, 32, 24, dtype=torch.bool)
+    mask[:, 5:14, 3:20] = True  # the top left pixel of two patches, some pixel of six
+    batch = dataclasses.replace(batch, object_mask=mask)
+    with torch.no_grad():
+        analysis.update(batch)
+    keep = torch.ones(4, 13, dtype=torch.bool)
+    keep[:, [layout.patch_token(row, column) for row in (0, 1) for column in (0, 1, 2)]] = False
+    before = batch.projection("resid_post").rank
+    run = perturb_stream(batch.model, batch.cache["hook_tokens"], batch.labels, before, batch.labels == 0, (), keep)
+    rows = analysis.compute().query("metric == 'identifiability' and token_type == 'patch' and region == 'all'")
+    assert set(rows["perturbation"]) == {"no_touched"}
+    assert set(rows["n_tokens"]) == {4 * 6}
+    expected = 1 - run.rank_after[:, :, layout.patches][:, keep[:, layout.patches]].double().mean(dim=1) / 7
+    assert rows["after"].tolist() == pytest.approx(expected.tolist())
+
+
 def test_removals_leave_out_images_of_one_region_alone():
     analysis = Perturbation({}, n_resamples=30)
     analysis.update(batch_of("cls", [analysis], index=range(4)))  # image 1 shows no context
@@ -116,7 +136,12 @@ def test_a_single_image_has_no_tests():
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
-def test_errors_say_what_is_wrong():
+def test_errors_say_what_is_wrong(bad_input):
+    for wrong in ("context", ["context", "background"]):
+        with pytest.raises(ValueError, match="removals out of 'context', 'object', 'touched', got "):
+            Perturbation(removals=wrong)
+    with pytest.raises(ValueError, match="several perturbations are called no_context: name each"):
+        Perturbation({"no_context": self_only})
     with pytest.raises(ValueError, match="no image was seen"):
         Perturbation().compute()
     analysis = Perturbation({"no_cls": no_cls})

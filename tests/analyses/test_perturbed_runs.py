@@ -62,6 +62,28 @@ def test_both_together(images):
     assert run.rank_after[2, 1][keep[1]].tolist() == ranks(model, cache, 2, 1)
 
 
+@pytest.mark.parametrize("size", [(32, 24), (10, 7), (2, 2)])
+def test_untouched_patches_show_no_pixel_of_the_object(size):
+    layout = model_of("cls").token_layout
+    (rows, columns), (height, width) = layout.grid, size
+    for seed in range(5):
+        mask = torch.rand(1, height, width, generator=torch.Generator().manual_seed(seed)) < 0.02 * 768 / (
+            height * width
+        )
+        kept = region_mask(mask, layout, "untouched")
+        assert kept[:, layout.prefix].all()
+        for row in range(rows):
+            for column in range(columns):
+                touched = False
+                for y in range(height):
+                    for x in range(width):
+                        # pixel y covers y / height to (y + 1) / height of the picture
+                        overlaps = (y + 1) * rows > row * height and y * rows < (row + 1) * height
+                        overlaps &= (x + 1) * columns > column * width and x * columns < (column + 1) * width
+                        touched |= overlaps and bool(mask[0, y, x])
+                assert kept[0, layout.patch_token(row, column)] == (not touched)
+
+
 def test_a_region_is_kept_patch_by_patch():
     layout = model_of("gap_registers_layerscale").token_layout
     mask = torch.rand(2, 32, 24, generator=torch.Generator().manual_seed(0)) < 0.5
@@ -73,3 +95,12 @@ def test_a_region_is_kept_patch_by_patch():
                 for column in range(3):
                     on_object = bool(mask[image, 8 * row, 8 * column])
                     assert kept[image, layout.patch_token(row, column)] == (on_object == (keep == "object"))
+
+
+def test_errors_say_what_is_wrong(images, bad_input):
+    model = model_of("cls")
+    with pytest.raises(ValueError, match="out of 'object', 'context', 'untouched', got 'background'"):
+        region_mask(torch.ones(1, 4, 3, dtype=torch.bool), model.token_layout, "background")
+    for early in ("hook_embed", "hook_tokens"):
+        with pytest.raises(ValueError, match=f"'{early}' comes before the stream's start"):
+            perturb(model, images, LABELS, fwd_hooks=[(early, lambda tokens, hook: tokens)])

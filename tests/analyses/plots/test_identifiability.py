@@ -35,6 +35,15 @@ def test_curves_are_the_tables(tmp_path):
     figure.savefig(tmp_path / "figure.png")
 
 
+def test_chance_title_and_caption():
+    table = analysed("cls").compute()
+    figure = identifiability_figure(table, n_classes=7, title="model on images")
+    assert lines(figure.axes[0])["chance"] == [8 / 14, 8 / 14]
+    assert figure.get_suptitle() == "model on images"
+    assert figure.legends[0].get_title().get_text().startswith("5 images. Bands: bootstrap intervals")
+    assert lines(identifiability_figure(table).axes[0])["chance"] == [0.5, 0.5]
+
+
 @pytest.mark.parametrize("kind", ["gap_registers_layerscale", "distilled", "post_norm"])
 def test_models_and_datasets_without_some_of_it(kind, tmp_path):
     figure = identifiability_figure(analysed(kind, masks=False).compute())
