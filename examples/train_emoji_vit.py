@@ -74,6 +74,7 @@ class Run:
     batch: int = 128
     seed: int = 0
     rate: float = 1.0
+    warm_up: float = 200.0
     pair_share: float = 0.5
     hidden_share: float = 0.0
     background_strength: float = 0.0
@@ -149,19 +150,23 @@ def make_optimizers(model: nn.Module, rate: float) -> Optimizers:
     )
 
 
-def schedule(step: int, steps: int) -> float:
+def schedule(run: Run, step: int) -> float:
     """Share of the learning rate at a step: up, level, down to zero.
 
-    >>> [round(schedule(step, 1000), 2) for step in (0, 11, 500, 550, 775, 999)]
-    [0.04, 0.48, 1.0, 1.0, 0.5, 0.0]
+    >>> [round(schedule(Run("emoji-vit", steps=1000), step), 2) for step in (0, 99, 500, 550, 775, 999)]
+    [0.01, 0.5, 1.0, 1.0, 0.5, 0.0]
     """
-    up = min(1.0, (step + 1) / min(200, max(1, steps / 40)))
-    return min(up, (steps - step) / (0.45 * steps))
+    return min(1.0, (step + 1) / run.warm_up, (run.steps - step) / (0.45 * run.steps))
 
 
 # Background patches have little to say, and objects more than one patch. So for most of the run a random part of the
 # patches is left out: what is left is learnt from in little more than half of the time, and the model gets used to
 # objects of which it sees a part. The last steps show whole pictures again.
+
+
+def dropped(run: Run, step: int) -> float:
+    """Share of the patches that are left out at a step."""
+    return run.drop if step < run.drop_until * run.steps else 0.0
 
 
 def train_step(
@@ -171,10 +176,10 @@ def train_step(
     """One update; the loss before it."""
     torch.manual_seed(run.seed * _ENDLESS + step)  # which patches are left out
     model.train()
-    model.patch_drop.prob = run.drop if step < run.drop_until * run.steps else 0.0  # pyright: ignore
+    model.patch_drop.prob = dropped(run, step)  # pyright: ignore
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * schedule(step, run.steps)
+            group["lr"] = group["initial_lr"] * schedule(run, step)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(images)
     loss = F.cross_entropy(logits.float(), targets)
@@ -219,18 +224,26 @@ def warm_start(model: VisionTransformer, weights: dict[str, Tensor]) -> None:
     model.load_state_dict({name: weights[name] for name in wanted})
 
 
+# For tokens as few as these, PyTorch's fused attention is slow on a CPU, backwards above all: with plain attention a
+# step takes 1.1 seconds of processor time instead of 1.7.
+
+
 def build(run: Run, weights: dict[str, Tensor] | None = None) -> VisionTransformer:
     """The model before its first step."""
     torch.manual_seed(run.seed)
     # any rate makes timm put its dropout of patches there; the steps say how many to drop
     model = VisionTransformer(**run.architecture, patch_drop_rate=0.5)
+    for block in model.blocks:
+        block.attn.fused_attn = False  # pyright: ignore
     if weights is not None:
         warm_start(model, weights)
     return model
 
 
 # %% Checkpoints
-# A checkpoint is written beside the last one and then renamed over it, so at any moment there is a whole one.
+# A checkpoint is written beside the last one and then renamed over it, so at any moment there is a whole one. Until
+# the learning rate begins to fall, a run knows nothing of how long it will be; so a run that turns out too long for the
+# evening can be stopped and repeated with fewer --steps, and goes on as if that had been the plan.
 
 
 @contextmanager
@@ -261,16 +274,20 @@ def load_checkpoint(path: Path, run: Run, model: nn.Module, optimizers: Optimize
         ValueError: If the checkpoint is another run's.
     """
     kept = torch.load(path, weights_only=True)
-    changed = [name for name, value in asdict(run).items() if kept["run"].get(name) != value]
-    if changed:
-        told = ", ".join(f"{name} {kept['run'].get(name)} instead of {asdict(run)[name]}" for name in changed)
+    was, step = Run(**kept["run"]), kept["step"]
+    same_so_far = all(
+        schedule(run, i) == schedule(was, i) and dropped(run, i) == dropped(was, i) for i in range(step)
+    ) and step <= run.steps  # fmt: skip
+    changed = [name for name, value in asdict(run).items() if value != getattr(was, name)]
+    if changed and not (changed == ["steps"] and same_so_far):
+        differing = ", ".join(f"{name} {getattr(was, name)} instead of {getattr(run, name)}" for name in changed)
         raise ValueError(
-            f"'{path}' is of another run ({told}): repeat its options, or delete it, or choose another out"
+            f"'{path}' is of another run ({differing}): repeat its options, or delete it, or choose another --out"
         )
     model.load_state_dict(kept["model"])
     for optimizer, state in zip(optimizers, kept["optimizers"], strict=True):
         optimizer.load_state_dict(state)
-    return kept["step"], kept["losses"]
+    return step, kept["losses"]
 
 
 def train(
@@ -401,6 +418,7 @@ def main(
     batch: int = 128,
     seed: int = 0,
     rate: Annotated[float, typer.Option(help="Scales the learning rates; less than 1 to go on from weights.")] = 1.0,
+    warm_up: Annotated[float, typer.Option(help="Steps until the learning rates are reached.")] = 200.0,
     pair_share: Annotated[float, typer.Option(help="Share of scenes with two objects.")] = 0.5,
     drop: Annotated[float, typer.Option(help="Share of patches left out in the first 70 % of the steps.")] = 0.4,
     start: Annotated[str | None, typer.Option(help="An embedded model, or a weight file, to start from.")] = None,
@@ -429,7 +447,17 @@ def main(
     )
     artists = tuple(artist for artist in ARTISTS if artist != leave_out)
     run = Run(
-        model, steps, batch, seed, rate, pair_share, drop=drop, artists=artists, start_sha256=sha256, **of_context
+        model,
+        steps,
+        batch,
+        seed,
+        rate,
+        warm_up,
+        pair_share,
+        drop=drop,
+        artists=artists,
+        start_sha256=sha256,
+        **of_context,
     )
     folder = out or Path("out") / (f"{model}-without-{leave_out}" if leave_out else model)
     trained, losses = train(run, folder, weights, checkpoint_every, console)

@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 sys.path.append(str(EXAMPLES))
 recipe = importlib.import_module("train_emoji_vit")
 
-TINY = recipe.Run("emoji-vit", steps=8, batch=8, depth=1)
+TINY = recipe.Run("emoji-vit", steps=8, batch=8, warm_up=2, depth=1)
 DIES_AT_STEP = """
 import os, signal, sys
 from pathlib import Path
@@ -36,7 +36,7 @@ def train_step(model, optimizers, run, step, images, targets):
     return step_of(model, optimizers, run, step, images, targets)
 
 recipe.train_step = train_step
-recipe.train(recipe.Run("emoji-vit", steps=8, batch=8, depth=1), Path(sys.argv[2]), checkpoint_every=2)
+recipe.train(recipe.Run("emoji-vit", steps=8, batch=8, warm_up=2, depth=1), Path(sys.argv[2]), checkpoint_every=2)
 """
 
 
@@ -56,7 +56,7 @@ def test_the_examples_in_its_docstrings(module: str) -> None:
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    run = recipe.Run("emoji-vit", steps=40, batch=16, depth=2, pair_share=0.0)
+    run = recipe.Run("emoji-vit", steps=40, batch=16, warm_up=5, depth=2, pair_share=0.0)
     _, losses = recipe.train(run, tmp_path)
     assert len(losses) == 40
     assert sum(losses[:5]) / 5 > sum(losses[-5:]) / 5
@@ -141,8 +141,30 @@ class TestCheckpoints:
 
     def test_another_runs_checkpoint_is_refused(self, tmp_path: Path) -> None:
         recipe.train(replace(TINY, steps=1), tmp_path)
-        with pytest.raises(ValueError, match=r"is of another run \(steps 1 instead of 8\): repeat its options, or del"):
-            recipe.train(TINY, tmp_path)
+        with pytest.raises(ValueError, match=r"is of another run \(seed 0 instead of 1\): repeat its options, or del"):
+            recipe.train(replace(TINY, steps=1, seed=1), tmp_path)
+
+    @pytest.mark.parametrize("steps", [6, 12])
+    def test_until_the_rate_falls_the_length_may_be_changed(self, steps: int, tmp_path: Path) -> None:
+        other = replace(TINY, steps=steps)
+        whole, whole_losses = recipe.train(other, tmp_path / "whole")
+        begun = recipe.training_batches
+
+        def three_steps(run: object, first: int) -> object:
+            return (batch for batch in begun(run, first) if batch[0] < 3)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(recipe, "training_batches", three_steps)
+            recipe.train(TINY, tmp_path / "changed", checkpoint_every=3)
+        changed, losses = recipe.train(other, tmp_path / "changed")
+        assert losses == whole_losses
+        assert differing(changed, whole) == []
+
+    @pytest.mark.parametrize("steps", [4, 6, 9])
+    def test_afterwards_it_may_not(self, steps: int, tmp_path: Path) -> None:
+        recipe.train(TINY, tmp_path)
+        with pytest.raises(ValueError, match=rf"another run \(steps 8 instead of {steps}\)"):
+            recipe.train(replace(TINY, steps=steps), tmp_path)
 
 
 class TestWarmStart:
@@ -234,7 +256,7 @@ def test_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture, monkey
     monkeypatch.chdir(tmp_path)
     recipe.main(
         "emoji-vit-context", steps=2, batch=8, rate=0.1, pair_share=0.5, drop=0.4, start="emoji-vit", leave_out=None,
-        out=None, threads=torch.get_num_threads(), scenes=100,
+        out=None, warm_up=1, threads=torch.get_num_threads(), scenes=100,
     )  # fmt: skip
     assert "emoji-vit-context.safetensors" in capsys.readouterr().out
     written = sorted(path.name for path in (tmp_path / "out" / "emoji-vit-context").iterdir())
