@@ -1,7 +1,9 @@
 """What every dataset-level analysis is: the hook points it reads, a state that adds up over batches, a table."""
 
 from abc import abstractmethod
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import pandas as pd
 from jaxtyping import Bool, Float, Int
@@ -10,6 +12,8 @@ from torchmetrics import Metric
 
 from analyses.projection import Projection, Stream, project
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,13 @@ class AnalysisBatch:
     labels: Int[Tensor, "batch"]
     index: Int[Tensor, "batch"]
     object_mask: Bool[Tensor, "batch height width"] | None = None
-    _projections: dict[tuple[object, ...], Projection] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    _computed: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, key: Hashable, compute: Callable[[], _Result]) -> _Result:
+        """What `compute` returns, computed once for all analyses that ask for it under this key."""
+        if key not in self._computed:
+            self._computed[key] = compute()
+        return self._computed[key]
 
     def projection(
         self, stream: Stream, layers: tuple[int, ...] | None = None, *, sublayer_norm: bool = False
@@ -37,12 +45,12 @@ class AnalysisBatch:
 
         Needs the hook points of `stream_names(cfg, stream, layers)`.
         """
-        key = (stream, layers, sublayer_norm)
-        if key not in self._projections:
-            self._projections[key] = project(
+        return self.once(
+            ("projection", stream, layers, sublayer_norm),
+            lambda: project(
                 self.model, self.cache, stream, self.labels, k=1, layers=layers, sublayer_norm=sublayer_norm
-            )
-        return self._projections[key]
+            ),
+        )
 
 
 class Analysis(Metric):

@@ -6,6 +6,7 @@ import typer
 
 from analyses.commands.lens import lens
 from analyses.commands.sweep import register as register_sweep
+from analyses.commands.values import values
 
 __all__ = ["app", "main"]
 
@@ -17,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(lens)
+app.command()(values)
 register_sweep(app)
 
 

@@ -21,6 +21,9 @@ FIGURES = {
         "categorical_updates_figure",
     ),
     "analyses.perturbation.Perturbation": ("analyses.plots.perturbation", "perturbation_figure"),
+    "analyses.key_value_agreement.KeyValueAgreement": ("analyses.plots.memory_pairs", "key_value_agreement_figure"),
+    "analyses.compositionality.Compositionality": ("analyses.plots.memory_pairs", "compositionality_figure"),
+    "analyses.causal_memories.CausalMemories": ("analyses.plots.causal_memories", "causal_memories_figure"),
 }
 """Module and function that draw an analysis's table, where it has a figure of its own."""
 

@@ -20,8 +20,9 @@ ANALYSES = {
     "identifiability": ("analyses.identifiability", "Identifiability"),
     "updates": ("analyses.categorical_updates", "CategoricalUpdates"),
     "perturbation": ("analyses.perturbation", "Perturbation"),
-    "key-value": ("analyses.memory_pairs", "KeyValueAgreement"),
-    "compositionality": ("analyses.memory_pairs", "Compositionality"),
+    "key-value": ("analyses.key_value_agreement", "KeyValueAgreement"),
+    "compositionality": ("analyses.compositionality", "Compositionality"),
+    "causal-memories": ("analyses.causal_memories", "CausalMemories"),
 }
 """Module and class of each analysis, by its name on the command line; imported when it is asked for."""
 
