@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -204,8 +204,14 @@ its input, of attention, of the MLP, of none of these |
             n_resamples: Bootstrap samples and permutations.
             level: Of the bootstrap intervals.
             seed: Of both.
+
+        Raises:
+            ValueError: If there is no such reference, or none.
         """
         super().__init__()
+        if isinstance(references, str) or not references or not set(references) <= set(get_args(Reference)):
+            known = ", ".join(map(repr, get_args(Reference)))
+            raise ValueError(f"expected a list of references out of {known}, got {references!r}")
         self.references, self.heads, self.sublayer_norm = tuple(references), heads, sublayer_norm
         self.resampling = Resampling(n_resamples, level, seed)
         for name in ("index", "correct", "n_tokens", "n_rising", "increase", "n_matching"):

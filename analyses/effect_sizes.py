@@ -52,7 +52,7 @@ def bootstrap_interval(
     All of them are resampled together, so blocks keep their dependence. Of one observation the interval is NaN.
 
     Raises:
-        ValueError: If there is no observation, or a NaN.
+        ValueError: If there is no observation, or a NaN, or the level is not between 0 and 1.
 
     >>> interval = bootstrap_interval([0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0])
     >>> float(interval.low) < float(interval.estimate) == 0.75 < float(interval.high)
@@ -147,6 +147,8 @@ def _bootstrap(
         of_columns = statistic(*drawn).T
         return of_columns if index[0].ndim > 1 else of_columns[:, 0]
 
+    if not 0 < level < 1:
+        raise ValueError(f"expected a level between 0 and 1, such as 0.95, got {level}")
     observations = tuple(np.arange(size) for size in sizes)
     estimate = of_drawn(*observations).reshape(axes)
     if min(sizes) == 1:

@@ -6,7 +6,7 @@ depend on each other. All chance comes from a seed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Num
@@ -249,7 +249,8 @@ def pooled_permutation_test(
         seed: Which ones.
 
     Raises:
-        ValueError: If a group is empty, or shapes differ.
+        ValueError: If a group is empty, shapes differ, a count is negative, a value NaN, or there is no such
+            alternative.
 
     >>> pooled_permutation_test([0, 10, 90], [50, 40, 10], [0.0, 0.5, 1.0], n_resamples=99).p_value
     0.01
@@ -258,6 +259,11 @@ def pooled_permutation_test(
     values = np.asarray(values, dtype=np.float64)
     if counts.shape != (2, len(values)):
         raise ValueError(f"expected a count for each of {len(values)} values, got shape {counts.shape[1:]}")
+    if counts.min(initial=0) < 0 or np.isnan(values).any():
+        raise ValueError("expected counts of 0 or more, and values that are numbers, got negative counts or NaN")
+    if alternative not in get_args(Alternative):
+        known = ", ".join(map(repr, get_args(Alternative)))
+        raise ValueError(f"expected an alternative out of {known}, got {alternative!r}")
     n_a, n_b = (int(n) for n in counts.sum(axis=1))
     if min(n_a, n_b) == 0:
         raise ValueError(f"both groups need observations, got {n_a} and {n_b}")

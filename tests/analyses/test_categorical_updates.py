@@ -209,5 +209,8 @@ def test_errors_say_what_is_wrong(bad_input):
         similarity_increase(batch.model, batch.cache, batch.labels, "attention")
     with pytest.raises(ValueError, match="expected reference 'block_input', 'layer_input', got 'input'"):
         similarity_change_rate(batch.model, batch.cache, batch.labels, "attn", "input")
+    for wrong in ("block_input", (), ("block_input", "input")):
+        with pytest.raises(ValueError, match="references out of 'block_input', 'layer_input', got "):
+            CategoricalUpdates(wrong)
     with pytest.raises(ValueError, match="no image was seen"):
         CategoricalUpdates().compute()

@@ -104,6 +104,7 @@ def test_degenerate_observations():
     [
         (lambda: bootstrap_interval([]), "at least one, got shapes"),
         (lambda: bootstrap_interval([1.0, np.nan]), "1 of 2 numbers in numerators are NaN"),
+        (lambda: bootstrap_interval([1.0, 2.0], level=95), "between 0 and 1, such as 0.95, got 95"),
         (lambda: bootstrap_ratio([1.0, 2.0], [1.0]), "one shape"),
         (lambda: bootstrap_difference([], [1.0]), "same trailing axes, got shapes \\(0,\\) and \\(1,\\)"),
         (lambda: bootstrap_difference([[1.0]], [1.0]), "same trailing axes"),

@@ -143,6 +143,12 @@ def test_a_nan_is_no_test():
         (lambda: permutation_test([1.0, 2.0], [0.0, np.nan]), "1 of 2 numbers in b are NaN"),
         (lambda: pooled_permutation_test([0, 0], [1, 2], [0.0, 1.0]), "both groups need observations, got 0 and 3"),
         (lambda: pooled_permutation_test([1, 0], [1, 2], [0.0, 1.0, 2.0]), "a count for each of 3 values"),
+        (lambda: pooled_permutation_test([1, 2], [2, -3], [0.0, 1.0]), "got negative counts or NaN"),
+        (lambda: pooled_permutation_test([1, 2], [2, 3], [0.0, np.nan]), "got negative counts or NaN"),
+        (
+            lambda: pooled_permutation_test([1, 2], [2, 3], [0.0, 1.0], alternative="bigger"),
+            "out of 'two-sided', 'greater', 'less', got 'bigger'",
+        ),
         (lambda: adjust_p_values([0.1, 1.2]), "between 0 and 1, got 0.1 to 1.2"),
         (lambda: adjust_p_values([0.1], "sidak"), "'fdr_bh' or 'fdr_by', got 'sidak'"),
     ],
