@@ -228,8 +228,8 @@ def _difference(row: dict[str, Any]) -> str:
 
 # %% Pictures of it
 # Object minus context with attention and without; and, for a few scenes, the identifiability of each patch. Mind that a
-# patch of plain background puts some classes on top of others whatever the picture shows: on a single map it may look as
-# if it knew the class (or its opposite). Only over all classes does this even out to chance.
+# patch of plain background puts some classes on top of others whatever the picture shows: on a single map it may look
+# as if it knew the class (or its opposite). Only over all classes does this even out to chance.
 
 
 def regions_figure(table: pd.DataFrame, alone: pd.DataFrame, title: str) -> Figure:
