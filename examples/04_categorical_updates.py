@@ -49,12 +49,12 @@ def measure(model: HookedViT, images: LabelledImages) -> tuple[dict[str, pd.Data
     return tables, sweep(model, images.occlude(0.5), [CategoricalUpdates()])
 
 
-def updates(table: pd.DataFrame, metric: str = "similarity_change_rate") -> pd.DataFrame:
-    """One row a block, a column for each sub-layer and kind of token."""
+def updates(table: pd.DataFrame, metric: str = "similarity_change_rate", column: str = "value") -> pd.DataFrame:
+    """One row a block, a column for each sub-layer and kind of token: `value`, or its interval's `low` or `high`."""
     of = {"metric": metric, "images": "all", "region": "all", "head": None}
     kinds = [kind for kind in KINDS if kind in set(table["token_type"])]
     columns = {
-        (stream, kind): rows_of(table, stream=stream, token_type=kind, **of).set_index("layer")["value"]
+        (stream, kind): rows_of(table, stream=stream, token_type=kind, **of).set_index("layer")[column]
         for kind in kinds
         for stream in SUBLAYERS
     }
@@ -90,17 +90,18 @@ def printable(table: pd.DataFrame, title: str) -> Table:
 
 def findings_on_sublayers(table: pd.DataFrame) -> list[str]:
     """Where attention and MLPs move tokens towards their class, who is first, and who moves them farther."""
-    rates, sizes, said = updates(table), updates(table, "similarity_increase"), []
-    for kind in [kind for kind in KINDS if ("attn_out", kind) in rates]:
+    lows, sizes, said = updates(table, column="low"), updates(table, "similarity_increase"), []
+    for kind in [kind for kind in KINDS if ("attn_out", kind) in lows]:
         told = [
-            f"{name} in {blocks_in_words(rates[stream, kind] > 0.5)} (at most by {sizes[stream, kind].max():+.1f} "
+            f"{name} in {blocks_in_words(lows[stream, kind] > 0.5)} (at most by {sizes[stream, kind].max():+.1f} "
             f"logits on average, in block {sizes[stream, kind].idxmax()})"
             for stream, name in SUBLAYERS.items()
         ]
         said.append(
-            f"More than half of the {_tokens(kind)} are moved towards their class by " + " and by ".join(told) + "."
-        )
-    said.append(_verdict(rates, sizes))
+            f"More than half of the {_tokens(kind)} (its whole 95 % interval) are moved towards their class by "
+            + " and by ".join(told) + "."
+        )  # fmt: skip
+    said.append(_verdict(table))
     return said
 
 
@@ -108,19 +109,28 @@ def _tokens(kind: str) -> str:
     return {"cls": "CLS tokens", "patch": "patches"}[kind]
 
 
-def _verdict(rates: pd.DataFrame, sizes: pd.DataFrame) -> str:
+def _verdict(table: pd.DataFrame) -> str:
     """The paper's claim, for the patches: attention updates earlier, MLPs more strongly."""
-    first = {stream: _first(rates[stream, "patch"].to_numpy() > 0.5) for stream in SUBLAYERS}
-    of_patches = {stream: sizes[stream, "patch"].to_numpy(dtype=float) for stream in SUBLAYERS}
-    highest = {stream: of_patches[stream].max() for stream in SUBLAYERS}
-    n_stronger = np.count_nonzero(of_patches["attn_out"] > of_patches["mlp_out"])
+    lows = updates(table, column="low")
+    first = {stream: _first(lows[stream, "patch"].to_numpy() > 0.5) for stream in SUBLAYERS}
+    low, high = (
+        updates(table, "similarity_increase", column).xs("patch", axis=1, level=1).max().to_dict()
+        for column in ("low", "high")
+    )
+    farther = {one: np.count_nonzero(
+        updates(table, "similarity_increase", "low")[one, "patch"]
+        > updates(table, "similarity_increase", "high")[other, "patch"]
+    ) for one, other in (("attn_out", "mlp_out"), ("mlp_out", "attn_out"))}  # fmt: skip
     earlier = first["attn_out"] < first["mlp_out"]
-    stronger = highest["mlp_out"] > highest["attn_out"]
+    stronger = (
+        "are stronger" if low["mlp_out"] > high["attn_out"] else
+        "are weaker" if low["attn_out"] > high["mlp_out"] else "are about as strong"
+    )  # fmt: skip
     return (
         "The paper finds that attention updates image tokens earlier, and MLPs more strongly. "
         f"Here attention {'is' if earlier else 'is not'} earlier (its first such block is {_named(first['attn_out'])}, "
-        f"the MLP's {_named(first['mlp_out'])}), and MLPs {'are' if stronger else 'are not'} stronger (attention moves "
-        f"patches farther in {n_stronger} of {len(sizes)} blocks)."
+        f"the MLP's {_named(first['mlp_out'])}), and MLPs {stronger} where each is at its best (attention certainly "
+        f"moves patches farther in {farther['attn_out']} of {len(lows)} blocks, the MLP in {farther['mlp_out']})."
     )
 
 

@@ -130,6 +130,7 @@ class TestIdentifiability:
                 "cls p_adjusted": [0.4, 0.01, 0.01], "cls rank_biserial": [0.1, 0.8, 1.0],
                 "cls change_rate": [np.nan, 0.9, 0.9],
                 "patch": [0.3, 0.55, 0.9], "patch high": [0.35, 0.6, 0.95], "patch change_rate": [np.nan, 0.4, 0.8],
+                "patch change_rate low": [np.nan, 0.3, 0.7],
                 "patch identifiability_rate": [1.0, 5.0, 30.0], "patch p_adjusted": [1.0, 0.01, 0.02],
                 "patch rank_biserial": [-0.2, 0.3, 0.7], "patch untrained rate": [1.0, 1.0, 1.5],
                 "images": [5.0, 20.0, 70.0], "images untrained": [5.0, 5.0, 6.0],
@@ -154,8 +155,8 @@ class TestIdentifiability:
         assert "CLS has the class on top in 1 % of the images after the first block and in 90 %" in said
         assert "above the untrained control after blocks 1 and 2, with a rank-biserial correlation of 0.30 to" in said
         assert "After block 0 they lie below chance (0.30 at the lowest, chance 0.51)" in said
-        assert "30.0 % of the patches have the class on top, 30 times what chance gives, and 70.0 % of" in said
-        assert "towards the class in block 2 (of those after the first); the largest step" in said
+        assert "30.0 % of the patches have the class on top, 30.0 times what chance gives, and 70.0 % of" in said
+        assert "towards the class in block 2 (of those after the first; the whole interval" in said
         assert "+0.35, is in block 2; that of CLS, +0.40, is in block 1, before the patches." in said
         assert "So image tokens do come to carry the class, though the head reads none of them" in said
         assert "are a minority, unlike in all of the paper's models" in said
@@ -206,9 +207,9 @@ class TestAttentionAndContext:
         )
         context = self.example.findings_on_context(self.perturbed(), n_classes=100)
         assert "Without the context patches, 10.0 % of the object patches have" in context[0]
-        assert "accuracy is 10.0 % (interval 8.0 to 12.0 %, chance 1.0 %), which is more than chance" in context[2]
+        assert "accuracy is 10.0 % (interval 8.0 to 12.0 %, chance 1.0 %): more than chance;" in context[2]
         context = self.example.findings_on_context(self.perturbed(), n_classes=10)
-        assert "(interval 8.0 to 12.0 %, chance 10.0 %), which is chance" in context[2]
+        assert "(interval 8.0 to 12.0 %, chance 10.0 %): not to be told from chance;" in context[2]
         uncertain = self.perturbed().assign(p_adjusted=0.3)
         assert "no difference can be told" in self.example.findings_on_attention(uncertain)[0]
         assert self.example.findings_on_context(self.perturbed().iloc[:0], 10) == []
@@ -219,6 +220,8 @@ class TestAttentionAndContext:
         assert len(said) == 1
         assert "more identifiable than context patches after every block, and less after no block" in said[0]
         assert "That is as in the paper: 71.9 and 56.2 %." in said[0]
+        said = self.example.findings_on_regions(table.assign(p_adjusted=0.2), table, self.perturbed(), 100)
+        assert "here no difference can be told" in said[0]
 
     def test_where_the_context_is_ahead_reasons_are_looked_for(self) -> None:
         table, alone = self.regions(-0.1, 0.4, 0.7), self.regions(0.2, 0.8, 0.5)
@@ -246,9 +249,10 @@ class TestCategoricalUpdates:
         parts = []
         for stream, rates in (("attn_out", attention), ("mlp_out", mlp)):
             of = {"layer": range(3), "stream": stream}
-            parts.append(rows(**of, metric="similarity_change_rate", value=rates))
+            parts.append(rows(**of, metric="similarity_change_rate", value=rates, low=[rate - 0.05 for rate in rates]))
             sizes = [10 * (rate - 0.5) for rate in rates]
-            parts.append(rows(**of, metric="similarity_increase", value=sizes))
+            ends = {"low": [size - 0.1 for size in sizes], "high": [size + 0.1 for size in sizes]}
+            parts.append(rows(**of, metric="similarity_increase", value=sizes, **ends))
             parts.append(rows(**of, metric="similarity_increase", images="correct_minus_wrong", value=[-1.0, 0.0, 2.0],
                               effect_size=[-0.2, 0.0, 0.6], p_adjusted=[0.01, 1.0, 0.02]))  # fmt: skip
         for part, values in {
@@ -268,10 +272,12 @@ class TestCategoricalUpdates:
     def test_sublayers(self) -> None:
         of_patches, verdict = self.example.findings_on_sublayers(self.table([0.4, 0.6, 0.9], [0.1, 0.2, 0.7]))
         assert "by attention in blocks 1 and 2 (at most by +4.0 logits on average, in block 2) and by the" in of_patches
-        assert "attention is earlier (its first such block is 1, the MLP's 2), and MLPs are not stronger" in verdict
-        assert "(attention moves patches farther in 3 of 3 blocks)" in verdict
+        assert "attention is earlier (its first such block is 1, the MLP's 2), and MLPs are weaker where" in verdict
+        assert "(attention certainly moves patches farther in 3 of 3 blocks, the MLP in 0)" in verdict
         _, verdict = self.example.findings_on_sublayers(self.table([0.4, 0.2, 0.1], [0.6, 0.2, 0.7]))
         assert "attention is not earlier (its first such block is none, the MLP's 0), and MLPs are stronger" in verdict
+        _, verdict = self.example.findings_on_sublayers(self.table([0.5] * 3, [0.5] * 3))
+        assert "MLPs are about as strong" in verdict
 
     def test_composition(self) -> None:
         (said,) = self.example.findings_on_composition(self.table([0.5] * 3, [0.5] * 3))
