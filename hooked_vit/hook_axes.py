@@ -1,0 +1,43 @@
+"""Which axis of which activation is what: tokens, heads, neurons, queries and keys, by the hook point's name."""
+
+from hooked_vit.config import HookedViTConfig
+
+_PER_HEAD = ("hook_q", "hook_k", "hook_v", "hook_z", "hook_z_pre", "hook_result", "hook_q_input", "hook_k_input",
+             "hook_v_input")  # fmt: skip
+_WIDTHS = {"hook_result": "d_model", "hook_q_input": "d_model", "hook_k_input": "d_model", "hook_v_input": "d_model"}
+
+
+def hook_axes(name: str, cfg: HookedViTConfig) -> tuple[str, ...]:
+    """The axes of a hook point's activation, by its full name.
+
+    An axis of length one is called `"1"`. Inside the attention pool, whose heads, neurons and tokens are not the
+    blocks', they are `pool_head`, `pool_neuron` and `pooled`.
+
+    >>> cfg = HookedViTConfig(2, 12, 3, 20, 7, (16, 24), (8, 8))
+    >>> hook_axes("blocks.0.attn.hook_z", cfg), hook_axes("blocks.1.mlp.hook_post", cfg)
+    (('batch', 'token', 'head', 'd_head'), ('batch', 'token', 'neuron'))
+    >>> hook_axes("blocks.0.attn.hook_pattern", cfg), hook_axes("blocks.0.ln1.hook_scale", cfg)
+    (('batch', 'head', 'query', 'key'), ('batch', 'token', '1'))
+    """
+    *path, last = name.split(".")
+    pool = "pool_" if path[:1] == ["attn_pool"] else ""
+    if name in ("hook_pooled", "hook_pooled_dist"):
+        return ("batch", "d_model")
+    if name.startswith("hook_logits"):
+        return ("batch", "n_classes")
+    if last in ("hook_attn_scores", "hook_pattern"):
+        return ("batch", "pool_head", "1", "pooled") if pool else ("batch", "head", "query", "key")
+    tokens = "patch" if name == "hook_patch_embed" or path[:1] == ["embed"] else "token"
+    if pool:
+        tokens = "pooled" if last in ("hook_k", "hook_v") or path[-1] == "k_norm" else "1"
+    elif path[:1] == ["ln_final"] and cfg.norm_after_pool:
+        tokens = "1"
+    if path[-1:] in (["q_norm"], ["k_norm"]):
+        return ("batch", f"{pool}head", tokens, "1" if last == "hook_scale" else "d_head")
+    if last in _PER_HEAD:
+        return ("batch", tokens, f"{pool}head", _WIDTHS.get(last, "d_head"))
+    if last == "hook_scale":
+        return ("batch", tokens, "1")
+    if "mlp" in path:
+        return ("batch", tokens, f"{pool}neuron")
+    return ("batch", tokens, "d_head_all" if path[-2:] == ["attn", "ln"] else "d_model")

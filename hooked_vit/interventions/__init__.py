@@ -1,0 +1,22 @@
+"""Interventions: lists of hooks that ablate, replace, steer or freeze; they add up, and `model.hooks` takes them."""
+
+from hooked_vit.interventions.directions import add_direction, project_out, random_directions
+from hooked_vit.interventions.means import mean_activations
+from hooked_vit.interventions.places import Place, token_group
+from hooked_vit.interventions.replacing import (
+    Hooks,
+    edit,
+    freeze_norms,
+    freeze_patterns,
+    intervene,
+    mean_ablate,
+    replace_from,
+    resample_ablate,
+    zero_ablate,
+)
+
+__all__ = [
+    "Hooks", "Place", "add_direction", "edit", "freeze_norms", "freeze_patterns", "intervene", "mean_ablate",
+    "mean_activations", "project_out", "random_directions", "replace_from", "resample_ablate", "token_group",
+    "zero_ablate",
+]  # fmt: skip
