@@ -1,6 +1,6 @@
 """Images whose classes a model knows: Emoji Scenes where these are its classes, and else a dataset by its name."""
 
-from analyses.data import EmojiScenes, LabelledImages, open_dataset
+from analyses.data import LabelledImages, open_dataset
 from hooked_vit import HookedViT
 
 __all__ = ["images_for"]
@@ -22,13 +22,5 @@ def images_for(model: HookedViT, n: int, data: str | None = None, seed: int = 7)
     >>> len(images_for(HookedViT.from_pretrained("emoji-vit"), n=40))
     40
     """
-    if data is not None:
-        dataset = open_dataset(data, model.class_names)
-    else:
-        dataset = EmojiScenes(n, seed, image_size=model.cfg.image_size[0])
-    if isinstance(dataset, EmojiScenes) and list(dataset.class_names) != list(model.class_names):
-        raise ValueError(
-            f"the model has {model.cfg.n_classes} classes of its own, and Emoji Scenes shows none of them: say which "
-            "images it knows, with --data imagenet-s:DIR?n=5, --data folder:DIR or --data cifar100:DIR"
-        )
-    return dataset
+    scenes = f"emoji-scenes:{n}?seed={seed}&image_size={model.cfg.image_size[0]}"
+    return open_dataset(scenes if data is None else data, model.class_names)

@@ -123,15 +123,9 @@ def perturb_stream(
     everything = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
     mask = everything if token_mask is None else token_mask.to(tokens.device)
     kept = None if mask.all() else KeptTokens.from_mask(mask, model.token_layout)
+    start, token_mask = (tokens, None) if kept is None else (kept.take(tokens), mask)
     with model.hooks(fwd_hooks=fwd_hooks):
-        if kept is None:
-            logits, cache = model.run_with_cache(tokens, names_filter=names, start_at_layer=0)
-        else:
-            # only a run from images drops tokens and pools what is left: give it any, and put the stream in its place
-            shape = (len(tokens), model.cfg.n_channels, *model.cfg.image_size)
-            with model.hooks(fwd_hooks=[("hook_tokens", lambda _, hook: kept.take(tokens))]):
-                blank = tokens.new_zeros(1).expand(shape)
-                logits, cache = model.run_with_cache(blank, names_filter=names, token_mask=mask)
+        logits, cache = model.run_with_cache(start, names_filter=names, start_at_layer=0, token_mask=token_mask)
     rank = project(model, cache, "resid_post", labels, k=0).rank
     assert rank is not None
     if kept is not None:

@@ -1,5 +1,6 @@
 """`hooked-vit plot`: the tables of a sweep as figures."""
 
+import inspect
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +25,8 @@ FIGURES = {
     "analyses.key_value_agreement.KeyValueAgreement": ("analyses.plots.memory_pairs", "key_value_agreement_figure"),
     "analyses.compositionality.Compositionality": ("analyses.plots.memory_pairs", "compositionality_figure"),
     "analyses.causal_memories.CausalMemories": ("analyses.plots.causal_memories", "causal_memories_figure"),
+    "analyses.explanation_quality.Faithfulness": ("analyses.plots.explanation_quality", "faithfulness_figure"),
+    "analyses.explanation_quality.Localisation": ("analyses.plots.explanation_quality", "localisation_figure"),
 }
 """Module and function that draw an analysis's table, where it has a figure of its own."""
 
@@ -49,17 +52,19 @@ def plot(
         target.mkdir(parents=True, exist_ok=True)
         for name, table in tables.items():
             of = record["analyses"].get(name, {}).get("type", "")
-            for suffix, figure in _figures(of, table).items():
+            for suffix, figure in _figures(of, table, record["model"]["cfg"]["n_classes"]).items():
                 path = target / f"{name}{suffix}.png"
                 figure.savefig(path, dpi=120)
                 typer.echo(path)
 
 
-def _figures(of: str, table: "pd.DataFrame") -> "dict[str, Figure]":
+def _figures(of: str, table: "pd.DataFrame", n_classes: int) -> "dict[str, Figure]":
     """By what is put behind the table's name."""
     if of in FIGURES:
         module, function = FIGURES[of]
-        return {"": getattr(import_module(module), function)(table)}
+        draw = getattr(import_module(module), function)
+        knows_chance = "n_classes" in inspect.signature(draw).parameters
+        return {"": draw(table, n_classes=n_classes) if knows_chance else draw(table)}
 
     from analyses.plots.tidy import block_figures
 

@@ -26,10 +26,11 @@ def open_dataset(spec: str, class_names: Sequence[str] | None = None) -> Labelle
 
     Args:
         spec: Kind, colon, path (or number of scenes), options.
-        class_names: The model's, by which `folder` finds out which class a folder is.
+        class_names: The model's, by which `folder` finds out which class a folder is; Emoji Scenes has its own.
 
     Raises:
-        ValueError: If there is no such kind or option, or a value does not fit.
+        ValueError: If there is no such kind or option, a value does not fit, or Emoji Scenes are for a model of other
+            classes.
         FileNotFoundError: If there is nothing of that kind at the path.
 
     >>> len(open_dataset("emoji-scenes:200?seed=3&objects=2"))
@@ -53,6 +54,11 @@ def open_dataset(spec: str, class_names: Sequence[str] | None = None) -> Labelle
 def _emoji_scenes(path: str, options: Options, class_names: Sequence[str] | None) -> LabelledImages:
     from analyses.data.emoji_scenes import EmojiScenes
 
+    if class_names is not None and tuple(class_names) != EmojiScenes.class_names:
+        raise ValueError(
+            f"Emoji Scenes show none of this model's {len(class_names)} classes: give other data, such as "
+            "imagenet-s:DIR?n=5, folder:DIR or cifar100:DIR"
+        )
     objects = options.pop("objects", "1")
     chosen: dict[str, Any] = {"objects": int(objects) if objects.isdigit() else objects}
     for name, convert in (("image_size", int), ("background_strength", float), ("artists", _words)):

@@ -8,7 +8,9 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -53,6 +55,8 @@ def _described(value: Any, inside: tuple[int, ...]) -> Any:
         return {"type": "torch.Generator", "seed": value.initial_seed()}
     if isinstance(value, functools.partial):
         return {"function": _name(value.func), "arguments": _described([*value.args, value.keywords], inside)}
+    if inspect.isfunction(value) and "<" in value.__qualname__ and id(value) not in inside:
+        return _function_without_a_name(value, (*inside, id(value)))
     if isinstance(value, type) or inspect.isroutine(value) or inspect.ismodule(value):
         return _name(value)
     if id(value) in inside:
@@ -65,6 +69,22 @@ def _described(value: Any, inside: tuple[int, ...]) -> Any:
     if isinstance(value, list | tuple | range):
         return _short([_described(one, inside) for one in value])
     return _object(value, inside)
+
+
+def _function_without_a_name(function: Any, inside: tuple[int, ...]) -> Any:
+    """A lambda or a local function: others of its name may do something else, so its code is told, and what it uses."""
+    used: dict[str, Any] = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    with suppress(ValueError):  # a cell may be empty as yet
+        used = {name: cell.cell_contents for name, cell in used.items()}
+    used |= {"defaults": [function.__defaults__, function.__kwdefaults__]} if function.__defaults__ else {}
+    told = {"function": _name(function), "code": hashlib.sha256(_code(function.__code__).encode()).hexdigest()}
+    return told | ({"uses": _described(used, inside)} if used else {})
+
+
+def _code(code: CodeType) -> str:
+    """Instructions, names and constants, the same in every process."""
+    constants = [_code(one) if isinstance(one, CodeType) else _described(one, ()) for one in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"
 
 
 def _object(value: Any, inside: tuple[int, ...]) -> Any:

@@ -65,9 +65,9 @@ def test_a_model_with_other_classes_must_be_told_its_images(tmp_path: Path) -> N
 
     model = HookedViT.from_pretrained("emoji-vit")
     other = model.with_class_embeddings(model.W_U[:, :5])
-    with pytest.raises(ValueError, match=r"5 classes of its own, .* --data imagenet-s:DIR"):
+    with pytest.raises(ValueError, match=r"none of this model's 5 classes: give other data, such as imagenet-s:DIR"):
         images_for(other, 10)
-    with pytest.raises(ValueError, match="Emoji Scenes shows none of them"):
+    with pytest.raises(ValueError, match="Emoji Scenes show none of this model's"):
         images_for(other, 10, "emoji-scenes:10")
     assert len(images_for(model, 10)) == 10
     assert len(images_for(model, 10, "emoji-scenes:30?objects=2")) == 30

@@ -65,3 +65,9 @@ def test_what_cannot_be_opened_is_told(spec: str, message: str) -> None:
 def test_what_is_not_there_is_told(spec: str) -> None:
     with pytest.raises(FileNotFoundError, match="/nowhere/at/all"):
         open_dataset(spec)
+
+
+def test_emoji_scenes_are_for_models_of_their_classes() -> None:
+    assert len(open_dataset("emoji-scenes:3", EmojiScenes.class_names)) == 3
+    with pytest.raises(ValueError, match="Emoji Scenes show none of this model's 2 classes: give other data, such as"):
+        open_dataset("emoji-scenes:3", ["cat", "dog"])

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,11 @@ class Holder:
         self.held = held
 
 
+def adder(k: int) -> Callable[[int], int]:
+    """A function that uses what it was made with."""
+    return lambda x: x + k
+
+
 PAIRS = {
     "numbers": (3, 4),
     "not a number": (float("nan"), float("inf")),
@@ -39,6 +45,9 @@ PAIRS = {
     "dataclasses": (Options(), Options(k=6)),
     "objects": (Holder([1]), Holder([2])),
     "functions": (torch.sum, torch.mean),
+    "lambdas": (lambda x: x in {"a", "b"}, lambda x: x in {"a", "c"}),
+    "what lambdas use": (adder(1), adder(2)),
+    "defaults of lambdas": (lambda x=1: x, lambda x=2: x),
     "partials": (functools.partial(max, 1), functools.partial(max, 2)),
     "types": (int, float),
     "generators": (torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)),
@@ -61,7 +70,7 @@ def test_different_objects_are_told_apart_in_json(what: str) -> None:
 def test_nothing_of_this_process_is_in_them() -> None:
     code = (
         "import json; from analyses.sweeping.describe import describe;"
-        "print(json.dumps(describe([{'b', 'a', 'c'}, object(), print, iter([]), lambda: 0])))"
+        "print(json.dumps(describe([{'b', 'a', 'c'}, object(), print, iter([]), lambda x: x in {'a', 'b', 'c'}])))"
     )
     found = [in_a_process("-c", code, PYTHONHASHSEED=seed).stdout for seed in ("1", "2")]
     assert found[0] == found[1]
