@@ -38,17 +38,17 @@ def causal_memories_figure(table: pd.DataFrame) -> Figure:
     2
     """
     rows = rows_of(table, against=None)
-    columns = list(dict.fromkeys(zip(rows["intervention"], rows["k"], strict=True)))
+    columns = list(dict.fromkeys(zip(table["intervention"], table["k"], strict=True)))
     figure = Figure(figsize=(2.2 + 2.8 * len(columns), 4.9), layout="constrained")
-    axes = figure.subplots(len(_METRICS), len(columns), squeeze=False, sharex=True, sharey="row")
-    for of_row, (metric, ylabel) in zip(axes, _METRICS.items(), strict=True):
+    axes = figure.subplots(len(_METRICS), len(columns), squeeze=False, sharex=True)
+    for of_row, (place, (metric, ylabel)) in zip(axes, enumerate(_METRICS.items()), strict=True):
         for ax, (intervention, k) in zip(of_row, columns, strict=True):
             ax.axhline(0, color=_GREY, linestyle=":", linewidth=1)
             of_panel = rows_of(rows, metric=metric, intervention=intervention, k=k)
             for choice, style in _CHOICES.items():
                 draw_curve(ax, rows_of(of_panel, memories=choice), **style)
             done = _NAMES.get(intervention, f"times {intervention.removeprefix('x')}")
-            title = f"{k} memor{'y' if k == 1 else 'ies'} {done}" if of_row is axes[0] else ""
+            title = f"{k} memor{'y' if k == 1 else 'ies'} {done}" if place == 0 else ""
             finish_panel(ax, title, ylabel if ax is of_row[0] else "", legend=False)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure

@@ -16,7 +16,7 @@ _STREAMS = {"attn_out": "attention", "mlp_out": "MLP"}
 _TOKENS = {"all": "all tokens", "cls": "CLS", "patch": "patches"}
 _COEFFICIENTS: dict[str, dict[str, Any]] = {
     "pre": {"color": "#0072B2", "marker": "s", "label": "before f"},
-    "post": {"color": "#D55E00", "marker": "o", "label": "after f"},
+    "post": {"color": "#D55E00", "marker": "o", "linestyle": "--", "label": "after f"},
     "z": {"color": "#009E73", "marker": "^", "label": "z"},
 }
 

@@ -35,7 +35,7 @@ def value_vector_statistics_figure(*tables: pd.DataFrame) -> Figure:
     """
     rows = pd.concat(tables, ignore_index=True)
     metrics = [metric for metric in _TITLES if metric in set(rows["metric"])]
-    figure = Figure(figsize=(4.1 * len(metrics), 3.1), layout="constrained")
+    figure = Figure(figsize=(4.1 * len(metrics), 3.5), layout="constrained")
     for ax, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
         title, ylabel, null = _TITLES[metric]
         for stream, style in _STREAMS.items():
@@ -48,5 +48,6 @@ def value_vector_statistics_figure(*tables: pd.DataFrame) -> Figure:
             if "null_low" in of and not of["null_low"].hasnans:
                 ax.fill_between(of["layer"].astype(int), of["null_low"].astype(float), of["null_high"].astype(float),
                                 color=style["color"], alpha=0.15, linewidth=0)  # fmt: skip
-        finish_panel(ax, title, ylabel)
+        finish_panel(ax, title, ylabel, legend=False)
+        ax.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return figure

@@ -82,7 +82,7 @@ def _draw_picture(ax: Axes, best: dict, picture: np.ndarray, patch_size: tuple[i
             ax.add_patch(Rectangle((x, y), patch_size[1], patch_size[0], fill=False, color=colour, linewidth=line))
     else:
         under = f"{best['token_type'].upper()} {under}"
-    ax.set_title(under, fontsize=7, y=-0.02, va="top")
+    ax.text(0.5, -0.05, under, fontsize=7, ha="center", va="top", transform=ax.transAxes)
 
 
 def _short(name: str) -> str:

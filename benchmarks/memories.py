@@ -1,0 +1,151 @@
+"""Key-value memories against the published loops, and what they add to a sweep, as ratios measured in one run.
+
+    python benchmarks/memories.py [--model B/32] [--batch 16] [--threads 2] [--seconds 60] [--markdown]
+
+`one layer` is agreement and compositionality of one MLP, coefficients and projected outputs given, against loops over
+images, tokens and memories as the published code has them (targets: a twelfth of their time, 0.3 ms an image). `added
+to a sweep` is what KeyValueAgreement and Compositionality add to a batch, over a plain forward pass of timm's model:
+alone, and beside CategoricalUpdates, which projects the same outputs (target: 0.3). Weights are random, with 1000
+classes. On a machine with a GPU: --device cuda.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable
+
+import timm
+import torch
+from rich.console import Console
+from rich.table import Table
+from sweep import NoiseImages
+from timing import paired_seconds
+from torch import Tensor
+
+from analyses.analysis import Analysis
+from analyses.categorical_updates import CategoricalUpdates
+from analyses.compositionality import Compositionality
+from analyses.data.reading import ItemReader
+from analyses.key_value_agreement import KeyValueAgreement
+from analyses.memory_pairs import first_match
+from analyses.memory_tables import MemoryTables
+from analyses.sweep import _forward
+from hooked_vit import HookedViT
+
+ARCHITECTURES = {"B/32": "vit_base_patch32_224", "B/16": "vit_base_patch16_224"}
+Contenders = dict[str, Callable[[], object]]
+
+
+def loops(coefficients: Tensor, logits: Tensor, labels: list[int], predicted: Tensor) -> tuple[Tensor, Tensor]:
+    """Agreement, and whether one memory predicts the output, an image at a time as the published code computes them."""
+    of_class, class_of = logits.topk(5, dim=0).indices.T, logits.topk(1, dim=1).indices.squeeze()
+    agreement = []
+    for image, label in enumerate(labels):
+        called = coefficients[image : image + 1].topk(5, dim=-1).indices
+        agreement.append(torch.isin(called, of_class[label]).any(dim=-1))
+    match = []
+    called = coefficients.topk(5, dim=-1).indices
+    for image in range(len(called)):
+        for token in range(called.shape[1]):
+            for place in range(5):
+                called[image, token, place] = class_of[called[image, token, place]]
+    for image in range(len(called)):
+        for token in range(called.shape[1]):
+            match.append(torch.isin(called[image, token], predicted[image, token]))
+    return torch.cat(agreement), torch.stack(match).view(called.shape).any(dim=-1)
+
+
+def one_layer(model: HookedViT, images: Tensor, labels: Tensor) -> Contenders:
+    """Agreement and compositionality of the MLP of block 10, by look-up and by loops; both must say the same."""
+    _, cache = model.run_with_cache(images, names_filter=["blocks.10.mlp.hook_pre", "blocks.10.hook_mlp_out"])
+    coefficients = cache["blocks.10.mlp.hook_pre"]
+    predicted = model.class_logits(cache["blocks.10.hook_mlp_out"]).argmax(dim=-1)
+    tables, logits = MemoryTables(model, "mlp"), model.class_logits(model.blocks[10].mlp.W_out, False, False)
+
+    def look_up() -> tuple[Tensor, Tensor]:
+        called = coefficients.topk(5, dim=-1).indices
+        return tables.agrees(10, called, labels), first_match(tables, 10, called, predicted) < 5
+
+    def by_loops() -> tuple[Tensor, Tensor]:
+        return loops(coefficients, logits, labels.tolist(), predicted)
+
+    for ours, theirs in zip(look_up(), by_loops(), strict=True):
+        assert torch.equal(ours, theirs)
+    return {"ours": look_up, "loops": by_loops}
+
+
+def added(module: torch.nn.Module, model: HookedViT, batch: int) -> Contenders:
+    """A plain forward pass, and a batch of sweeps with different analyses."""
+    read = ItemReader(NoiseImages(batch, batch), model.cfg, model.data_config).__getitems__(range(batch))
+    assert read.images is not None
+    images = read.images.to(model.cfg.device)
+
+    def of(analyses: list[Analysis]) -> Callable[[], object]:
+        for one in analyses:
+            one.to(model.cfg.device)
+        names = [point for one in analyses for point in one.names(model.cfg)]
+
+        def one_batch() -> None:
+            of_batch = _forward(model, names, read)
+            for one in analyses:
+                one.update(of_batch)
+                one.reset()
+
+        return one_batch
+
+    pairs = {
+        "": list,
+        " before f": lambda: [KeyValueAgreement(coefficients=["pre"]), Compositionality(coefficients=["pre"])],
+        " both": lambda: [KeyValueAgreement(), Compositionality()],
+    }
+    runs: Contenders = {"forward": lambda: module(images)}
+    for name, make in pairs.items():
+        runs[f"alone{name}"] = of(make())
+        runs[f"beside{name}"] = of([CategoricalUpdates(), *make()])
+    return runs
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="B/32")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=60, help="for each part, at least 3 rounds")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--markdown", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    module = timm.create_model(ARCHITECTURES[arguments.model]).eval().to(arguments.device)
+    model, batch = HookedViT.from_timm(module), arguments.batch
+    labels = torch.arange(batch, device=arguments.device) * 7 % 1000
+    rows: list[tuple[str, str, str]] = []
+    with torch.no_grad():
+        images = torch.randn(batch, 3, 224, 224, device=arguments.device)
+        seconds = paired_seconds(one_layer(model, images, labels), arguments.seconds, (3, 60))
+        ours, theirs = (1000 * statistics.median(seconds[name]) / batch for name in ("ours", "loops"))
+        times = statistics.median(b / a for a, b in zip(seconds["ours"], seconds["loops"], strict=True))
+        rows.append(("one layer, ms an image", f"{ours:.3f}; loops {theirs:.2f}", "0.3; 2.9"))
+        rows.append(("one layer, times faster than the loops", f"{times:.0f}", "12"))
+        Console(stderr=True).print(*rows)
+        seconds = paired_seconds(added(module, model, batch), arguments.seconds, (3, 60))
+        for name, base in (("alone before f", "alone"), ("alone both", "alone"), ("beside before f", "beside"),
+                           ("beside both", "beside")):  # fmt: skip
+            rounds = zip(seconds[name], seconds[base], seconds["forward"], strict=True)
+            share = statistics.median((a - b) / plain for a, b, plain in rounds)
+            where = "alone in a sweep" if base == "alone" else "beside CategoricalUpdates"
+            kinds = "coefficients before f" if name.endswith("f") else "before and after f"
+            rows.append((f"added {where}, {kinds}, forward passes", f"{share:.2f}", "0.3"))
+    header = ("what", f"{arguments.model}, batch {batch}, {arguments.threads} threads", "target")
+    if arguments.markdown:
+        for row in (header, ("---",) * 3, *rows):
+            print("|", " | ".join(row), "|")
+        return
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
