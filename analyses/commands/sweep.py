@@ -23,6 +23,8 @@ ANALYSES = {
     "key-value": ("analyses.key_value_agreement", "KeyValueAgreement"),
     "compositionality": ("analyses.compositionality", "Compositionality"),
     "causal-memories": ("analyses.causal_memories", "CausalMemories"),
+    "faithfulness": ("analyses.explanation_quality", "Faithfulness"),
+    "localisation": ("analyses.explanation_quality", "Localisation"),
 }
 """Module and class of each analysis, by its name on the command line; imported when it is asked for."""
 

@@ -1,0 +1,49 @@
+"""Probes beside the projection over the blocks."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from analyses.plots.curves import draw_curve, finish_figure, finish_panel, rows_of
+
+__all__ = ["probe_figure"]
+
+_TITLES = {"cls": "CLS", "patch": "patches, mean over positions", "pooled": "mean of the patches"}
+_METRICS = {"accuracy": "images with the class on top, %", "identifiability": "identifiability"}
+
+
+def probe_figure(table: pd.DataFrame, metric: str = "accuracy", *, title: str = "") -> Figure:
+    """Draw what `compare_with_projection` measured: a panel a kind of position, a line a method.
+
+    Args:
+        table: Of `compare_with_projection`.
+        metric: `accuracy` or `identifiability`.
+        title: Above the figure: which model and images.
+
+    >>> rows = [{"method": "projection", "shots": None, "layer": layer, "token_type": "cls", "metric": "accuracy",
+    ...          "value": 50.0, "low": 40.0, "high": 60.0, "n_images": 9} for layer in (0, 1)]
+    >>> len(probe_figure(pd.DataFrame(rows)).axes)
+    1
+    """
+    kinds = [kind for kind in _TITLES if kind in set(table["token_type"])]
+    shots = sorted({int(k) for k in table["shots"].dropna()})
+    # from light to dark with the number of shots
+    shades = colormaps["cividis_r"](np.linspace(0.15, 0.95, max(1, len(shots))))
+    figure = Figure(figsize=(3.7 * len(kinds) + 0.4, 3.9), layout="constrained")
+    for place, (ax, kind) in enumerate(zip(figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0], kinds,
+                                           strict=True)):  # fmt: skip
+        rows = rows_of(table, token_type=kind, metric=metric)
+        style: dict[str, Any] = {"color": "#D55E00", "marker": "o", "label": "projection, nothing fitted"}
+        draw_curve(ax, rows_of(rows, method="projection"), **style)
+        for k, shade in zip(shots, shades, strict=True):
+            label = f"probe, {k} {'image' if k == 1 else 'images'} a class"
+            draw_curve(ax, rows_of(rows, method="probe", shots=k), color=shade, marker="s", label=label)
+        if shots:
+            null = rows_of(rows, method="probe_null", shots=shots[-1])
+            draw_curve(ax, null, color="#555555", linestyle=":", label=f"probe of {shots[-1]}, labels shuffled")
+        finish_panel(ax, _TITLES[kind], _METRICS[metric] if place == 0 else "", legend=place == 0)
+    finish_figure(figure, table, title, "Bands: 95 % bootstrap intervals over images.")
+    return figure
