@@ -1,0 +1,278 @@
+"""Direct logit attribution: what each component adds to a class logit, summing to it exactly."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from einops import rearrange
+from fancy_einsum import einsum
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
+from hooked_vit.components.block import Block
+from hooked_vit.components.norm import Norm
+
+__all__ = ["LogitAttribution", "attribution_names", "logit_attribution"]
+
+Classes = int | str | Sequence[int] | Int[Tensor, "batch"]
+
+
+@dataclass(frozen=True)
+class LogitAttribution:
+    """What the parts of a run add to a class logit, or to the difference of two, in logits.
+
+    `constant + embed + pos_embed` and the sums of `attn_bias`, `head` and `mlp` are the logit; so are they with
+    `mlp_bias + neuron.sum(-1)` in the place of `mlp`, and `source_bias + source.sum(-1)` in the place of `head` (a norm
+    inside attention mixes the heads: then for all of a layer together).
+
+    Attributes:
+        logit: The logit, or difference, as the model computed it.
+        constant: The bias of the final norm and of the head.
+        embed: Patch embeddings and prefix tokens; behind a norm in front of the first block, positions with them.
+        pos_embed: Positions; `None` where `embed` holds them.
+        attn_bias: What attention adds that no head writes.
+        head: Each head.
+        mlp: Each MLP.
+        mlp_bias: What each MLP adds that no neuron writes; `None` without neurons.
+        neuron: Each neuron; `None` if not asked for.
+        source: Each head's part that comes from each token it attends to; `None` if not asked for.
+        source_bias: Each head's part that comes from no token: the bias of a norm inside attention, else zero.
+    """
+
+    logit: Float[Tensor, "batch"]
+    constant: Float[Tensor, "batch"]
+    embed: Float[Tensor, "batch"]
+    pos_embed: Float[Tensor, "batch"] | None
+    attn_bias: Float[Tensor, "layer batch"]
+    head: Float[Tensor, "layer batch head"]
+    mlp: Float[Tensor, "layer batch"]
+    mlp_bias: Float[Tensor, "layer batch"] | None = None
+    neuron: Float[Tensor, "layer batch neuron"] | None = None
+    source: Float[Tensor, "layer batch head token"] | None = None
+    source_bias: Float[Tensor, "layer batch head"] | None = None
+
+    @property
+    def total(self) -> Float[Tensor, "batch"]:
+        """The sum of all parts: `logit`, but for rounding."""
+        parts = self.constant + self.embed + self.attn_bias.sum(0) + self.head.sum((0, 2)) + self.mlp.sum(0)
+        return parts if self.pos_embed is None else parts + self.pos_embed
+
+    def table(self) -> pd.DataFrame:
+        """One row an image and part: `component`, `layer`, `head`, `neuron`, `token`, `value` in logits.
+
+        The finest parts that there are, so that the values of an image sum to its logit.
+        """
+        parts: dict[str, tuple[Tensor | None, tuple[str, ...]]] = {
+            "constant": (self.constant, ("image",)),
+            "embed": (self.embed, ("image",)),
+            "pos_embed": (self.pos_embed, ("image",)),
+            "attn_bias": (self.attn_bias, ("layer", "image")),
+        }
+        if self.source is None:
+            parts["head"] = self.head, ("layer", "image", "head")
+        else:
+            parts["source"] = self.source, ("layer", "image", "head", "token")
+            parts["source_bias"] = self.source_bias, ("layer", "image", "head")
+        if self.neuron is None:
+            parts["mlp"] = self.mlp, ("layer", "image")
+        else:
+            parts["neuron"] = self.neuron, ("layer", "image", "neuron")
+            parts["mlp_bias"] = self.mlp_bias, ("layer", "image")
+        tables = []
+        for component, (values, axes) in parts.items():
+            if values is not None:
+                index = pd.MultiIndex.from_product([range(n) for n in values.shape], names=axes)
+                rows = index.to_frame(index=False)
+                tables.append(rows.assign(component=component, value=values.flatten().cpu().double().numpy()))
+        columns = ["image", "component", "layer", "head", "neuron", "token", "value"]
+        whole = dict.fromkeys(("image", "layer", "head", "neuron", "token"), "Int64")
+        return pd.concat(tables, ignore_index=True).reindex(columns=columns).astype(whole)
+
+
+def attribution_names(cfg: HookedViTConfig, *, neurons: bool = False, sources: bool = False) -> list[str]:
+    """The hook points that `logit_attribution` reads: a `names_filter` for `run_with_cache`.
+
+    >>> model = HookedViT.from_pretrained("emoji-vit")
+    >>> attribution_names(model.cfg)[:4]
+    ['hook_logits', 'hook_embed', 'hook_pos_embed', 'ln_final.hook_scale']
+    """
+    names = ["hook_logits"] + (["hook_tokens"] if cfg.pre_norm else ["hook_embed", "hook_pos_embed"])
+    names += ["hook_logits_cls", "hook_logits_dist"] if cfg.pool == "cls_and_dist" else []
+    names += ["ln_final.hook_scale"] if cfg.final_norm else []
+    points = ["attn.hook_z", "hook_mlp_out"]
+    points += ["ln1.hook_scale", "ln2.hook_scale"] if cfg.post_norm else []
+    points += ["mlp.hook_post"] if neurons else []
+    points += ["attn.hook_pattern", "attn.hook_v"] if sources else []
+    points += ["attn.ln.hook_scale"] if sources and cfg.attn_inner_norm else []
+    return names + [f"blocks.{layer}.{point}" for layer in range(cfg.n_layers) for point in points]
+
+
+@torch.no_grad()
+def logit_attribution(
+    model: HookedViT,
+    cache: ViTActivationCache,
+    classes: Classes,
+    against: Classes | None = None,
+    *,
+    neurons: bool = False,
+    sources: bool = False,
+) -> LogitAttribution:
+    """Take a class logit apart into what every component adds to it (Elhage et al. 2021, direct paths).
+
+    The head reads the last residual stream x as `norm(x) W_U + b_U`. With the norm's scale s taken as it was in the
+    run, that is linear in x, and so in each of the parts whose sum x is:
+
+        logit_c = constant + sum over parts of part · g,    g = (I - 11ᵀ/d) diag(weight) W_U[c] / s
+
+    at the CLS token, or on the mean over the tokens that are pooled. (The class-space projections of
+    `analyses.projection` give each part its own scale instead, and do not sum.)
+
+    Args:
+        model: The model.
+        cache: Holds the hook points of `attribution_names`, of images.
+        classes: The class, by index or name, or one an image.
+        against: Another one, for the difference `classes - against`.
+        neurons: Whether to take MLPs apart.
+        sources: Whether to take heads apart by the token that they read.
+
+    Raises:
+        ValueError: If the head does not read the stream linearly (maximum or attention pooling), the cache lacks a
+            hook point, or a class does not exist.
+
+    >>> model = HookedViT.from_pretrained("emoji-vit")
+    >>> _, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64), names_filter=attribution_names(model.cfg))
+    >>> parts = logit_attribution(model, cache, "dog", against="cat")
+    >>> parts.head.shape, torch.allclose(parts.total, parts.logit, atol=1e-4)
+    (torch.Size([8, 2, 4]), True)
+    """
+    cfg = model.cfg
+    _check(model, cache, neurons, sources)
+    n_images = len(cache["hook_logits"])
+    chosen, other = (None if one is None else _index(model, one, n_images) for one in (classes, against))
+    assert chosen is not None
+    start = cache["hook_tokens" if cfg.pre_norm else "hook_embed"]
+    gradient, constant, logit = _readout(model, cache, chosen, start.shape[1])
+    if other is not None:
+        parts = _readout(model, cache, other, start.shape[1])
+        gradient, constant, logit = gradient - parts[0], constant - parts[1], logit - parts[2]
+    read = slice(0, gradient.shape[1]) if cfg.pool != "avg" else slice(None)
+    of_layers: dict[str, list[Tensor]] = {}
+    for layer, block in enumerate(model.blocks):
+        for name, values in _of_block(block, cache, layer, gradient, read, neurons, sources).items():
+            of_layers.setdefault(name, []).append(values)
+    return LogitAttribution(
+        logit=logit,
+        constant=constant,
+        embed=_dot(start[:, read], gradient),
+        pos_embed=None if cfg.pre_norm else _dot(cache["hook_pos_embed"][:, read], gradient),
+        **{name: torch.stack(values) for name, values in of_layers.items()},
+    )
+
+
+def _readout(model: HookedViT, cache: ViTActivationCache, classes: Tensor, n_tokens: int) -> tuple[Tensor, ...]:
+    """The logit's gradient at the tokens that are read, at a frozen scale; what does not depend on them; the logit."""
+    cfg, norm = model.cfg, model.ln_final
+    heads = [(model.W_U, model.b_U, "hook_logits")]
+    if model.head_dist is not None:
+        assert model.head is not None
+        heads = [
+            (head.weight.T, head.bias, f"hook_logits_{token}")
+            for head, token in ((model.head, "cls"), (model.head_dist, "dist"))
+        ]
+    gradients, constant = [], torch.zeros((), device=classes.device)
+    logit = torch.stack([cache[name].gather(-1, classes[:, None])[:, 0] for _, _, name in heads]).mean(0)
+    for place, (W, b, _) in enumerate(heads):
+        direction = W.T[classes][:, None]
+        constant = constant + (b[classes] + (0 if norm is None or norm.bias is None else direction[:, 0] @ norm.bias))
+        if norm is not None:
+            scale = cache["ln_final.hook_scale"]
+            of_read = slice(None) if cfg.pool == "avg" else slice(place, place + 1)
+            direction = _back_through(norm, direction, scale if cfg.norm_after_pool else scale[:, of_read])
+        gradients.append(direction)
+    if cfg.pool == "avg":
+        gradient = gradients[0].expand(-1, n_tokens, -1).clone()
+        if not cfg.pool_includes_prefix:
+            gradient[:, : cfg.token_layout.n_prefix] = 0
+        n_pooled = n_tokens if cfg.pool_includes_prefix else n_tokens - cfg.token_layout.n_prefix
+        return gradient / n_pooled, constant, logit
+    return torch.cat(gradients, dim=1) / len(heads), constant / len(heads), logit
+
+
+def _of_block(
+    block: Block, cache: ViTActivationCache, layer: int, gradient: Tensor, read: slice, neurons: bool, sources: bool
+) -> dict[str, Tensor]:
+    at, attn = f"blocks.{layer}.", block.attn
+    scales = [cache[f"{at}{norm}.hook_scale"][:, read] if block.post_norm else None for norm in ("ln1", "ln2")]
+    of_attn, of_mlp = (
+        _back_to_sublayer(gradient, norm, layer_scale, scale)
+        for norm, layer_scale, scale in zip((block.ln1, block.ln2), (block.ls1, block.ls2), scales, strict=True)
+    )
+    z = cache[f"{at}attn.hook_z"][:, read]
+    of_z = einsum("batch token d_model, head d_head d_model -> batch token head d_head", of_attn, attn.W_O)
+    parts = {
+        "attn_bias": _dot(block.attn_out_bias(scales[0]).expand_as(gradient), gradient),
+        "head": (z * of_z).sum(dim=(1, 3)),
+        "mlp": _dot(cache[f"{at}hook_mlp_out"][:, read], gradient),
+    }
+    if neurons:
+        parts["mlp_bias"] = _dot(block.mlp_out_bias(scales[1]).expand_as(gradient), gradient)
+        parts["neuron"] = (cache[f"{at}mlp.hook_post"][:, read] * (of_mlp @ block.mlp.W_out.T)).sum(dim=1)
+    if sources:
+        of_mix, bias = of_z, torch.zeros_like(parts["head"])
+        if attn.ln is not None:
+            flat = rearrange(of_z, "batch token head d_head -> batch token (head d_head)")
+            of_mix = _back_through(attn.ln, flat, cache[f"{at}attn.ln.hook_scale"][:, read]).view_as(of_z)
+            if attn.ln.bias is not None:
+                bias = (attn.ln.bias.view(attn.n_heads, attn.d_head) * of_z).sum(dim=(1, 3))
+        pattern, v = cache[f"{at}attn.hook_pattern"][:, :, read], cache[f"{at}attn.hook_v"]
+        mixed = einsum("batch head query key, batch query head d_head -> batch key head d_head", pattern, of_mix)
+        parts["source"] = rearrange((v * mixed).sum(dim=-1), "batch key head -> batch head key")
+        parts["source_bias"] = bias
+    return parts
+
+
+def _back_to_sublayer(gradient: Tensor, norm: Norm, layer_scale: Tensor | None, scale: Tensor | None) -> Tensor:
+    """From the gradient at what is added to the stream to that at what W_O or W_out writes."""
+    if scale is not None:
+        return _back_through(norm, gradient, scale)
+    return gradient if layer_scale is None else gradient * layer_scale
+
+
+def _back_through(norm: Norm, gradient: Tensor, scale: Tensor) -> Tensor:
+    """From the gradient behind a norm to that in front of it, with the norm's scale held fixed."""
+    weighted = gradient if norm.weight is None else gradient * norm.weight
+    return norm.centre(weighted) / scale
+
+
+def _dot(values: Tensor, gradient: Tensor) -> Tensor:
+    return (values * gradient).sum(dim=(1, 2))
+
+
+def _index(model: HookedViT, classes: Any, n_images: int) -> Tensor:
+    if isinstance(classes, int | str):
+        classes = [model.class_index(classes)] * n_images
+    index = torch.as_tensor(classes, device=model.cfg.device)
+    if index.shape != (n_images,) or index.is_floating_point():
+        raise ValueError(f"expected a class, or a class index for each of {n_images} images, got {tuple(index.shape)}")
+    if not ((index >= 0) & (index < model.cfg.n_classes)).all():
+        raise ValueError(f"expected classes from 0 to {model.cfg.n_classes - 1}, got {index.tolist()}")
+    return index
+
+
+def _check(model: HookedViT, cache: ViTActivationCache, neurons: bool, sources: bool) -> None:
+    _ = model.tokens_to_residual_directions(0)  # says so where the head does not read the stream linearly
+    missing = [n for n in attribution_names(model.cfg, neurons=neurons, sources=sources) if n not in cache.cache_dict]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValueError(
+            f"the cache lacks '{missing[0]}'{more}: run `model.run_with_cache(images, "
+            f"names_filter=attribution_names(model.cfg, neurons={neurons}, sources={sources}))`"
+        )
+    if not cache.has_batch_dim:
+        raise ValueError("expected a cache with a batch axis: leave remove_batch_dim away")
+    start, z = cache["hook_tokens" if model.cfg.pre_norm else "hook_embed"], cache["z", 0]
+    if start.shape[1] != z.shape[1]:
+        raise ValueError(f"of {start.shape[1]} tokens {z.shape[1]} were kept: attribute a run without token_mask")

@@ -1,0 +1,144 @@
+"""Which patches a sweep makes: at which layers, tokens or groups of tokens, heads or neurons; and their names."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from hooked_vit import HookedViTConfig
+from hooked_vit.interventions.places import chosen_mask, token_choice
+
+__all__ = ["PATCH_STREAMS", "PatchPlan", "PatchStream", "plan_patches"]
+
+PatchStream = Literal[
+    "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "q", "k", "v", "pattern", "post"
+]
+PATCH_STREAMS: tuple[PatchStream, ...] = get_args(PatchStream)
+
+_HEADS = ("z", "q", "k", "v", "pattern")
+
+
+@dataclass(frozen=True)
+class PatchPlan:
+    """The cells of a sweep: the same at each layer, a choice of tokens and a choice of components each.
+
+    Attributes:
+        stream: What is patched.
+        layers: At which blocks.
+        axes: The names of the cells' axes, `layer` first.
+        labels: What stands along each axis: numbers of tokens, heads or neurons, or names of groups.
+        token_masks: The tokens of each choice, a batch axis of one if they are the same in each image.
+        components: The head or neuron of each choice; `None` where the stream has neither.
+        n_components: How many heads or neurons the stream has.
+    """
+
+    stream: PatchStream
+    layers: tuple[int, ...]
+    axes: tuple[str, ...]
+    labels: Mapping[str, tuple[Any, ...]]
+    token_masks: Bool[Tensor, "choice #batch token"]
+    components: Int[Tensor, "component"] | None
+    n_components: int
+
+    @property
+    def n_cells(self) -> int:
+        """How many patches there are at each layer."""
+        return len(self.token_masks) * (1 if self.components is None else len(self.components))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+        return tuple(len(self.labels[axis]) for axis in self.axes)
+
+    def masks(self, cells: Sequence[int] | range, images: slice) -> Bool[Tensor, "row *axes"]:
+        """Where each of some cells is patched in each of some images; rows run over cells, then over images."""
+        place = torch.tensor(cells, device=self.token_masks.device)
+        n_images = images.stop - images.start
+        # cells run over components, and within each over tokens
+        tokens, component = place % len(self.token_masks), place // len(self.token_masks)
+        of_tokens = self.token_masks[tokens]
+        of_tokens = of_tokens[:, images] if of_tokens.shape[1] > 1 else of_tokens.expand(-1, n_images, -1)
+        of_tokens = of_tokens.flatten(0, 1)
+        if self.components is None:
+            return of_tokens[:, :, None]
+        one_hot = torch.arange(self.n_components, device=place.device) == self.components[component, None]
+        of_components = one_hot.repeat_interleave(n_images, dim=0)
+        if self.stream == "pattern":
+            return (of_components[:, :, None] & of_tokens[:, None, :])[..., None]
+        mask = of_tokens[:, :, None] & of_components[:, None, :]
+        return mask if self.stream == "post" else mask[..., None]
+
+
+def plan_patches(
+    cfg: HookedViTConfig,
+    stream: str,
+    n_tokens: int,
+    n_images: int,
+    *,
+    layers: Sequence[int] | None = None,
+    tokens: Any = None,
+    heads: Any = None,
+    neurons: Any = None,
+    groups: Mapping[str, Any] | None = None,
+) -> PatchPlan:
+    """Lay out a sweep; see `activation_patching` for what its arguments mean.
+
+    Raises:
+        ValueError: If the stream, or a layer, token, head or neuron does not exist, or choices do not go together.
+
+    >>> cfg = HookedViTConfig(2, 12, 3, 20, 7, (16, 24), (8, 8))
+    >>> plan = plan_patches(cfg, "z", n_tokens=7, n_images=1, heads=[0, 2])
+    >>> plan.axes, plan.shape, plan.n_cells
+    (('layer', 'head'), (2, 2), 2)
+    """
+    if stream not in PATCH_STREAMS:
+        raise ValueError(f"expected a stream out of {', '.join(map(repr, PATCH_STREAMS))}, got {stream!r}")
+    has_heads, has_neurons = stream in _HEADS, stream == "post"
+    if heads is not None and not has_heads:
+        raise ValueError(f"'{stream}' has no heads: patch them in {', '.join(map(repr, _HEADS))}")
+    if neurons is not None and not has_neurons:
+        raise ValueError(f"'{stream}' has no neurons: patch them in 'post'")
+    if groups is not None and tokens is not None:
+        raise ValueError("pass tokens, one patch for each of them, or groups, one patch for each group, and not both")
+    chosen = range(cfg.n_layers) if layers is None else layers
+    at_layers = tuple(int(one) for one in chosen_mask(list(chosen), cfg.n_layers, "layers").nonzero()[:, 0])
+    labels: dict[str, tuple[Any, ...]] = {"layer": at_layers}
+    components, n_components = None, 0
+    if has_heads or has_neurons:
+        axis, n_components = ("head", cfg.n_heads) if has_heads else ("neuron", cfg.d_mlp)
+        selected = heads if has_heads else neurons
+        mask = chosen_mask(slice(None) if selected is None else selected, n_components, f"{axis}s")
+        components = mask.nonzero()[:, 0]
+        labels[axis] = tuple(components.tolist())
+    masks = torch.ones(1, 1, n_tokens, dtype=torch.bool)
+    axis = "query" if stream == "pattern" else "token"
+    if groups is not None:
+        labels["group"] = tuple(groups)
+        masks = _group_masks(groups, cfg, n_tokens, n_images)
+    elif tokens is not None or components is None:
+        each = token_choice("any" if tokens is None else tokens, cfg.token_layout, n_tokens)
+        if each.ndim == 2:
+            raise ValueError(
+                "tokens is a mask that differs from image to image, and so no axis: pass groups={'object': mask}, "
+                "which patches the tokens of each image's mask together"
+            )
+        labels[axis] = tuple(each.nonzero()[:, 0].tolist())
+        masks = torch.eye(n_tokens, dtype=torch.bool)[each][:, None]
+    return PatchPlan(stream, at_layers, tuple(labels), labels, masks, components, n_components)
+
+
+def _group_masks(groups: Mapping[str, Any], cfg: HookedViTConfig, n_tokens: int, n_images: int) -> Tensor:
+    if not groups:
+        raise ValueError("expected at least one group of tokens, got none")
+    masks = []
+    for name, members in groups.items():
+        mask = token_choice(members, cfg.token_layout, n_tokens, f"group '{name}'")
+        mask = mask if mask.ndim == 2 else mask[None]
+        if len(mask) not in (1, n_images):
+            raise ValueError(f"group '{name}' is a mask for {len(mask)} images, there are {n_images}")
+        masks.append(mask.cpu())
+    n_rows = max(len(mask) for mask in masks)
+    return torch.stack([mask.expand(n_rows, -1) for mask in masks])

@@ -1,0 +1,247 @@
+"""Patching sweeps as figures: maps of the patch grid block after block, block by head, and estimates against exact."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from analyses.patch_result import Agreement, PatchResult
+from analyses.plots.patch_maps import draw_outline, draw_patch_map, draw_picture
+
+__all__ = ["ablation_figure", "agreement_figure", "head_patching_figure", "token_patching_figure"]
+
+# diverging around no effect, and safe for colour-blind readers
+_CMAP = "PuOr_r"
+_UNIT = "share of the difference between the runs\n(0: nothing, 1: all of it)"
+
+
+def token_patching_figure(
+    result: PatchResult,
+    clean: Float[np.ndarray, "height width channel"],
+    corrupt: Float[np.ndarray, "height width channel"],
+    patch_size: tuple[int, int],
+    *,
+    names: tuple[str, str] = ("clean", "corrupt"),
+    blocks: Sequence[int] | None = None,
+    mask: Bool[Tensor, "height width"] | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw a sweep over tokens: both pictures, the patch grid of each block, and the prefix tokens below.
+
+    Args:
+        result: `activation_patching(...)` over layer × token, of one pair or a mean over pairs.
+        clean: What `picture_of` returns.
+        corrupt: The same.
+        patch_size: Height and width of a patch in pixels.
+        names: What the two show.
+        blocks: Which, of those of the sweep; up to eight by default.
+        mask: True on the object, outlined.
+        title: Above the figure.
+
+    Raises:
+        ValueError: If the sweep has no axis of tokens.
+
+    >>> from analyses.patching import activation_patching, logit_difference
+    >>> from hooked_vit import HookedViT
+    >>> model, images = HookedViT.from_pretrained("emoji-vit"), torch.rand(2, 1, 3, 64, 64)
+    >>> result = activation_patching(model, *images, logit_difference(3, against=14), layers=[0, 3, 7])
+    >>> figure = token_patching_figure(result, np.zeros((64, 64, 3)), np.ones((64, 64, 3)), (8, 8))
+    >>> len(figure.axes)  # two pictures, three maps, prefix tokens, colours
+    7
+    """
+    grids, layout = result.on_grid().cpu().double().numpy(), result.layout
+    numbers, layers = result.recovered.cpu().double().numpy(), list(result.labels["layer"])
+    shown = _some(layers, 8) if blocks is None else [layers.index(block) for block in blocks]
+    norm = _norm(numbers[shown])
+    n_columns = min(len(shown), 4)
+    n_rows = -(-len(shown) // n_columns)
+    figure = Figure(figsize=(2.2 + 1.75 * (1 + n_columns), 1 + 1.8 * max(n_rows, 2)), layout="constrained")
+    left, middle, right = figure.subfigures(1, 3, width_ratios=(1.75, 1.75 * n_columns, 1.5))
+    for ax, picture, name in zip(left.subplots(2, 1), (clean, corrupt), names, strict=True):
+        draw_picture(ax, picture, layout.grid, patch_size)
+        _heading(ax, name)
+        if mask is not None:
+            draw_outline(ax, mask, picture.shape[:2])
+    axes = list(middle.subplots(n_rows, n_columns, squeeze=False).flat)
+    for ax, place in zip(axes, shown, strict=False):
+        draw_patch_map(ax, grids[place], patch_size, _CMAP, norm)
+        _heading(ax, f"block {layers[place]}")
+        if mask is not None:
+            draw_outline(ax, mask, clean.shape[:2])
+    for ax in axes[len(shown) :]:
+        ax.remove()
+    _draw_prefix(right.subplots(), result, numbers, norm)
+    bar = figure.colorbar(ScalarMappable(norm, _CMAP), ax=right.axes[0], label=_UNIT)
+    bar.ax.tick_params(labelsize="small")
+    if title:
+        figure.suptitle(title, fontsize="medium", parse_math=False)
+    return figure
+
+
+def head_patching_figure(
+    results: Mapping[str, PatchResult], *, title: str = "", label: str = _UNIT, numbers_in_cells: bool = False
+) -> Figure:
+    """Draw sweeps over heads, block by head, side by side on one scale.
+
+    Args:
+        results: Sweeps over layer × head, each by what to call it.
+        title: Above the figure.
+        label: What the colours are.
+        numbers_in_cells: Whether to write each number into its cell too.
+
+    Raises:
+        ValueError: If one of them is over something else.
+
+    >>> from analyses.patching import activation_patching, logit_difference
+    >>> from hooked_vit import HookedViT
+    >>> model, images = HookedViT.from_pretrained("emoji-vit"), torch.rand(2, 1, 3, 64, 64)
+    >>> sweeps = {s: activation_patching(model, *images, logit_difference(3, against=14), s) for s in ("z", "pattern")}
+    >>> len(head_patching_figure(sweeps).axes)
+    3
+    """
+    odd = [name for name, one in results.items() if one.axes != ("layer", "head")]
+    if odd:
+        raise ValueError(f"expected sweeps over layer × head, '{odd[0]}' is over {', '.join(results[odd[0]].axes)}")
+    of = {name: (one.recovered.cpu().double().numpy(), one.labels) for name, one in results.items()}
+    norm = _norm(np.concatenate([numbers.ravel() for numbers, _ in of.values()]))
+    figure = Figure(figsize=(1.6 + 2.1 * len(of), 3.6), layout="constrained")
+    axes = list(figure.subplots(1, len(of), squeeze=False, sharey=True).flat)
+    for ax, (name, (numbers, labels)) in zip(axes, of.items(), strict=True):
+        _draw_cells(ax, numbers, labels["head"], labels["layer"], norm, numbers_in_cells)
+        ax.set_xlabel("head")
+        _heading(ax, name)
+    axes[0].set_ylabel("block")
+    figure.colorbar(ScalarMappable(norm, _CMAP), ax=axes, label=label)
+    if title:
+        figure.suptitle(title, fontsize="medium", parse_math=False)
+    return figure
+
+
+def agreement_figure(
+    pairs: Mapping[str, tuple[PatchResult, PatchResult, Agreement]], *, unit: str = "logits", title: str = ""
+) -> Figure:
+    """Draw estimates against exact patching, a point a patch.
+
+    Args:
+        pairs: The exact sweep, its estimate and their `agreement`, by what to call them.
+        unit: Of the metric.
+        title: Above the figure.
+
+    >>> from analyses.patching import activation_patching, agreement, logit_difference
+    >>> from hooked_vit import HookedViT
+    >>> model, images = HookedViT.from_pretrained("emoji-vit"), torch.rand(2, 1, 3, 64, 64)
+    >>> sweep = activation_patching(model, *images, logit_difference(3, against=14), "z")
+    >>> len(agreement_figure({"heads": (sweep, sweep, agreement(sweep, sweep))}).axes)
+    1
+    """
+    figure = Figure(figsize=(3.2 * len(pairs), 3.3), layout="constrained")
+    axes = list(figure.subplots(1, len(pairs), squeeze=False).flat)
+    for ax, (name, (exact, estimate, agree)) in zip(axes, pairs.items(), strict=True):
+        x, y = (one.effect.flatten().cpu().double().numpy() for one in (exact, estimate))
+        ends = [min(x.min(), y.min()), max(x.max(), y.max())]
+        ax.plot(ends, ends, color="#999999", linewidth=1, linestyle=":")
+        ax.scatter(x, y, s=9, alpha=0.5, color="#0072B2", linewidths=0)
+        _heading(ax, f"{name}: r = {agree.pearson:.2f}")
+        ax.set(xlabel=f"exact effect, {unit}", ylabel=f"estimated effect, {unit}")
+        ax.spines[["top", "right"]].set_visible(False)
+    if title:
+        figure.suptitle(title, fontsize="medium", parse_math=False)
+    return figure
+
+
+def ablation_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
+    """Draw what `AblationStudy` computed: for each metric, block by head, with the MLP in a column of its own.
+
+    Args:
+        table: `AblationStudy().compute()`.
+        title: Above the figure: which model and images.
+
+    >>> from analyses.ablation import AblationStudy
+    >>> from analyses.data import EmojiScenes
+    >>> from analyses.sweep import sweep
+    >>> from hooked_vit import HookedViT
+    >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(8, 0), [AblationStudy(n_resamples=9)])
+    >>> len(ablation_figure(tables["ablation_study"]).axes)
+    6
+    """
+    labels = {
+        "accuracy": ("Accuracy", "percentage points"),
+        "label_logit": ("Logit of the correct class", "logits"),
+        "identifiability": ("Identifiability of patches", "after − before"),
+    }
+    whole = table[table["class_index"].isna()]
+    figure = Figure(figsize=(11.5, 3.8), layout="constrained")
+    axes = list(figure.subplots(1, len(labels), sharey=True))
+    for ax, (metric, (name, unit)) in zip(axes, labels.items(), strict=True):
+        rows = whole[whole["metric"] == metric]
+        columns = rows["head"].astype("Float64").fillna(np.inf).astype(float)
+        grid = rows.assign(column=columns).pivot(index="layer", columns="column", values="value")
+        numbers = grid.to_numpy(dtype=float)
+        norm = _norm(numbers)
+        names = ["MLP" if np.isinf(one) else f"{one:.0f}" for one in grid.columns]
+        _draw_cells(ax, numbers, names, list(grid.index), norm, False)
+        ax.axvline(len(names) - 1.5, color="black", linewidth=1)
+        ax.set_xlabel("head")
+        _heading(ax, name)
+        figure.colorbar(ScalarMappable(norm, _CMAP), ax=ax, label=unit)
+    axes[0].set_ylabel("block")
+    if title:
+        figure.suptitle(title, fontsize="medium", parse_math=False)
+    n_images = int(whole["n_images"].max()) if len(whole) else 0
+    figure.supxlabel(
+        f"{n_images} images. Each component ablated alone: what changes, after minus before.", fontsize="small"
+    )
+    return figure
+
+
+def _draw_cells(
+    ax: Axes, numbers: np.ndarray, x: Sequence[Any], y: Sequence[Any], norm: TwoSlopeNorm, write: bool
+) -> None:
+    colours = ScalarMappable(norm, _CMAP)
+    ax.imshow(colours.to_rgba(numbers), aspect="auto", origin="lower")
+    x_step, y_step = (max(1, -(-len(one) // 16)) for one in (x, y))
+    ax.set_xticks(range(0, len(x), x_step), [str(one) for one in x[::x_step]])
+    ax.set_yticks(range(0, len(y), y_step), [str(one) for one in y[::y_step]])
+    if write:
+        for (row, column), number in np.ndenumerate(numbers):
+            dark = sum(colours.to_rgba(np.array(number))[:3]) < 1.5
+            ax.text(
+                column, row, f"{number:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black"
+            )
+
+
+def _draw_prefix(ax: Axes, result: PatchResult, numbers: np.ndarray, norm: TwoSlopeNorm) -> None:
+    """Block by prefix token."""
+    tokens = np.array(result.labels[result.axes[-1]])
+    prefix = [place for place, token in enumerate(tokens) if token < result.layout.n_prefix]
+    if not prefix:
+        ax.set_axis_off()
+        return
+    names = [{"cls": "CLS", "dist": "dist.", "register": "reg."}[result.layout.token_types[tokens[p]]] for p in prefix]
+    _draw_cells(ax, numbers[:, prefix], names, result.labels["layer"], norm, False)
+    ax.tick_params(labelsize="small")
+    ax.set_ylabel("block", fontsize="small")
+    _heading(ax, "not patches")
+
+
+def _heading(ax: Axes, text: str) -> None:
+    ax.set_title(text, fontsize="small", parse_math=False)
+
+
+def _norm(numbers: np.ndarray) -> TwoSlopeNorm:
+    """White at zero, and as far on both sides: equal colours are equal sizes."""
+    finite = numbers[np.isfinite(numbers)]
+    spread = max(float(np.abs(finite).max()) if finite.size else 0.0, 1e-9)
+    return TwoSlopeNorm(0.0, -spread, spread)
+
+
+def _some(layers: Sequence[int], most: int) -> list[int]:
+    """Places of up to `most` of the layers, first and last among them."""
+    return sorted({round(place) for place in np.linspace(0, len(layers) - 1, min(most, len(layers)))})
