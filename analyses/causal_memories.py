@@ -15,11 +15,11 @@ from torchmetrics.utilities import dim_zero_cat
 from analyses.analysis import Analysis, AnalysisBatch
 from analyses.effect_sizes import bootstrap_interval
 from analyses.group_tables import Resampling, difference_rows
-from analyses.memory_batches import tables_of_batch
-from analyses.memory_choices import ChoiceDraws, contributing_memories, norm_matched_memories
-from analyses.memory_coefficients import coefficient_names, memory_coefficients
-from analyses.memory_interventions import edit_memories, intervention_name
-from analyses.memory_tables import TableStore
+from analyses.memories.batches import tables_of_batch
+from analyses.memories.choices import ChoiceDraws, contributing_memories, norm_matched_memories
+from analyses.memories.coefficients import coefficient_names, memory_coefficients
+from analyses.memories.interventions import edit_memories, intervention_name
+from analyses.memories.tables import TableStore
 from analyses.value_vectors import MemorySublayer, block_index, check_sublayer
 from hooked_vit import HookedViTConfig
 

@@ -10,9 +10,9 @@ from torchmetrics.utilities import dim_zero_cat
 from analyses.analysis import Analysis, AnalysisBatch
 from analyses.correctness_tables import correctness_tables
 from analyses.group_tables import GroupSums, Resampling
-from analyses.memory_batches import called_in_batch, memory_sources, source_columns, source_names, tables_of_batch
-from analyses.memory_coefficients import Coefficients
-from analyses.memory_tables import TableStore
+from analyses.memories.batches import called_in_batch, memory_sources, source_columns, source_names, tables_of_batch
+from analyses.memories.coefficients import Coefficients
+from analyses.memories.tables import TableStore
 from analyses.token_groups import sum_by_group, token_groups
 from analyses.value_vectors import MemorySublayer
 from hooked_vit import HookedViTConfig

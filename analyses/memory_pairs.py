@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from analyses.class_value_agreement import class_value_agreement
-from analyses.memory_coefficients import Coefficients, memory_coefficients
-from analyses.memory_tables import MemoryTables
+from analyses.memories.coefficients import Coefficients, memory_coefficients
+from analyses.memories.tables import MemoryTables
 from analyses.projection import Stream, project
 from analyses.value_vectors import MemorySublayer, check_sublayer
 from hooked_vit import HookedViT, ViTActivationCache

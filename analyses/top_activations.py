@@ -12,7 +12,7 @@ from torchmetrics.utilities import dim_zero_cat
 from analyses.analysis import Analysis, AnalysisBatch
 from analyses.data.dataset import LabelledImages
 from analyses.data.reading import ItemReader
-from analyses.memory_coefficients import Coefficients, coefficient_names, memory_coefficients
+from analyses.memories.coefficients import Coefficients, coefficient_names, memory_coefficients
 from analyses.value_vectors import MemorySublayer, check_sublayer, memory_indices
 from hooked_vit import HookedViT, HookedViTConfig
 

@@ -26,8 +26,8 @@ from analyses.categorical_updates import CategoricalUpdates
 from analyses.compositionality import Compositionality
 from analyses.data.reading import ItemReader
 from analyses.key_value_agreement import KeyValueAgreement
+from analyses.memories.tables import MemoryTables
 from analyses.memory_pairs import first_match
-from analyses.memory_tables import MemoryTables
 from analyses.sweep import _forward
 from hooked_vit import HookedViT
 

@@ -6,9 +6,9 @@ import torch
 from analysis_batches import batch_of, model_of
 
 from analyses.causal_memories import CausalMemories
-from analyses.memory_choices import ChoiceDraws
-from analyses.memory_coefficients import memory_coefficients
-from analyses.memory_interventions import MemoryMeans
+from analyses.memories.choices import ChoiceDraws
+from analyses.memories.coefficients import memory_coefficients
+from analyses.memories.interventions import MemoryMeans
 from analyses.statistics import permutation_test
 from analyses.value_vectors import value_logits
 

@@ -9,7 +9,7 @@ from conftest import make_timm
 
 from analyses.analysis import AnalysisBatch
 from analyses.key_value_agreement import KeyValueAgreement
-from analyses.memory_coefficients import memory_coefficients
+from analyses.memories.coefficients import memory_coefficients
 from analyses.memory_pairs import key_value_agreement
 from analyses.token_groups import TOKEN_GROUPS, token_groups
 from analyses.value_vectors import value_logits

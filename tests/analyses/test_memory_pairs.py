@@ -4,7 +4,7 @@ import pytest
 import torch
 from analysis_batches import model_of
 
-from analyses.memory_coefficients import memory_coefficients
+from analyses.memories.coefficients import memory_coefficients
 from analyses.memory_pairs import called_memories, class_value_agreement, compositionality, key_value_agreement
 from analyses.value_vectors import value_logits
 

@@ -6,7 +6,7 @@ import torch
 from analysis_batches import batch_of
 
 from analyses.data import EmojiScenes
-from analyses.memory_coefficients import memory_coefficients
+from analyses.memories.coefficients import memory_coefficients
 from analyses.top_activations import TopActivations, images_at
 from hooked_vit import HookedViT
 

@@ -6,9 +6,9 @@ from analysis_batches import batch_of
 
 from analyses.compositionality import Compositionality
 from analyses.key_value_agreement import KeyValueAgreement
-from analyses.memory_batches import called_in_batch, memory_sources, tables_of_batch
+from analyses.memories.batches import called_in_batch, memory_sources, tables_of_batch
+from analyses.memories.tables import TableStore
 from analyses.memory_pairs import called_memories
-from analyses.memory_tables import TableStore
 
 
 def test_a_search_is_shared_whoever_asks_first(monkeypatch):
@@ -20,7 +20,7 @@ def test_a_search_is_shared_whoever_asks_first(monkeypatch):
         calls.append(arguments)
         return called_memories(*arguments)
 
-    monkeypatch.setattr("analyses.memory_batches.called_memories", counted)
+    monkeypatch.setattr("analyses.memories.batches.called_memories", counted)
     three, seven = (called_in_batch(batch, ("mlp", "post"), k) for k in (3, 7))
     assert len(calls) == 1
     expected = list(called_memories(batch.model, batch.cache, "mlp", 7, "post"))

@@ -4,8 +4,8 @@ import pytest
 import torch
 from analysis_batches import batch_of, model_of
 
-from analyses.memory_coefficients import memory_coefficients
-from analyses.memory_interventions import MemoryMeans, edit_memories, intervention_name
+from analyses.memories.coefficients import memory_coefficients
+from analyses.memories.interventions import MemoryMeans, edit_memories, intervention_name
 from analyses.value_vectors import value_vectors
 
 MEMORIES = torch.tensor([[3, 17, 3], [20, 4, 11]])

@@ -7,9 +7,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from analyses.analysis import AnalysisBatch
-from analyses.memory_coefficients import Coefficients, coefficient_names
+from analyses.memories.coefficients import Coefficients, coefficient_names
+from analyses.memories.tables import MemoryTables, TableStore
 from analyses.memory_pairs import called_memories
-from analyses.memory_tables import MemoryTables, TableStore
 from analyses.value_vectors import MemorySublayer, check_sublayer
 from hooked_vit import HookedViTConfig
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.analysis import Analysis, AnalysisBatch
-from analyses.memory_coefficients import coefficient_names, memory_coefficients
+from analyses.memories.coefficients import coefficient_names, memory_coefficients
 from analyses.value_vectors import MemorySublayer, block_index, check_sublayer
 from hooked_vit import HookedViT, HookedViTConfig
 

@@ -8,7 +8,7 @@ import torch
 from analysis_batches import model_of
 from conftest import make_timm
 
-from analyses.memory_tables import MemoryTables, TableStore
+from analyses.memories.tables import MemoryTables, TableStore
 from analyses.value_vectors import value_logits
 from hooked_vit import HookedViT
 

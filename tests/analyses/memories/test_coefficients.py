@@ -4,7 +4,7 @@ import pytest
 import torch
 from analysis_batches import model_of
 
-from analyses.memory_coefficients import coefficient_names, memory_coefficients
+from analyses.memories.coefficients import coefficient_names, memory_coefficients
 from analyses.value_vectors import value_vectors
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from analyses.memory_choices import ChoiceDraws, contributing_memories, norm_matched_memories
+from analyses.memories.choices import ChoiceDraws, contributing_memories, norm_matched_memories
 
 
 def test_contributions_are_summed_over_tokens():

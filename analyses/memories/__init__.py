@@ -1,0 +1,1 @@
+"""What analyses of key-value memories stand on: coefficients, look-up tables, choices of memories, interventions."""
