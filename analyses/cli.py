@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from analyses.commands.explain import explain
 from analyses.commands.lens import lens
 from analyses.commands.sweep import register as register_sweep
 from analyses.commands.values import values
@@ -18,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(lens)
+app.command()(explain)
 app.command()(values)
 register_sweep(app)
 

@@ -60,23 +60,24 @@ def compare_with_projection(
         seed: Of the shuffled labels and the bootstrap.
 
     Returns:
-        A row for each `method` (`projection`, `probe`, and `probe_null`, fitted to shuffled labels), `shots`, `layer`,
-        `token_type` and `metric`, `accuracy` in percent or `identifiability` (`1 - rank / n_classes`): `value`, mean
-        over positions and images, `low` and `high`, a bootstrap interval over images, `n_images`; and what the method
-        took: `seconds` to fit and to ask all probes, `megabytes` of features and weights to keep.
+        A row for each `method` (`projection`, `probe`, and `probe_null`, fitted to shuffled labels), `shots` (0: nothing
+        was fitted), `layer`, `token_type` and `metric`, `accuracy` in percent or `identifiability`
+        (`1 - rank / n_classes`): `value`, mean over positions and images, `low` and `high`, a bootstrap interval over
+        images, `n_images`; and what the method took: `seconds` to fit and to ask all probes, `megabytes` of features
+        and weights to keep.
 
     Raises:
         ValueError: If a class has fewer images than shots.
     """
     tables = []
 
-    def add(ranks: Tensor, method: str, k: int | None, seconds: float, n_bytes: int) -> None:
+    def add(ranks: Tensor, method: str, k: int, seconds: float, n_bytes: int) -> None:
         cost = {"seconds": seconds, "megabytes": n_bytes / 1e6}
         tables.append(_rows(ranks, test.token_types, model.cfg.n_classes, seed).assign(method=method, shots=k, **cost))
 
     start = time.perf_counter()
     ranks = projection_ranks(model, test)
-    add(ranks, "projection", None, time.perf_counter() - start, 0)
+    add(ranks, "projection", 0, time.perf_counter() - start, 0)
     for k in shots:
         some = train.shots(k)
         for method, one in (("probe", some), ("probe_null", some.shuffled(seed))):
@@ -84,8 +85,7 @@ def compare_with_projection(
             probe = fit_ridge_probe(one.features, one.labels, model.cfg.n_classes, alpha)
             ranks = probe_ranks(probe, test)
             add(ranks, method, k, time.perf_counter() - start, one.n_bytes + probe.n_bytes)
-    table = pd.concat(tables, ignore_index=True)
-    return table.astype({"shots": "Int64"})
+    return pd.concat(tables, ignore_index=True)
 
 
 def _rows(

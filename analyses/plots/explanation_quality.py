@@ -41,7 +41,7 @@ def faithfulness_figure(table: pd.DataFrame, rule: str = "published", *, title: 
     >>> len(faithfulness_figure(tables["faithfulness"]).axes)
     2
     """
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    figure = Figure(figsize=(13, 4.4), layout="constrained")
     for ax, (direction, (order, better)) in zip(figure.subplots(1, 2, sharey=True), _DIRECTIONS.items(), strict=True):
         of_direction: Any = table[table["direction"] == direction]
         areas = of_direction[of_direction["metric"] == f"auc_{rule}"].set_index("method")["value"]
@@ -57,11 +57,13 @@ def faithfulness_figure(table: pd.DataFrame, rule: str = "published", *, title: 
             label = f"{str(method).replace('_', ' ')}  {areas[method]:.3f}"
             ax.plot(share, value, color=colour, linewidth=1.5, markersize=4, markevery=max(1, len(share) // 10),
                     label=label, **style)  # fmt: skip
-            ax.fill_between(share, low, high, color=colour, alpha=0.12, linewidth=0)
+            ax.fill_between(share, low, high, color=colour, alpha=0.1, linewidth=0)
         finish_panel(ax, f"Removed {order} ({better})", "accuracy", legend=False, ylim=(-0.02, 1.02))
         ax.set_xlabel("patches removed, %")
-        corner = "lower left" if direction == "negative" else "upper right"
-        ax.legend(frameon=False, fontsize="small", loc=corner, title=f"area ({rule} rule)", title_fontsize="small")
+        ax.set(xlim=(-2, 102), xticks=range(0, 101, 20))
+        # beside the panel: lines go everywhere in it
+        ax.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5), alignment="left",
+                  title=f"area ({rule} rule)", title_fontsize="small")  # fmt: skip
     named = table.iloc[0]
     caption = f"{named['samples']}; {named['removal']}. Bands: 95 % bootstrap intervals over images."
     finish_figure(figure, table, title, caption[0].upper() + caption[1:])
@@ -94,7 +96,7 @@ def localisation_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
         ax.scatter(value, places, c=colours, s=28, zorder=3)
         if metric != "mask_iou":
             ax.axvline(float(rows["chance"].iloc[0]), color="#555555", linestyle=":", linewidth=1)
-        ax.set(yticks=places, yticklabels=[method.replace("_", " ") for method in order], xlim=(0, 1))
+        ax.set(yticks=places, yticklabels=[method.replace("_", " ") for method in order], xlim=(-0.02, 1.03))
         ax.set_title(_METRICS[metric], fontsize="medium", loc="left")
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(axis="y", color="#EEEEEE")

@@ -12,7 +12,7 @@ from analyses.plots.curves import draw_curve, finish_figure, finish_panel, rows_
 __all__ = ["probe_figure"]
 
 _TITLES = {"cls": "CLS", "patch": "patches, mean over positions", "pooled": "mean of the patches"}
-_METRICS = {"accuracy": "images with the class on top, %", "identifiability": "identifiability"}
+_METRICS = {"accuracy": "class on top, %", "identifiability": "identifiability"}
 
 
 def probe_figure(table: pd.DataFrame, metric: str = "accuracy", *, title: str = "") -> Figure:
@@ -23,13 +23,13 @@ def probe_figure(table: pd.DataFrame, metric: str = "accuracy", *, title: str = 
         metric: `accuracy` or `identifiability`.
         title: Above the figure: which model and images.
 
-    >>> rows = [{"method": "projection", "shots": None, "layer": layer, "token_type": "cls", "metric": "accuracy",
+    >>> rows = [{"method": "projection", "shots": 0, "layer": layer, "token_type": "cls", "metric": "accuracy",
     ...          "value": 50.0, "low": 40.0, "high": 60.0, "n_images": 9} for layer in (0, 1)]
     >>> len(probe_figure(pd.DataFrame(rows)).axes)
     1
     """
     kinds = [kind for kind in _TITLES if kind in set(table["token_type"])]
-    shots = sorted({int(k) for k in table["shots"].dropna()})
+    shots = sorted(int(k) for k in set(table["shots"]) if k > 0)
     # from light to dark with the number of shots
     shades = colormaps["cividis_r"](np.linspace(0.15, 0.95, max(1, len(shots))))
     figure = Figure(figsize=(3.7 * len(kinds) + 0.4, 3.9), layout="constrained")
@@ -44,6 +44,8 @@ def probe_figure(table: pd.DataFrame, metric: str = "accuracy", *, title: str = 
         if shots:
             null = rows_of(rows, method="probe_null", shots=shots[-1])
             draw_curve(ax, null, color="#555555", linestyle=":", label=f"probe of {shots[-1]}, labels shuffled")
-        finish_panel(ax, _TITLES[kind], _METRICS[metric] if place == 0 else "", legend=place == 0)
+        # the patches' panel has room for it
+        legend = place == min(1, len(kinds) - 1)
+        finish_panel(ax, _TITLES[kind], _METRICS[metric] if place == 0 else "", legend=legend)
     finish_figure(figure, table, title, "Bands: 95 % bootstrap intervals over images.")
     return figure

@@ -1,0 +1,82 @@
+"""`hooked-vit explain`: which parts of a picture matter for a class, by several methods side by side."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from analyses.commands.user_errors import USAGE, fail, user_errors
+
+__all__ = ["explain"]
+
+
+def explain(
+    image: Annotated[Path, typer.Argument(help="A picture, in any format that PIL reads.", show_default=False)],
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="emoji-vit, which comes along; a timm name with its tag; or hf-hub:…")
+    ] = "emoji-vit",
+    class_names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="A class, by name or index; repeat it for several. By default the predicted one.",
+        ),
+    ] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--method", metavar="NAME", help="A method; repeat it for several. By default all but random."),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where figures and maps go; made if need be.")] = Path(
+        "explain"
+    ),
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights for the model: .safetensors, .pt, .pth or .bin.")
+    ] = None,
+    random_weights: Annotated[
+        bool,
+        typer.Option("--random-weights", help="An untrained model, initialised alike each time; needs no network."),
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="cpu, cuda:1, …, in the place of a GPU where there is one.")
+    ] = None,
+) -> None:
+    """Which parts of a picture matter for a class? Feature importance and its rivals, side by side.
+
+    Prints a table that puts each map to the test: the class's probability with only the quarter of the patches that
+    the map calls most important, and without them. Writes NAME-explain.png, each method's map for each class;
+    NAME-heads-CLASS.png, feature importance by block and head; and NAME-maps.csv, all maps as numbers.
+    """
+    if not image.is_file():
+        fail(f"no picture at '{image}'")
+
+    from PIL.Image import DecompressionBombError
+    from rich.console import Console
+
+    from analyses.commands.explain_report import explain_report
+    from analyses.commands.models import load_model
+    from analyses.explainers.explainer import METHODS, explainer, needs_pixels
+    from hooked_vit.preprocessing import as_picture
+
+    has_captum = find_spec("captum") is not None
+    chosen_methods = list(dict.fromkeys(methods or ())) or [
+        name for name in METHODS if name != "random" and (has_captum or not needs_pixels(name))
+    ]
+    with user_errors(ValueError, status=USAGE):
+        for name in chosen_methods:
+            explainer(name)
+    console, vit = Console(), load_model(model, weights, random_weights, device)
+    with user_errors(ValueError, status=USAGE):
+        classes = [vit.class_index(int(name) if name.isdecimal() else name) for name in class_names or ()]
+    with user_errors(ValueError, OSError, ImportError, DecompressionBombError):
+        report = explain_report(vit, as_picture(image), image.name, classes, chosen_methods)
+        out.mkdir(parents=True, exist_ok=True)
+        targets = {out / f"{image.stem}-{name}.png": figure for name, figure in report.figures.items()}
+        for path, figure in targets.items():
+            figure.savefig(path)
+        maps = out / f"{image.stem}-maps.csv"
+        report.maps.to_csv(maps, index=False)
+    console.print(report.table)
+    for path in (*targets, maps):
+        console.print(f"{path}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,40 @@
+"""What is drawn is what was given: each map on its grid, in its row and column."""
+
+import numpy as np
+import pytest
+import torch
+
+from analyses.plots.explanation_maps import head_maps_figure, method_maps_figure
+from hooked_vit import TokenLayout
+
+LAYOUT = TokenLayout(1, 0, 0, (2, 3))
+
+
+def test_a_method_a_column_and_a_class_a_row() -> None:
+    maps = {"importance": torch.arange(12.0).reshape(2, 6), "rollout": torch.ones(2, 6)}
+    masks = [torch.zeros(16, 24, dtype=torch.bool), torch.arange(24).expand(16, 24) < 9]
+    figure = method_maps_figure(
+        np.zeros((16, 24, 3)), maps, ["cat, tabby", "$dog"], LAYOUT, (8, 8), masks=masks, agnostic=["rollout"]
+    )
+    axes = figure.axes[:6]
+    assert [ax.get_title() for ax in axes[:3]] == ["picture", "importance", "rollout\n(any class)"]
+    assert [axes[0].get_ylabel(), axes[3].get_ylabel()] == ["cat", "$dog"]
+    meshes = [next(one for one in axes[place].collections if hasattr(one, "get_coordinates")) for place in (1, 4)]
+    for row, mesh in enumerate(meshes):
+        assert mesh.get_array().reshape(2, 3).tolist() == maps["importance"][row].reshape(2, 3).tolist()
+        assert mesh.norm.vmin == maps["importance"][row].min()
+        assert mesh.norm.vmax == maps["importance"][row].max()
+
+
+def test_blocks_by_heads_on_one_scale() -> None:
+    importance = torch.randn(3, 2, 6, generator=torch.Generator().manual_seed(0))
+    figure = head_maps_figure(importance, LAYOUT, (8, 8), title="$importance")
+    axes = figure.axes[:6]
+    assert [ax.get_ylabel() for ax in axes[::2]] == ["block 0", "block 1", "block 2"]
+    norms = set()
+    for ax, values in zip(axes, importance.flatten(0, 1), strict=True):
+        assert ax.collections[0].get_array().flatten().tolist() == pytest.approx(values.tolist())
+        norms.add((ax.collections[0].norm.vmin, ax.collections[0].norm.vmax))
+    ((low, high),) = norms
+    assert low == -high
+    assert head_maps_figure(torch.zeros(1, 1, 6), LAYOUT, (8, 8), mask=torch.ones(16, 24).bool()).axes
