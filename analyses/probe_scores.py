@@ -60,8 +60,8 @@ def compare_with_projection(
         seed: Of the shuffled labels and the bootstrap.
 
     Returns:
-        A row for each `method` (`projection`, `probe`, and `probe_null`, fitted to shuffled labels), `shots` (0: nothing
-        was fitted), `layer`, `token_type` and `metric`, `accuracy` in percent or `identifiability`
+        A row for each `method` (`projection`, `probe`, and `probe_null`, fitted to shuffled labels), `shots` (0:
+        nothing was fitted), `layer`, `token_type` and `metric`, `accuracy` in percent or `identifiability`
         (`1 - rank / n_classes`): `value`, mean over positions and images, `low` and `high`, a bootstrap interval over
         images, `n_images`; and what the method took: `seconds` to fit and to ask all probes, `megabytes` of features
         and weights to keep.
