@@ -6,6 +6,7 @@ import typer
 
 from analyses.commands.explain import explain
 from analyses.commands.lens import lens
+from analyses.commands.patch import patch
 from analyses.commands.sweep import register as register_sweep
 from analyses.commands.values import values
 
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command()(lens)
 app.command()(explain)
 app.command()(values)
+app.command()(patch)
 register_sweep(app)
 
 

@@ -27,6 +27,7 @@ FIGURES = {
     "analyses.causal_memories.CausalMemories": ("analyses.plots.causal_memories", "causal_memories_figure"),
     "analyses.explanation_quality.Faithfulness": ("analyses.plots.explanation_quality", "faithfulness_figure"),
     "analyses.explanation_quality.Localisation": ("analyses.plots.explanation_quality", "localisation_figure"),
+    "analyses.ablation.AblationStudy": ("analyses.plots.patching", "ablation_figure"),
 }
 """Module and function that draw an analysis's table, where it has a figure of its own."""
 

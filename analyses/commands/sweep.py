@@ -25,6 +25,7 @@ ANALYSES = {
     "causal-memories": ("analyses.causal_memories", "CausalMemories"),
     "faithfulness": ("analyses.explanation_quality", "Faithfulness"),
     "localisation": ("analyses.explanation_quality", "Localisation"),
+    "ablation": ("analyses.ablation", "AblationStudy"),
 }
 """Module and class of each analysis, by its name on the command line; imported when it is asked for."""
 

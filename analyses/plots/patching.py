@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from analyses.patch_result import Agreement, PatchResult
@@ -33,7 +34,7 @@ def token_patching_figure(
     mask: Bool[Tensor, "height width"] | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw a sweep over tokens: both pictures, the patch grid of each block, and the prefix tokens below.
+    """Draw a sweep over tokens: both pictures, the patch grid of each block, and the prefix tokens.
 
     Args:
         result: `activation_patching(...)` over layer × token, of one pair or a mean over pairs.
@@ -53,17 +54,17 @@ def token_patching_figure(
     >>> model, images = HookedViT.from_pretrained("emoji-vit"), torch.rand(2, 1, 3, 64, 64)
     >>> result = activation_patching(model, *images, logit_difference(3, against=14), layers=[0, 3, 7])
     >>> figure = token_patching_figure(result, np.zeros((64, 64, 3)), np.ones((64, 64, 3)), (8, 8))
-    >>> len(figure.axes)  # two pictures, three maps, prefix tokens, colours
+    >>> len(figure.axes)  # two pictures, three maps, colours, prefix tokens
     7
     """
     grids, layout = result.on_grid().cpu().double().numpy(), result.layout
     numbers, layers = result.recovered.cpu().double().numpy(), list(result.labels["layer"])
     shown = _some(layers, 8) if blocks is None else [layers.index(block) for block in blocks]
-    norm = _norm(numbers[shown])
+    norm = _norm(grids[shown])  # of patches alone: CLS may carry many times as much as any of them
     n_columns = min(len(shown), 4)
     n_rows = -(-len(shown) // n_columns)
-    figure = Figure(figsize=(2.2 + 1.75 * (1 + n_columns), 1 + 1.8 * max(n_rows, 2)), layout="constrained")
-    left, middle, right = figure.subfigures(1, 3, width_ratios=(1.75, 1.75 * n_columns, 1.5))
+    figure = Figure(figsize=(2 + 1.75 * (1 + n_columns), 1 + 1.8 * max(n_rows, 2)), layout="constrained")
+    left, middle, right = figure.subfigures(1, 3, width_ratios=(1.75, 1.75 * n_columns + 0.9, 0.9))
     for ax, picture, name in zip(left.subplots(2, 1), (clean, corrupt), names, strict=True):
         draw_picture(ax, picture, layout.grid, patch_size)
         _heading(ax, name)
@@ -77,9 +78,8 @@ def token_patching_figure(
             draw_outline(ax, mask, clean.shape[:2])
     for ax in axes[len(shown) :]:
         ax.remove()
+    middle.colorbar(ScalarMappable(norm, _CMAP), ax=axes[: len(shown)], label=_UNIT, shrink=0.8)
     _draw_prefix(right.subplots(), result, numbers, norm)
-    bar = figure.colorbar(ScalarMappable(norm, _CMAP), ax=right.axes[0], label=_UNIT)
-    bar.ax.tick_params(labelsize="small")
     if title:
         figure.suptitle(title, fontsize="medium", parse_math=False)
     return figure
@@ -149,6 +149,7 @@ def agreement_figure(
         ax.plot(ends, ends, color="#999999", linewidth=1, linestyle=":")
         ax.scatter(x, y, s=9, alpha=0.5, color="#0072B2", linewidths=0)
         _heading(ax, f"{name}: r = {agree.pearson:.2f}")
+        ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.set(xlabel=f"exact effect, {unit}", ylabel=f"estimated effect, {unit}")
         ax.spines[["top", "right"]].set_visible(False)
     if title:
@@ -184,13 +185,14 @@ def ablation_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
         columns = rows["head"].astype("Float64").fillna(np.inf).astype(float)
         grid = rows.assign(column=columns).pivot(index="layer", columns="column", values="value")
         numbers = grid.to_numpy(dtype=float)
-        norm = _norm(numbers)
+        heads = np.isfinite(grid.columns.to_numpy(dtype=float))
+        norm = _norm(numbers[:, heads])  # an MLP may cost many times as much as any head: its number tells
         names = ["MLP" if np.isinf(one) else f"{one:.0f}" for one in grid.columns]
-        _draw_cells(ax, numbers, names, list(grid.index), norm, False)
+        _draw_cells(ax, numbers, names, list(grid.index), norm, len(names) <= 9)
         ax.axvline(len(names) - 1.5, color="black", linewidth=1)
         ax.set_xlabel("head")
         _heading(ax, name)
-        figure.colorbar(ScalarMappable(norm, _CMAP), ax=ax, label=unit)
+        figure.colorbar(ScalarMappable(norm, _CMAP), ax=ax, label=unit, extend="both")
     axes[0].set_ylabel("block")
     if title:
         figure.suptitle(title, fontsize="medium", parse_math=False)
@@ -211,9 +213,16 @@ def _draw_cells(
     ax.set_yticks(range(0, len(y), y_step), [str(one) for one in y[::y_step]])
     if write:
         for (row, column), number in np.ndenumerate(numbers):
-            dark = sum(colours.to_rgba(np.array(number))[:3]) < 1.5
+            red, green, blue = np.asarray(colours.to_rgba(np.array(number))).ravel()[:3]
+            dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
             ax.text(
-                column, row, f"{number:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black"
+                column,
+                row,
+                f"{number:.2g}" if abs(number) >= 10 else f"{number:.2f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if dark else "black",
             )
 
 
@@ -225,10 +234,10 @@ def _draw_prefix(ax: Axes, result: PatchResult, numbers: np.ndarray, norm: TwoSl
         ax.set_axis_off()
         return
     names = [{"cls": "CLS", "dist": "dist.", "register": "reg."}[result.layout.token_types[tokens[p]]] for p in prefix]
-    _draw_cells(ax, numbers[:, prefix], names, result.labels["layer"], norm, False)
+    _draw_cells(ax, numbers[:, prefix], names, result.labels["layer"], norm, True)
     ax.tick_params(labelsize="small")
     ax.set_ylabel("block", fontsize="small")
-    _heading(ax, "not patches")
+    _heading(ax, "prefix")
 
 
 def _heading(ax: Axes, text: str) -> None:

@@ -1,0 +1,61 @@
+"""Figures of patching sweeps show the numbers that they are given."""
+
+import numpy as np
+import pytest
+import torch
+
+from analyses.patch_result import PatchResult, agreement
+from analyses.plots.patching import agreement_figure, head_patching_figure, token_patching_figure
+from hooked_vit import TokenLayout
+
+LAYOUT = TokenLayout(n_cls=1, n_dist=0, n_registers=2, grid=(2, 3))
+PICTURE = np.zeros((16, 24, 3))
+
+
+def sweep(axes: tuple[str, ...], **labels: range) -> PatchResult:
+    values = torch.linspace(-1, 2, int(np.prod([len(one) for one in labels.values()])))
+    return PatchResult(
+        "resid_pre", "denoising", axes, {name: tuple(one) for name, one in labels.items()},
+        values.reshape([len(one) for one in labels.values()]), torch.tensor(0.0), torch.tensor(1.0), LAYOUT,
+    )  # fmt: skip
+
+
+def test_each_block_has_its_map_and_prefix_tokens_a_place_of_their_own() -> None:
+    result = sweep(("layer", "token"), layer=range(12), token=range(9))
+    mask = torch.zeros(16, 24, dtype=torch.bool)
+    mask[2:9, 3:20] = True
+    figure = token_patching_figure(result, PICTURE, PICTURE, (8, 8), blocks=[0, 5, 11], mask=mask, title="$a_b$")
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[:5] == ["clean", "corrupt", "block 0", "block 5", "block 11"]
+    assert "prefix" in titles
+    drawn = figure.axes[3].collections[0].get_array()
+    assert np.asarray(drawn).ravel() == pytest.approx(result.recovered[5, 3:].numpy())
+    by_prefix = next(ax for ax in figure.axes if ax.get_title() == "prefix")
+    assert [text.get_text() for text in by_prefix.get_xticklabels()] == ["CLS", "reg.", "reg."]
+
+
+def test_without_prefix_tokens_and_with_many_blocks() -> None:
+    layout = TokenLayout(0, 0, 0, (2, 3))
+    result = sweep(("layer", "token"), layer=range(24), token=range(6))
+    result = PatchResult(*(getattr(result, name) for name in ("stream", "direction", "axes", "labels", "values", "base",
+                                                               "source")), layout)  # fmt: skip
+    figure = token_patching_figure(result, PICTURE, PICTURE, (8, 8))
+    blocks = [ax.get_title() for ax in figure.axes if ax.get_title().startswith("block")]
+    assert (len(blocks), blocks[0], blocks[-1]) == (8, "block 0", "block 23")
+
+
+def test_heads() -> None:
+    result = sweep(("layer", "head"), layer=range(4), head=range(3))
+    figure = head_patching_figure({"z": result, "pattern": result}, numbers_in_cells=True)
+    assert [ax.get_title() for ax in figure.axes[:2]] == ["z", "pattern"]
+    assert [text.get_text() for text in figure.axes[0].texts] == [f"{one:.2f}" for one in result.recovered.flatten()]
+    figure.canvas.draw()
+    with pytest.raises(ValueError, match="expected sweeps over layer × head, 'z' is over layer, token"):
+        head_patching_figure({"z": sweep(("layer", "token"), layer=range(2), token=range(9))})
+
+
+def test_agreement() -> None:
+    result = sweep(("layer", "head"), layer=range(4), head=range(3))
+    figure = agreement_figure({"heads": (result, result, agreement(result, result))})
+    assert figure.axes[0].get_title() == "heads: r = 1.00"
+    assert len(np.asarray(figure.axes[0].collections[0].get_offsets())) == 12
