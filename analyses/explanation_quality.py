@@ -85,7 +85,7 @@ class Faithfulness(_OfMethods):
     >>> model, analysis = HookedViT.from_pretrained("emoji-vit"), Faithfulness(["importance", "random"], n_steps=4)
     >>> logits, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64), names_filter=analysis.names(model.cfg))
     >>> analysis.update(AnalysisBatch(model, cache, logits, torch.tensor([3, 14]), torch.arange(2)))
-    >>> sorted(set(analysis.compute()["n_removed"].dropna()))
+    >>> sorted(set(analysis.compute()["n_removed"].dropna().tolist()))
     [0, 16, 32, 48, 64]
     """
 

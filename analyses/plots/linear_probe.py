@@ -31,7 +31,7 @@ def probe_figure(table: pd.DataFrame, metric: str = "accuracy", *, title: str = 
     kinds = [kind for kind in _TITLES if kind in set(table["token_type"])]
     shots = sorted(int(k) for k in set(table["shots"]) if k > 0)
     # from light to dark with the number of shots
-    shades = colormaps["cividis_r"](np.linspace(0.15, 0.95, max(1, len(shots))))
+    shades = colormaps["cividis_r"](np.linspace(0.15, 0.95, len(shots)))
     figure = Figure(figsize=(3.7 * len(kinds) + 0.4, 3.9), layout="constrained")
     for place, (ax, kind) in enumerate(zip(figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0], kinds,
                                            strict=True)):  # fmt: skip
