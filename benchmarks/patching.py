@@ -8,10 +8,13 @@ the same numbers, is timed beside them. On a machine with a GPU: --device cuda. 
 """
 
 import argparse
+import itertools
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import pandas as pd
 import timm
 import torch
 from rich.console import Console
@@ -30,33 +33,38 @@ SETTERS = {
 }  # fmt: skip
 
 
-def contenders(name: str, stream: PatchStream, device: str, memory_limit: float | None) -> dict[str, Callable[[], Any]]:
+def contenders(
+    name: str, stream: PatchStream, device: str, memory_limit: float | None, layers: list[int], every: int
+) -> dict[str, Callable[[], Any]]:
     """Who takes part: from nothing to the values of the sweep, [layer token] or [layer head]."""
     patching.tqdm = lambda rows: rows  # no bar between the table's rows
     torch.manual_seed(0)
     model: Any = HookedViT.from_timm(timm.create_model(name).eval()).to(device)
     clean, corrupt = (torch.randn(1, 3, 224, 224, device=device) for _ in range(2))
     metric = logit_difference(3, against=14)
+    places = list(range(0, model.cfg.n_ctx if stream == "resid_pre" else model.cfg.n_heads, every))
+    choice: Any = {"layers": layers, ("tokens" if stream == "resid_pre" else "heads"): places}
 
     def loop() -> Tensor:
         cache = model.run_with_cache(clean, names_filter=stream)[1]
         # its own ranges take the image's width for the number of tokens
-        sizes = {"layer": model.cfg.n_layers, "resid_pre": model.cfg.n_ctx, "z": model.cfg.n_heads}
-        index = patching.make_df_from_ranges([sizes["layer"], sizes[stream]], ["layer", "place"])
+        index = pd.DataFrame(list(itertools.product(layers, places)), columns=["layer", "place"])
         patch: Any = patching.generic_activation_patch
-        values = patch(
-            model, corrupt, cache, metric, SETTERS[stream], stream, index_df=index
+        return patch(model, corrupt, cache, metric, SETTERS[stream], stream, index_df=index).unflatten(
+            0, (len(layers), -1)
         )
-        assert isinstance(values, Tensor)
-        return values.unflatten(0, (sizes["layer"], -1))
 
     return {
         "TransformerLens": loop,
         "hooked_vit": lambda: (
-            activation_patching(model, clean, corrupt, metric, stream, memory_limit=memory_limit).values
+            activation_patching(model, clean, corrupt, metric, stream, memory_limit=memory_limit, **choice).values
         ),
-        "attribution": lambda: attribution_patching(model, clean, corrupt, metric, stream).values,
+        "attribution": lambda: attribution_patching(model, clean, corrupt, metric, stream, **choice).values,
     }
+
+
+def _keep(name: str, run: Callable[[], Tensor], results: dict[str, Tensor]) -> None:
+    results[name] = run()
 
 
 def main() -> None:
@@ -65,7 +73,10 @@ def main() -> None:
     parser.add_argument("--models", default="B/32")
     parser.add_argument("--sweeps", default="resid_pre,z")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=120, help="time for each row of the table, at least 3 rounds")
+    parser.add_argument("--seconds", type=float, default=120, help="time for each row of the table")
+    parser.add_argument("--rounds", type=int, default=3, help="at least so many, besides two to warm up")
+    parser.add_argument("--layers", default=",".join(map(str, range(12))), help="fewer for a quick look: 1,4,7,10")
+    parser.add_argument("--every", type=int, default=1, help="only every n-th token or head, for a quick look")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--memory-limit", type=float, default=None, help="bytes, for the patched runs")
     parser.add_argument("--markdown", action="store_true")
@@ -77,10 +88,17 @@ def main() -> None:
     rows: list[list[str]] = []
     for model in arguments.models.split(","):
         for stream in arguments.sweeps.split(","):
-            runs = contenders(ARCHITECTURES[model], stream, arguments.device, arguments.memory_limit)
+            layers = [int(layer) for layer in arguments.layers.split(",")]
+            runs = contenders(
+                ARCHITECTURES[model], stream, arguments.device, arguments.memory_limit, layers, arguments.every
+            )
+            results: dict[str, Tensor] = {}
+            kept: dict[str, Callable[[], object]] = {
+                name: partial(_keep, name, run, results) for name, run in runs.items()
+            }
             with torch.no_grad():
-                expected, found = runs["TransformerLens"](), runs["hooked_vit"]()
-                seconds = paired_seconds(runs, arguments.seconds)
+                seconds = paired_seconds(kept, arguments.seconds, rounds=(arguments.rounds, 60))
+            expected, found = results["TransformerLens"], results["hooked_vit"]
             times = {name: statistics.median(one) for name, one in seconds.items()}
             rows.append([model, stream, str(expected.numel()), f"{times['TransformerLens']:.2f}",
                          f"{times['hooked_vit']:.2f}", f"{ratio(seconds, 'TransformerLens', 'hooked_vit'):.2f}",

@@ -248,7 +248,8 @@ def main(
         by_token = activation_patching(vit, two.clean[one], two.corrupt[one], of_one)
         names = [vit.class_names[int(label[index])].split(",")[0] for label in (two.clean_class, two.corrupt_class)]
         token_patching_figure(
-            by_token, *(picture_of(picture[index], vit.data_config or {}) for picture in images), vit.cfg.patch_size,
+            by_token, picture_of(two.clean[index], vit.data_config or {}),
+            picture_of(two.corrupt[index], vit.data_config or {}), vit.cfg.patch_size,
             names=(f"clean: {names[0]}", f"corrupt: {names[1]}"), mask=two.masks[index],
             title=f"{names[0]} instead of {names[1]}: each patch of the stream in front of a block, put in alone",
         ).savefig(out / f"tokens_{index}.png", dpi=120)  # fmt: skip
@@ -335,10 +336,10 @@ def main(
 
 def what_ablation_says(table: pd.DataFrame) -> list[str]:
     """What the model loses without its most needed head and MLP."""
-    rows = table[table["class_index"].isna() & (table["metric"] == "accuracy")]
+    rows = pd.DataFrame(table[table["class_index"].isna() & (table["metric"] == "accuracy")])
     said = []
     for component in ("head", "mlp"):
-        worst = rows[rows["component"] == component].sort_values("value").iloc[0]
+        worst = pd.DataFrame(rows[rows["component"] == component]).sort_values(by="value").iloc[0]
         name = (
             f"head {worst['head']} of block {worst['layer']}"
             if component == "head"

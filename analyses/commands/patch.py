@@ -87,15 +87,15 @@ def patch(
     with user_errors(ValueError):
         metric = logit_difference(classes[0], against=classes[1])
         limit = None if memory_limit is None else memory_limit * 1e6
-        result = activation_patching(vit, *images, metric, stream, direction=direction, memory_limit=limit)
+        result = activation_patching(vit, images[0], images[1], metric, stream, direction=direction, memory_limit=limit)
     table = result.table()
     title = f"{names[0]} above {names[1]}: {float(result.source):.2f} logits where patches come from, " \
             f"{float(result.base):.2f} where they are put in"  # fmt: skip
     printed, has_patches = Table(), "token_type" in table
     for column in ("block", *result.axes[1:], *(["where"] if has_patches else []), "logits", "share"):
         printed.add_column(column, justify="right")
-    order = table["effect"].abs().sort_values(ascending=False, kind="stable").index[:10]
-    for _, row in table.loc[order].iterrows():
+    largest = table.assign(size=table["effect"].abs()).sort_values(by="size", ascending=False, kind="stable")[:10]
+    for _, row in largest.iterrows():
         kind = str(row.get("token_type", ""))
         where = f"row {row['row']}, column {row['column']}" if kind == "patch" else kind
         places = (f"{row[axis]}" for axis in result.axes)

@@ -64,7 +64,8 @@ def token_patching_figure(
     n_columns = min(len(shown), 4)
     n_rows = -(-len(shown) // n_columns)
     figure = Figure(figsize=(2 + 1.75 * (1 + n_columns), 1 + 1.8 * max(n_rows, 2)), layout="constrained")
-    left, middle, right = figure.subfigures(1, 3, width_ratios=(1.75, 1.75 * n_columns + 0.9, 0.9))
+    parts: Any = figure.subfigures(1, 3, width_ratios=(1.75, 1.75 * n_columns + 0.9, 0.9))
+    left, middle, right = parts
     for ax, picture, name in zip(left.subplots(2, 1), (clean, corrupt), names, strict=True):
         draw_picture(ax, picture, layout.grid, patch_size)
         _heading(ax, name)
@@ -177,11 +178,11 @@ def ablation_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
         "label_logit": ("Logit of the correct class", "logits"),
         "identifiability": ("Identifiability of patches", "after − before"),
     }
-    whole = table[table["class_index"].isna()]
+    whole = pd.DataFrame(table[table["class_index"].isna()])
     figure = Figure(figsize=(11.5, 3.8), layout="constrained")
     axes = list(figure.subplots(1, len(labels), sharey=True))
     for ax, (metric, (name, unit)) in zip(axes, labels.items(), strict=True):
-        rows = whole[whole["metric"] == metric]
+        rows = pd.DataFrame(whole[whole["metric"] == metric])
         columns = rows["head"].astype("Float64").fillna(np.inf).astype(float)
         grid = rows.assign(column=columns).pivot(index="layer", columns="column", values="value")
         numbers = grid.to_numpy(dtype=float)
@@ -196,7 +197,7 @@ def ablation_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
     axes[0].set_ylabel("block")
     if title:
         figure.suptitle(title, fontsize="medium", parse_math=False)
-    n_images = int(whole["n_images"].max()) if len(whole) else 0
+    n_images = max(whole["n_images"].tolist(), default=0)
     figure.supxlabel(
         f"{n_images} images. Each component ablated alone: what changes, after minus before.", fontsize="small"
     )

@@ -1,5 +1,6 @@
 """Interventions: lists of hooks that ablate, replace, steer or freeze; they add up, and `model.hooks` takes them."""
 
+from hooked_vit.interventions.attention import attention_mask, block_attention, restrict_attention
 from hooked_vit.interventions.directions import add_direction, project_out, random_directions
 from hooked_vit.interventions.means import mean_activations
 from hooked_vit.interventions.places import Place, token_group
@@ -16,7 +17,7 @@ from hooked_vit.interventions.replacing import (
 )
 
 __all__ = [
-    "Hooks", "Place", "add_direction", "edit", "freeze_norms", "freeze_patterns", "intervene", "mean_ablate",
-    "mean_activations", "project_out", "random_directions", "replace_from", "resample_ablate", "token_group",
-    "zero_ablate",
+    "Hooks", "Place", "add_direction", "attention_mask", "block_attention", "edit", "freeze_norms", "freeze_patterns",
+    "intervene", "mean_ablate", "mean_activations", "project_out", "random_directions", "replace_from",
+    "resample_ablate", "restrict_attention", "token_group", "zero_ablate",
 ]  # fmt: skip
