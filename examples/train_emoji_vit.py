@@ -348,6 +348,10 @@ def weaknesses(run: Run, measured: dict[str, Any]) -> list[str]:
         "It knows scenes of one or two whole emoji on noise, 64 x 64 pixels, and nothing else: three or more objects, "
         "photographs and other artists are outside what it has learnt.",
     ]
+    backgrounds = measured["backgrounds"]
+    own, other = backgrounds["top1_on_own_groups_colours"], backgrounds["top1_on_another_groups_colours"]
+    if own - other > 0.01:
+        said.append(f"Backgrounds mislead it: in another group's colours it is right in {other:.1%}, not {own:.1%}.")
     for name, bar, reached in zip(
         ("one-object top-1", "both objects in the top 2"),
         _BARS.get(run.model, ()),

@@ -19,7 +19,7 @@ from hooked_vit.model import HookedViT
 from hooked_vit.porting import read_config, read_weights
 from hooked_vit.weight_files import fit_state_dict, read_weight_file
 
-EMBEDDED = ("emoji-vit", "emoji-vit-gap")
+EMBEDDED = ("emoji-vit", "emoji-vit-gap", "emoji-vit-context")
 _SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")
 
 

@@ -228,12 +228,14 @@ class TestFinish:
             "single_top1": 0.995, "two_objects_both_in_top2": 0.9, "single_top1_of_small_objects": 0.9,
             "single_top1_by_class": dict.fromkeys(EmojiScenes.class_names, 1.0) | {"fox": 0.5},
             "single_top1_by_artist": {"noto": 0.4, "twemoji": 1.0, "fluent-3d": 1.0},
+            "backgrounds": {"top1_on_own_groups_colours": 0.99, "top1_on_another_groups_colours": 0.95},
         }  # fmt: skip
         said = " ".join(recipe.weaknesses(replace(TINY, artists=ARTISTS[1:]), measured))
         assert "the emoji of noto (40.0%), which it has never seen." in said
         assert "Least often right on fox (50.0%)" in said
         assert "misses what was aimed at in both objects in the top 2: 90.0% instead of 92%" in said
         assert "aimed at in one-object" not in said
+        assert "in another group's colours it is right in 95.0%, not 99.0%" in said
 
 
 @pytest.mark.parametrize(
