@@ -77,7 +77,7 @@ def original(kind: str) -> nn.Module:
 
 @functools.cache
 def ported(kind: str) -> nn.Module:
-    """The HookedViT of `original(kind)`, made once: for tests that leave it as it is."""
+    """The HookedViT of `original(kind)`, made once: for tests that leave it as it is, without gradients left on it."""
     from hooked_vit import HookedViT
 
     return HookedViT.from_timm(original(kind))

@@ -13,7 +13,7 @@ from hooked_vit.model import HookedViT
 @torch.no_grad()
 def mean_activations(
     model: HookedViT,
-    batches: Iterable[Float[Tensor, "batch channel height width"]],
+    batches: Iterable[Float[Tensor, "_ channel _ _"]],
     names: NamesFilter,
 ) -> dict[str, Tensor]:
     """The mean of activations over images; tokens, heads and neurons keep their axes.
