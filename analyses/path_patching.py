@@ -23,7 +23,7 @@ ReceiverKind = Literal["q", "k", "v", "head", "mlp", "logits"]
 Sender = tuple[Any, ...]
 """`("head", layer, head)`, `("attn", layer)`, `("mlp", layer)` or `("embed",)`."""
 Receiver = tuple[Any, ...]
-"""`("q", layer, head)`, `("k", …)`, `("v", …)`, `("head", layer, head)` for all three, `("mlp", layer)`, `("logits",)`."""
+"""`("q", layer, head)`, `("k", …)`, `("v", …)`, `("head", …)` for all three, `("mlp", layer)`, `("logits",)`."""
 
 _INPUTS = {"q": ("q",), "k": ("k",), "v": ("v",), "head": ("q", "k", "v")}
 
