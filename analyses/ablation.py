@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
 from analyses.analysis import Analysis, AnalysisBatch
 from analyses.effect_sizes import bootstrap_interval
@@ -159,10 +158,8 @@ class AblationStudy(Analysis):
                 f"no image was counted: give update batches of at least {self.min_images} images, or pass means to "
                 "AblationStudy"
             )
-        # in the order of the dataset, so that the order of shards does not show
-        order = torch.argsort(dim_zero_cat(self.index), stable=True)
-        labels = dim_zero_cat(self.labels)[order].cpu().numpy()
-        outcomes = dim_zero_cat(self.outcomes)[order].cpu().double().numpy()
+        labels, outcomes = self.by_image("labels", "outcomes")
+        outcomes = outcomes.astype(np.float64)
         n_layers, n_heads = int(self.n_layers), int(self.n_heads)
         places = pd.DataFrame(
             [

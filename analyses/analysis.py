@@ -5,10 +5,13 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from analyses.projection import Projection, Stream, project
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
@@ -69,6 +72,20 @@ class Analysis(Metric):
     @abstractmethod
     def update(self, batch: AnalysisBatch) -> None:
         """Take one batch in."""
+
+    def by_image(self, *names: str) -> tuple[np.ndarray, ...]:
+        """States of one row an image, as arrays in the order of the dataset: the order of shards does not show.
+
+        Needs a state `index`, each image's place.
+
+        Raises:
+            ValueError: If no image was seen.
+        """
+        index: Any = self.index
+        if not len(index):
+            raise ValueError("no image was seen: give update a batch first")
+        order = torch.argsort(dim_zero_cat(index), stable=True)
+        return tuple(dim_zero_cat(getattr(self, name))[order].cpu().numpy() for name in names)
 
     @abstractmethod
     def compute(self) -> pd.DataFrame:

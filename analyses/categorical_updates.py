@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
 from analyses.analysis import Analysis, AnalysisBatch
 from analyses.block_projections import BlockProjections, Reference, Sublayer
@@ -253,13 +252,8 @@ its input, of attention, of the MLP, of none of these |
         Raises:
             ValueError: If no image was seen.
         """
-        if not len(self.index):
-            raise ValueError("no image was seen: give update a batch first")
-        # in the order of the dataset, so that the order of shards does not show
-        order = torch.argsort(dim_zero_cat(self.index), stable=True)
-        correct, n_tokens, n_rising, increase, n_matching = (
-            dim_zero_cat(state)[order].cpu().numpy()
-            for state in (self.correct, self.n_tokens, self.n_rising, self.increase, self.n_matching)
+        correct, n_tokens, n_rising, increase, n_matching = self.by_image(
+            "correct", "n_tokens", "n_rising", "increase", "n_matching"
         )
         parts = []
         for place, reference in enumerate(self.references):

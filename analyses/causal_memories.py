@@ -10,7 +10,6 @@ import torch
 from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
 from analyses.analysis import Analysis, AnalysisBatch
 from analyses.effect_sizes import bootstrap_interval
@@ -199,11 +198,7 @@ class CausalMemories(Analysis):
         Raises:
             ValueError: If no image was seen.
         """
-        if not len(self.index):
-            raise ValueError("no image was seen: give update a batch first")
-        # in the order of the dataset, so that the order of shards does not show
-        order = torch.argsort(dim_zero_cat(self.index), stable=True)
-        effect = dim_zero_cat(self.effect)[order].double().cpu().numpy()
+        (effect,) = (one.astype(np.float64) for one in self.by_image("effect"))
         layers, stream = self._layers(int(self.n_layers)), f"{self.sublayer}_out"
         shape = (len(layers), len(self.interventions), len(self.ks), len(_CHOICES), len(_METRICS))
         by_choice = np.moveaxis(effect.reshape(-1, *shape), 4, 0)  # [choice image layer intervention k metric]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import pandas as pd
 import torch
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
 from analyses.analysis import Analysis, AnalysisBatch
 from analyses.correctness_tables import correctness_tables
@@ -113,13 +112,7 @@ class Compositionality(Analysis):
         Raises:
             ValueError: If no image was seen.
         """
-        if not len(self.index):
-            raise ValueError("no image was seen: give update a batch first")
-        # in the order of the dataset, so that the order of shards does not show
-        order = torch.argsort(dim_zero_cat(self.index), stable=True)
-        correct, n_tokens, n_single = (
-            dim_zero_cat(state)[order].cpu().numpy() for state in (self.correct, self.n_tokens, self.n_single)
-        )
+        correct, n_tokens, n_single = self.by_image("correct", "n_tokens", "n_single")
         parts = []
         for place, source in enumerate(self._sources):
             for of_k, k in enumerate(self.ks):

@@ -8,7 +8,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
 from analyses.analysis import Analysis, AnalysisBatch
 from analyses.data.token_labels import token_labels
@@ -58,13 +57,6 @@ class _OfMethods(Analysis):
         return batch.once(
             ("map", name), lambda: method(batch.model, tokens, batch.labels, start_at_layer=0, **options).float()
         )
-
-    def _in_order(self, *states: Any) -> list[np.ndarray]:
-        """States' rows by the images' places in the dataset, so that the order of shards does not show."""
-        if not len(self.index):
-            raise ValueError("no image was seen: give update a batch first")
-        order = torch.argsort(dim_zero_cat(self.index), stable=True)
-        return [dim_zero_cat(state)[order].cpu().numpy() for state in states]
 
 
 class Faithfulness(_OfMethods):
@@ -149,7 +141,7 @@ class Faithfulness(_OfMethods):
         Raises:
             ValueError: If no image was seen.
         """
-        (correct,) = self._in_order(self.correct)
+        (correct,) = self.by_image("correct")
         if not len(correct):
             raise ValueError("no image is classified correctly, and samples='correct' leaves out all others")
         steps, n_patches, drawn = self.n_removed.cpu().numpy(), int(self.n_patches), self.resampling
@@ -234,7 +226,7 @@ class Localisation(_OfMethods):
         Raises:
             ValueError: If no image was seen.
         """
-        scores, share = self._in_order(self.scores, self.share)
+        scores, share = self.by_image("scores", "share")
         columns = ["method", "metric", "value", "low", "high", "chance", "n_images"]
         if not len(scores):
             return pd.DataFrame(columns=columns)

@@ -7,7 +7,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
 from analyses.analysis import Analysis, AnalysisBatch
 from analyses.group_tables import GroupSums, Resampling, object_minus_context, ratio_rows
@@ -240,12 +239,9 @@ class Identifiability(Analysis):
         return pd.concat(tables, ignore_index=True)
 
     def _per_image(self) -> tuple[np.ndarray, ...]:
-        """Index, tokens, sums of ranks, identifiable and rising tokens; by index, so that no order of shards shows."""
-        if not len(self.index):
-            raise ValueError("no image was seen: give update a batch first")
-        order = torch.argsort(dim_zero_cat(self.index), stable=True)
-        states = (self.index, self.n_tokens, self.rank_sum, self.n_identifiable, self.n_rising)
-        return tuple(dim_zero_cat(state)[order].cpu().long().numpy() for state in states)
+        """Index, tokens, sums of ranks, identifiable and rising tokens."""
+        states = self.by_image("index", "n_tokens", "rank_sum", "n_identifiable", "n_rising")
+        return tuple(state.astype(np.int64) for state in states)
 
     def _quartiles(self, n_tokens: np.ndarray) -> pd.DataFrame:
         rows, n_classes = [], self.histogram.shape[-1]

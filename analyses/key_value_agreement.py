@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import pandas as pd
 import torch
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
 from analyses.analysis import Analysis, AnalysisBatch
 from analyses.correctness_tables import correctness_tables
@@ -128,16 +127,9 @@ class KeyValueAgreement(Analysis):
         Raises:
             ValueError: If no image was seen.
         """
-        if not len(self.index):
-            raise ValueError("no image was seen: give update a batch first")
-        # in the order of the dataset, so that the order of shards does not show
-        order = torch.argsort(dim_zero_cat(self.index), stable=True)
-        correct, n_tokens, agreeing, random_agreeing, logit, random_logit = (
-            dim_zero_cat(state)[order].cpu().numpy()
-            for state in (
-                self.correct, self.n_tokens, self.n_agreeing, self.random_agreeing, self.class_logit, self.random_logit,
-            )
-        )  # fmt: skip
+        correct, n_tokens, agreeing, random_agreeing, logit, random_logit = self.by_image(
+            "correct", "n_tokens", "n_agreeing", "random_agreeing", "class_logit", "random_logit"
+        )
         metrics = {
             "agreement_rate": 100 * agreeing,
             "agreement_rate_random": 100 * random_agreeing,

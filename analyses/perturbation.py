@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
 from analyses.analysis import Analysis, AnalysisBatch
 from analyses.attention_masks import attention_mask, block_attention, no_cls, restrict_attention, self_only
@@ -172,13 +171,8 @@ class Perturbation(Analysis):
         Raises:
             ValueError: If no image was seen.
         """
-        if not len(self.index):
-            raise ValueError("no image was seen: give update a batch first")
-        # in the order of the dataset, so that the order of shards does not show
-        order = torch.argsort(dim_zero_cat(self.index), stable=True)
         correct, n_tokens, rank_sum, n_identifiable = (
-            dim_zero_cat(state)[order].cpu().long().numpy()
-            for state in (self.correct, self.n_tokens, self.rank_sum, self.n_identifiable)
+            one.astype(np.int64) for one in self.by_image("correct", "n_tokens", "rank_sum", "n_identifiable")
         )
         tables, of_patches = [], list(TOKEN_GROUPS).index("patch")
         for place, name in enumerate([*self.interventions, *(f"no_{region}" for region in self.removals)]):

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from analyses.commands.model_options import Device, ModelName, RandomWeights, WeightsFile
 from analyses.commands.user_errors import USAGE, fail, user_errors
 
 __all__ = ["explain"]
@@ -13,9 +14,7 @@ __all__ = ["explain"]
 
 def explain(
     image: Annotated[Path, typer.Argument(help="A picture, in any format that PIL reads.", show_default=False)],
-    model: Annotated[
-        str, typer.Option(metavar="NAME", help="emoji-vit, which comes along; a timm name with its tag; or hf-hub:…")
-    ] = "emoji-vit",
+    model: ModelName = "emoji-vit",
     class_names: Annotated[
         list[str] | None,
         typer.Option(
@@ -31,16 +30,9 @@ def explain(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where figures and maps go; made if need be.")] = Path(
         "explain"
     ),
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights for the model: .safetensors, .pt, .pth or .bin.")
-    ] = None,
-    random_weights: Annotated[
-        bool,
-        typer.Option("--random-weights", help="An untrained model, initialised alike each time; needs no network."),
-    ] = False,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="cpu, cuda:1, …, in the place of a GPU where there is one.")
-    ] = None,
+    weights: WeightsFile = None,
+    random_weights: RandomWeights = False,
+    device: Device = None,
 ) -> None:
     """Which parts of a picture matter for a class? Feature importance and its rivals, side by side.
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from analyses.commands.model_options import Device, ModelName, RandomWeights, WeightsFile
 from analyses.commands.user_errors import FAILED, USAGE, complain, user_errors
 
 __all__ = ["lens"]
@@ -12,9 +13,7 @@ __all__ = ["lens"]
 
 def lens(
     images: Annotated[list[Path], typer.Argument(help="Pictures, in any format that PIL reads.", show_default=False)],
-    model: Annotated[
-        str, typer.Option(metavar="NAME", help="emoji-vit, which comes along; a timm name with its tag; or hf-hub:…")
-    ] = "emoji-vit",
+    model: ModelName = "emoji-vit",
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the figures go; made if need be.")] = Path("lens"),
     class_name: Annotated[
         str | None,
@@ -24,13 +23,8 @@ def lens(
             help="The class whose rank is told, by name or index, in the place of what the model predicts.",
         ),
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights for the model: .safetensors, .pt, .pth or .bin.")
-    ] = None,
-    random_weights: Annotated[
-        bool,
-        typer.Option("--random-weights", help="An untrained model, initialised alike each time; needs no network."),
-    ] = False,
+    weights: WeightsFile = None,
+    random_weights: RandomWeights = False,
     blocks: Annotated[
         str | None,
         typer.Option(
@@ -38,9 +32,7 @@ def lens(
             help="The blocks in the figure, in the place of five from first to last; negative ones count from the end.",
         ),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="cpu, cuda:1, …, in the place of a GPU where there is one.")
-    ] = None,
+    device: Device = None,
 ) -> None:
     """Which classes do the patches of your pictures stand for, after each block?
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from analyses.commands.model_options import Device, ModelName, RandomWeights, WeightsFile
 from analyses.commands.user_errors import FAILED, USAGE, complain, user_errors
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ Stream = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", 
 def patch(
     clean: Annotated[Path, typer.Argument(help="A picture, in any format that PIL reads.", show_default=False)],
     corrupt: Annotated[Path, typer.Argument(help="Its counterpart, which differs in one thing.", show_default=False)],
-    model: Annotated[
-        str, typer.Option(metavar="NAME", help="emoji-vit, which comes along; a timm name with its tag; or hf-hub:…")
-    ] = "emoji-vit",
+    model: ModelName = "emoji-vit",
     stream: Annotated[
         Stream,
         typer.Option(help="What is patched: the stream, a patch a token; z to pattern, a head; post, a neuron."),
@@ -47,16 +46,9 @@ def patch(
     memory_limit: Annotated[
         float | None, typer.Option(metavar="MB", min=0, help="What the patched runs may take at a time.")
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights for the model: .safetensors, .pt, .pth or .bin.")
-    ] = None,
-    random_weights: Annotated[
-        bool,
-        typer.Option("--random-weights", help="An untrained model, initialised alike each time; needs no network."),
-    ] = False,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="cpu, cuda:1, …, in the place of a GPU where there is one.")
-    ] = None,
+    weights: WeightsFile = None,
+    random_weights: RandomWeights = False,
+    device: Device = None,
 ) -> None:
     """Where in the model does the difference between two pictures live?
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from analyses.commands.model_options import Device, ModelName, RandomWeights, WeightsFile
 from analyses.commands.plot import plot
 from analyses.commands.user_errors import USAGE, complain, fail, user_errors
 
@@ -46,9 +47,7 @@ def sweep(
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where tables and record go.", show_default=False)],
-    model: Annotated[
-        str, typer.Option(metavar="NAME", help="emoji-vit, which comes along; a timm name with its tag; or hf-hub:…")
-    ] = "emoji-vit",
+    model: ModelName = "emoji-vit",
     analyses: Annotated[
         str, typer.Option(metavar="NAME,…", help=f"Any of {', '.join(ANALYSES)}.")
     ] = "identifiability,updates",
@@ -57,16 +56,9 @@ def sweep(
         bool, typer.Option(help="Go on where an interrupted sweep in DIR was; --no-resume deletes it and starts over.")
     ] = True,
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images a forward pass.")] = 32,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="cpu, cuda:1, …, in the place of a GPU where there is one.")
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights for the model: .safetensors, .pt, .pth or .bin.")
-    ] = None,
-    random_weights: Annotated[
-        bool,
-        typer.Option("--random-weights", help="An untrained model, initialised alike each time; needs no network."),
-    ] = False,
+    device: Device = None,
+    weights: WeightsFile = None,
+    random_weights: RandomWeights = False,
     workers: Annotated[int, typer.Option(metavar="N", min=0, help="Processes that read images ahead.")] = 0,
     stop: Annotated[
         bool, typer.Option("--stop", help="Stop at an image that cannot be read, instead of listing it.")

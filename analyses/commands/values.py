@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from analyses.commands.model_options import Device, ModelName, RandomWeights, WeightsFile
 from analyses.commands.user_errors import USAGE, fail, user_errors
 
 if TYPE_CHECKING:
@@ -28,9 +29,7 @@ def values(
         str | None,
         typer.Option("--class", metavar="NAME", help="Instead: the memories that speak most for this class."),
     ] = None,
-    model: Annotated[
-        str, typer.Option(metavar="NAME", help="emoji-vit, which comes along; a timm name with its tag; or hf-hub:…")
-    ] = "emoji-vit",
+    model: ModelName = "emoji-vit",
     sublayer: Annotated[str, typer.Option(metavar="mlp|attn", help="Whose memories.")] = "mlp",
     top: Annotated[int, typer.Option(metavar="K", min=1, help="Classes of a memory, or memories of --class.")] = 5,
     unit_length: Annotated[
@@ -43,16 +42,9 @@ def values(
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N pictures.")] = None,
     pictures: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures a memory.")] = 8,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the figure goes; made if need be.")] = Path("values"),
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights for the model: .safetensors, .pt, .pth or .bin.")
-    ] = None,
-    random_weights: Annotated[
-        bool,
-        typer.Option("--random-weights", help="An untrained model, initialised alike each time; needs no network."),
-    ] = False,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="cpu, cuda:1, …, in the place of a GPU where there is one.")
-    ] = None,
+    weights: WeightsFile = None,
+    random_weights: RandomWeights = False,
+    device: Device = None,
 ) -> None:
     """Which classes do the memories of a block speak for, and which pictures call on them most?
 
