@@ -50,5 +50,7 @@ def causal_memories_figure(table: pd.DataFrame) -> Figure:
             done = _NAMES.get(intervention, f"times {intervention.removeprefix('x')}")
             title = f"{k} memor{'y' if k == 1 else 'ies'} {done}" if place == 0 else ""
             finish_panel(ax, title, ylabel if ax is of_row[0] else "", legend=False)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    # as many beside each other as the figure is wide
+    n_columns = min(3, len(columns))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=n_columns, frameon=False)
     return figure
