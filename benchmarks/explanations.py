@@ -16,7 +16,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from rich.table import Table
+from tables import print_table
 from timing import paired_seconds, ratio
 from torch import Tensor
 
@@ -98,14 +98,8 @@ def main() -> None:
             Console(stderr=True).print(*rows[-1])
 
     header = ("task", "model", "ms an image", "plain pass, ms an image", "ratio", "target")
-    if arguments.markdown:
-        for row in (header, ("---",) * len(header), *rows):
-            print("|", " | ".join(row), "|")
-        return
-    table = Table(*header, title=f"batch {arguments.batch}, {arguments.threads} threads, {arguments.device}")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    title = f"batch {arguments.batch}, {arguments.threads} threads, {arguments.device}"
+    print_table(header, rows, title, arguments.markdown)
 
 
 if __name__ == "__main__":

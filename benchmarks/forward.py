@@ -18,7 +18,7 @@ from typing import Any
 import timm
 import torch
 from rich.console import Console
-from rich.table import Table
+from tables import print_table
 from timing import paired_seconds, ratio
 
 from hooked_vit import HookedViT
@@ -124,10 +124,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    table = Table("task", "model", "batch", "timm, images/s", "target", title="time over timm's fused forward pass")
     columns = ("hooked_vit", "TransformerLens", "nnsight")
-    for column in columns:
-        table.add_column(column)
+    header, rows = ("task", "model", "batch", "timm, images/s", "target", *columns), []
     for model in arguments.models.split(","):
         for batch in map(int, arguments.batches.split(",")):
             tasks = contenders(ARCHITECTURES[model], batch, arguments.device, getattr(torch, arguments.dtype))
@@ -136,7 +134,7 @@ def main() -> None:
                     seconds = paired_seconds(runs, arguments.seconds)
                 ratios = [f"{ratio(seconds, name, 'timm'):.3f}" if name in seconds else "–" for name in columns]
                 speed = batch / statistics.median(seconds["timm"])
-                table.add_row(task, model, str(batch), f"{speed:.1f}", str(TARGETS[task]), *ratios)
+                rows.append((task, model, str(batch), f"{speed:.1f}", str(TARGETS[task]), *ratios))
                 Console(stderr=True).print(task, model, batch, *ratios)
             if model == "B/32" and batch == 32:
                 with torch.no_grad():
@@ -146,13 +144,7 @@ def main() -> None:
                 )
                 del cache
             del tasks
-    if arguments.markdown:
-        cells = [[str(cell) for cell in column.cells] for column in table.columns]
-        header = [str(column.header) for column in table.columns]
-        for row in (header, ["---"] * len(header), *zip(*cells, strict=True)):
-            print("|", " | ".join(row), "|")
-    else:
-        Console().print(table)
+    print_table(header, rows, "time over timm's fused forward pass", arguments.markdown)
     if not arguments.skip_import:
         both, ours = import_seconds("import timm, transformer_lens"), import_seconds("import hooked_vit")
         Console().print(f"import timm, transformer_lens: {both:.2f} s; import hooked_vit: {ours:.2f} s")

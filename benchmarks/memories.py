@@ -16,8 +16,8 @@ from collections.abc import Callable
 import timm
 import torch
 from rich.console import Console
-from rich.table import Table
 from sweep import NoiseImages
+from tables import print_table
 from timing import paired_seconds
 from torch import Tensor
 
@@ -137,14 +137,7 @@ def main() -> None:
             kinds = "coefficients before f" if name.endswith("f") else "before and after f"
             rows.append((f"added {where}, {kinds}, forward passes", f"{share:.2f}", "0.3"))
     header = ("what", f"{arguments.model}, batch {batch}, {arguments.threads} threads", "target")
-    if arguments.markdown:
-        for row in (header, ("---",) * 3, *rows):
-            print("|", " | ".join(row), "|")
-        return
-    table = Table(*header)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    print_table(header, rows, "key-value memories", arguments.markdown)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import pandas as pd
 import timm
 import torch
 from rich.console import Console
-from rich.table import Table
+from tables import print_table
 from timing import paired_seconds, ratio
 from torch import Tensor
 from transformer_lens import patching
@@ -104,14 +104,7 @@ def main() -> None:
                          f"{times['hooked_vit']:.2f}", f"{ratio(seconds, 'TransformerLens', 'hooked_vit'):.2f}",
                          f"{(expected - found).abs().max().item():.1e}", f"{times['attribution']:.2f}"])  # fmt: skip
             Console(stderr=True).print(*rows[-1])
-    if arguments.markdown:
-        for row in (columns, ["---"] * len(columns), *rows):
-            print("|", " | ".join(row), "|")
-    else:
-        table = Table(*columns, title=f"activation patching, one pair, {arguments.device}")
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
+    print_table(columns, rows, f"activation patching, one pair, {arguments.device}", arguments.markdown)
 
 
 if __name__ == "__main__":

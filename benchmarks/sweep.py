@@ -16,7 +16,7 @@ from collections.abc import Callable
 import timm
 import torch
 from rich.console import Console
-from rich.table import Table
+from tables import print_table
 from timing import paired_seconds, ratio
 from torch import Tensor
 
@@ -144,14 +144,8 @@ def main() -> None:
     rows.append((f"peak memory, {few} to {many} images", "B/32", "", "", f"{growth:+.0f} MB", f"{MEMORY_TARGET} MB"))
 
     header = ("task", "model", "ours, ms an image", "base, ms an image", "ratio", "target")
-    if arguments.markdown:
-        for row in (header, ("---",) * len(header), *rows):
-            print("|", " | ".join(row), "|")
-        return
-    table = Table(*header, title=f"batch {arguments.batch}, {arguments.threads} threads, {arguments.device}")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    title = f"batch {arguments.batch}, {arguments.threads} threads, {arguments.device}"
+    print_table(header, rows, title, arguments.markdown)
 
 
 if __name__ == "__main__":
