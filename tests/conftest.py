@@ -66,7 +66,9 @@ def make_timm(kind: str, seed: int = 0, **changes: object) -> nn.Module:
     if "act_layer" in arguments:
         arguments["act_layer"] = layers.get_act_layer(arguments["act_layer"])
     cls = deit.VisionTransformerDistilled if arguments.pop("distilled", False) else vision_transformer.VisionTransformer
-    return perturb(cls(**arguments), seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return perturb(cls(**arguments), seed)
 
 
 @functools.cache
@@ -81,6 +83,12 @@ def ported(kind: str) -> nn.Module:
     from hooked_vit import HookedViT
 
     return HookedViT.from_timm(original(kind))
+
+
+@pytest.fixture(autouse=True)
+def the_same_chance_in_every_run() -> None:
+    """Modules that a test makes itself start from the same weights, whatever ran before it on its worker."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(params=sorted(KINDS))
