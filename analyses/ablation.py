@@ -10,8 +10,8 @@ from torch import Tensor
 
 from analyses.analysis import Analysis, AnalysisBatch
 from analyses.effect_sizes import bootstrap_interval
-from analyses.patch_plan import PatchPlan, PatchStream, plan_patches
-from analyses.patch_runs import patched_runs, rows_within
+from analyses.patches.plan import PatchPlan, PatchStream, plan_patches
+from analyses.patches.runs import patched_runs, rows_within
 from analyses.projection import class_ranks
 from hooked_vit import HookedViT, HookedViTConfig
 from hooked_vit.resuming import RESUMABLE, check_unhooked, resume_stream

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.patch_metrics import Metric, checked_metric
-from analyses.patch_plan import PatchPlan, PatchStream, plan_patches
-from analyses.patch_result import Direction, PatchResult
-from analyses.patch_runs import Run, record, rows_within
+from analyses.patches.metrics import Metric, checked_metric
+from analyses.patches.plan import PatchPlan, PatchStream, plan_patches
+from analyses.patches.result import Direction, PatchResult
+from analyses.patches.runs import Run, record, rows_within
 from analyses.patching import as_result, check_direction, check_pair
 from hooked_vit import HookedViT
 from hooked_vit.resuming import resume
@@ -67,7 +67,7 @@ def attribution_patching(
     Raises:
         ValueError: As `activation_patching`; if the metric has no gradient, or `steps` is negative.
 
-    >>> from analyses.patch_metrics import logit_difference
+    >>> from analyses.patches.metrics import logit_difference
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> images = torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)
     >>> attribution_patching(model, *images, logit_difference(3, against=14), "post").values.shape

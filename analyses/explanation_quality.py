@@ -16,7 +16,7 @@ from analyses.explainers.explainer import METHODS, explainer, needs_pixels
 from analyses.faithfulness import TOKENS_DROPPED, Direction, most_removals, removal_curve, removal_order
 from analyses.group_tables import Resampling
 from analyses.localisation import average_precision, mask_iou, pointing_game
-from analyses.removal_areas import AucRule, auc_interval
+from analyses.removals.areas import AucRule, auc_interval
 from hooked_vit import HookedViTConfig
 
 __all__ = ["SWEPT_METHODS", "Faithfulness", "Localisation"]

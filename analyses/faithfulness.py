@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from analyses.removal_areas import AucRule, auc_interval, removal_auc
+from analyses.removals.areas import AucRule, auc_interval, removal_auc
 from hooked_vit import HookedViT, HookedViTConfig, KeptTokens
 
 __all__ = [

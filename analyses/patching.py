@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.patch_metrics import (
+from analyses.patches.metrics import (
     Metric,
     checked_metric,
     class_probability,
@@ -17,9 +17,9 @@ from analyses.patch_metrics import (
     logit_difference,
     metric_values,
 )
-from analyses.patch_plan import PATCH_STREAMS, PatchPlan, PatchStream, plan_patches
-from analyses.patch_result import Agreement, Direction, PatchResult, agreement
-from analyses.patch_runs import patched_runs, record, rows_within
+from analyses.patches.plan import PATCH_STREAMS, PatchPlan, PatchStream, plan_patches
+from analyses.patches.result import Agreement, Direction, PatchResult, agreement
+from analyses.patches.runs import patched_runs, record, rows_within
 from hooked_vit import HookedViT
 from hooked_vit.input_checks import check_images
 from hooked_vit.interventions import random_directions

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from analyses.patch_metrics import Metric, checked_metric, metric_values
-from analyses.patch_result import Direction
-from analyses.patch_runs import rows_within
+from analyses.patches.metrics import Metric, checked_metric, metric_values
+from analyses.patches.result import Direction
+from analyses.patches.runs import rows_within
 from analyses.patching import check_direction, check_pair
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
 from hooked_vit.interventions.places import token_choice
@@ -137,7 +137,7 @@ def path_patching(
         ValueError: As `activation_patching`; if a sender or receiver does not exist, or no receiver lies behind a
             sender.
 
-    >>> from analyses.patch_metrics import logit_difference
+    >>> from analyses.patches.metrics import logit_difference
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> images = torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)
     >>> direct = path_patching(model, *images, logit_difference(3, against=14), receivers=[("logits",)])

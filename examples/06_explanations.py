@@ -37,8 +37,8 @@ from analyses.plots.explanation_maps import head_maps_figure, method_maps_figure
 from analyses.plots.explanation_quality import faithfulness_figure, localisation_figure
 from analyses.plots.linear_probe import probe_figure
 from analyses.plots.patch_maps import picture_of
-from analyses.probe_features import ProbeFeatures, probe_features
-from analyses.probe_scores import compare_with_projection
+from analyses.probes.features import ProbeFeatures, probe_features
+from analyses.probes.scores import compare_with_projection
 from analyses.sweep import sweep
 from hooked_vit import HookedViT
 

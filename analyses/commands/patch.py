@@ -11,7 +11,7 @@ from analyses.commands.user_errors import FAILED, USAGE, complain, user_errors
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from analyses.patch_result import PatchResult
+    from analyses.patches.result import PatchResult
     from hooked_vit import HookedViT
 
 __all__ = ["patch"]

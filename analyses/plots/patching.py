@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from analyses.patch_result import Agreement, PatchResult
+from analyses.patches.result import Agreement, PatchResult
 from analyses.plots.patch_maps import draw_outline, draw_patch_map, draw_picture
 
 __all__ = ["ablation_figure", "agreement_figure", "head_patching_figure", "token_patching_figure"]

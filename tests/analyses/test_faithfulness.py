@@ -7,7 +7,7 @@ from conftest import ported
 from torch import Tensor
 
 from analyses.faithfulness import auc_interval, most_removals, removal_auc, removal_curve, removal_order
-from analyses.pixel_removal import deletion_curve, insertion_curve
+from analyses.removals.pixels import deletion_curve, insertion_curve
 
 LABELS = torch.tensor([5, 0])
 ORDER = torch.stack([torch.randperm(12, generator=torch.Generator().manual_seed(seed)) for seed in range(2)])

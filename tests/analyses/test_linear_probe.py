@@ -8,8 +8,8 @@ from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from analyses.linear_probe import fit_ridge_probe
-from analyses.probe_features import ProbeFeatures, probe_features
-from analyses.probe_scores import compare_with_projection, probe_ranks, projection_ranks
+from analyses.probes.features import ProbeFeatures, probe_features
+from analyses.probes.scores import compare_with_projection, probe_ranks, projection_ranks
 
 
 def data(n_samples: int, seed: int = 0) -> tuple[Tensor, Tensor]:

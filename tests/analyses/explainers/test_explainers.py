@@ -24,7 +24,7 @@ from analyses.explainers import (
 )
 from analyses.explainers.captum_maps import captum_map
 from analyses.linear_probe import fit_ridge_probe
-from analyses.probe_features import probe_features
+from analyses.probes.features import probe_features
 from hooked_vit import HookedViT
 
 CLASSES = torch.tensor([5, 0])

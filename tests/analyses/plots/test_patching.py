@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.patch_result import PatchResult, agreement
+from analyses.patches.result import PatchResult, agreement
 from analyses.plots.patching import agreement_figure, head_patching_figure, token_patching_figure
 from hooked_vit import TokenLayout
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from analyses.patch_plan import plan_patches
+from analyses.patches.plan import plan_patches
 from hooked_vit import HookedViTConfig
 
 CFG = HookedViTConfig(2, 12, 3, 5, 7, (16, 24), (8, 8))

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.patch_plan import PatchPlan, PatchStream
+from analyses.patches.plan import PatchPlan, PatchStream
 from hooked_vit import HookedViT
 from hooked_vit.resuming import RESUMABLE
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from analyses.effect_sizes import bootstrap_interval
 from analyses.linear_probe import RidgeProbe, fit_ridge_probe
-from analyses.probe_features import ProbeFeatures
+from analyses.probes.features import ProbeFeatures
 from analyses.projection import class_ranks
 from hooked_vit import HookedViT
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from analyses.patch_result import PatchResult, agreement
+from analyses.patches.result import PatchResult, agreement
 from hooked_vit import TokenLayout
 
 LAYOUT = TokenLayout(n_cls=1, n_dist=0, n_registers=1, grid=(2, 3))

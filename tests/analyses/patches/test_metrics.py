@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from analyses.patch_metrics import (
+from analyses.patches.metrics import (
     class_probability,
     class_rank,
     kl_divergence,

@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import ported
 
-from analyses.patch_plan import plan_patches
-from analyses.patch_runs import patched_runs, record, rows_within
+from analyses.patches.plan import plan_patches
+from analyses.patches.runs import patched_runs, record, rows_within
 
 IMAGES = torch.randn(2, 3, 32, 24, generator=torch.Generator().manual_seed(0))
 

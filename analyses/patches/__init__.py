@@ -1,0 +1,1 @@
+"""What activation patching is made of: metrics, places, restarted runs and results."""
