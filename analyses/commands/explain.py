@@ -47,7 +47,7 @@ def explain(
     from rich.console import Console
 
     from analyses.commands.explain_report import explain_report
-    from analyses.commands.models import load_model
+    from analyses.commands.load_model import load_model
     from analyses.explainers.explainer import METHODS, explainer, needs_pixels
     from hooked_vit.preprocessing import as_picture
 

@@ -52,7 +52,7 @@ def lens(
     from rich.console import Console
 
     from analyses.commands.lens_report import lens_report
-    from analyses.commands.models import load_model
+    from analyses.commands.load_model import load_model
     from hooked_vit.preprocessing import as_picture
 
     console, vit = Console(), load_model(model, weights, random_weights, device)

@@ -66,7 +66,7 @@ def patch(
     from rich.console import Console
     from rich.table import Table
 
-    from analyses.commands.models import load_model
+    from analyses.commands.load_model import load_model
     from analyses.patching import activation_patching, logit_difference
     from hooked_vit.preprocessing import as_picture
 

@@ -76,7 +76,7 @@ def sweep(
 
     from torch import distributed
 
-    from analyses.commands.models import load_model
+    from analyses.commands.load_model import load_model
     from analyses.data.open import open_dataset
     from analyses.sweep import sweep as run
 

@@ -59,7 +59,7 @@ def values(
 
     from rich.console import Console
 
-    from analyses.commands.models import load_model
+    from analyses.commands.load_model import load_model
     from analyses.plots.patch_maps import picture_of
     from analyses.plots.value_vectors import value_vectors_figure
     from analyses.value_vectors import memory_indices, top_classes, top_memories
