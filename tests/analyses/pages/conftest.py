@@ -1,0 +1,34 @@
+"""One browser for all tests of pages, and visits that fail where a page complains or asks somebody for something."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from browser import Visit, open_page, started_browser
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    """Headless Chromium, started once a worker."""
+    with started_browser() as one:
+        yield one
+
+
+@pytest.fixture
+def visit(browser: "Browser") -> Iterator[Callable[..., Visit]]:
+    """Opens a page as `browser.open_page` does, and holds every page opened to `assert_clean` after the test."""
+    with ExitStack() as windows:
+        opened: list[Visit] = []
+
+        def open_(path: Path, **options: Any) -> Visit:
+            opened.append(windows.enter_context(open_page(browser, path, **options)))
+            return opened[-1]
+
+        yield open_
+        for one in opened:
+            one.assert_clean()
