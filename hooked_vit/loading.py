@@ -92,9 +92,13 @@ def load_pretrained(
     return port_module(cls, module, class_names, copy=False).to(device=device, dtype=dtype)
 
 
+def embedded_card(name: str) -> dict[str, Any]:
+    """What lies beside the weights of an embedded model: architecture, preprocessing, and how it came to be."""
+    return json.loads((files("hooked_vit") / "assets" / f"{name}.json").read_text("utf-8"))
+
+
 def _embedded_module(name: str, load_weights: bool) -> tuple[nn.Module, list[str]]:
-    assets = files("hooked_vit") / "assets"
-    card = json.loads((assets / f"{name}.json").read_text("utf-8"))
+    assets, card = files("hooked_vit") / "assets", embedded_card(name)
     module = VisionTransformer(**card["architecture"])
     module.pretrained_cfg = card["preprocessing"]
     if load_weights:

@@ -1,7 +1,5 @@
 """Every covered timm entrypoint, ported and held against timm's own logits."""
 
-from pathlib import Path
-
 import pytest
 import timm
 import torch
@@ -9,9 +7,10 @@ from conftest import KINDS, make_timm
 from torch import nn
 
 from hooked_vit import HookedViT
+from hooked_vit.covered_models import covered_models
 from hooked_vit.porting import read_config, read_weights
 
-COVERED = Path(__file__).with_name("covered_entrypoints.txt").read_text("utf-8").split()
+COVERED = sorted(set(covered_models().query("family != 'embedded'")["architecture"]))
 # The architectures of the paper, with the names timm gives their weights today.
 PAPER = [
     "vit_base_patch32_224.augreg_in21k_ft_in1k",
