@@ -1,29 +1,51 @@
 """The `hooked-vit` command: its sub-commands, one file for each in `analyses.commands`."""
 
+import inspect
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from analyses.commands.explain import explain
+from analyses.commands.explore import explore
 from analyses.commands.lens import lens
+from analyses.commands.models import models
 from analyses.commands.patch import patch
-from analyses.commands.sweep import register as register_sweep
+from analyses.commands.plot import plot
+from analyses.commands.sweep import sweep
+from analyses.commands.user_errors import FAILED, USAGE
 from analyses.commands.values import values
 
 __all__ = ["app", "main"]
 
+COMMANDS = (lens, explain, values, patch, sweep, plot, models)
+"""In the order in which `--help` lists them; the last paragraph of each docstring is an example that works."""
+
+_STATUS = (
+    f"Exit status: 0 if all went well; {FAILED} if something could not be read, loaded or written; {USAGE} if an "
+    "option or argument makes no sense. Errors are lines on standard error."
+)
+
+
+def _examples() -> str:
+    """What `--help` ends with; paragraphs are lines there."""
+    return "\n\n".join(["Examples:", *(_example(command) for command in COMMANDS), " ", _STATUS])
+
+
+def _example(command: Callable[..., None]) -> str:
+    return " ".join((inspect.getdoc(command) or "").rpartition("Example: ")[2].split())
+
+
 app = typer.Typer(
     name="hooked-vit",
     help="Look inside Vision Transformers: any timm model, your own pictures.",
+    epilog=_examples(),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(lens)
-app.command()(explain)
-app.command()(values)
-app.command()(patch)
-register_sweep(app)
+for _command in COMMANDS:
+    app.command()(_command)
 
 
 def _print_version(wanted: bool) -> bool:

@@ -1,0 +1,63 @@
+"""`hooked-vit explore`: a picture through a model, as one HTML page to look around in."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from analyses.commands.model_options import Device, ModelName, RandomWeights, WeightsFile
+from analyses.commands.user_errors import USAGE, fail, user_errors
+
+__all__ = ["explore"]
+
+
+def explore(
+    image: Annotated[list[Path], typer.Argument(help="A picture, in any format that PIL reads.", show_default=False)],
+    model: ModelName = "emoji-vit",
+    class_names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="A class that the page must have, by name or index; repeat it for several.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the page goes; NAME-explore.html beside you, if not told."),
+    ] = None,
+    weights: WeightsFile = None,
+    random_weights: RandomWeights = False,
+    device: Device = None,
+) -> None:
+    """Look around in what a model makes of a picture, in a page for your browser.
+
+    Point at a patch to see its classes block by block; colour the picture by rank, logit, attention or importance; see
+    which memories fire, and what adds up to the logit. The page is one file that needs no server and no network.
+
+    Example: hooked-vit explore photo.jpg --model vit_base_patch16_224.augreg_in21k_ft_in1k --out photo.html
+    """
+    if len(image) > 1:
+        fail(f"a page is of one picture, got {len(image)}: run the command once for each", USAGE)
+    [path] = image
+    if not path.is_file():
+        fail(f"no picture at '{path}'")
+    target = out or Path(f"{path.stem}-explore.html")
+    if target.is_dir():
+        fail(f"--out is the page's file, '{target}' is a folder", USAGE)
+
+    from PIL.Image import DecompressionBombError
+
+    from analyses.commands.load_model import load_model
+    from analyses.explorer import explore as make_page
+    from hooked_vit.preprocessing import as_picture
+
+    with user_errors(ValueError, OSError, DecompressionBombError):
+        picture = as_picture(path)
+    vit = load_model(model, weights, random_weights, device)
+    with user_errors(ValueError, status=USAGE):
+        classes = [vit.class_index(int(name) if name.isdecimal() else name) for name in class_names or ()]
+    with user_errors(ValueError, OSError):
+        name = f"{model}, random weights" if random_weights else model
+        make_page(vit, picture, classes, title=path.name, model_name=name).save(target)
+    typer.echo(target)

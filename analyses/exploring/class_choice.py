@@ -1,0 +1,47 @@
+"""Which classes an explorer page tells about: those that were asked for, those predicted most, or all of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["ClassChoice", "choose_classes"]
+
+_ALL_UP_TO = 100
+_PREDICTED = 10
+
+
+@dataclass(frozen=True)
+class ClassChoice:
+    """Classes by index.
+
+    Attributes:
+        shown: With their rank and logit at every token: first those asked for, then by the model's logit.
+        leading: The first of them, for what takes more room: feature importance and logit attribution.
+        asked: How many of them were asked for.
+    """
+
+    shown: tuple[int, ...]
+    leading: tuple[int, ...]
+    asked: int
+
+
+def choose_classes(logits: Float[Tensor, "n_classes"], asked: Sequence[int], roomy: bool) -> ClassChoice:
+    """The classes of a page: asked for, and the ten that the model predicts most; all, of a hundred or fewer.
+
+    Args:
+        logits: The model's, of the picture.
+        asked: By index.
+        roomy: Whether there is room for everything about every class that is shown.
+
+    >>> import torch
+    >>> choose_classes(torch.tensor([0.5, 2.0, 1.0]), [0], roomy=True)
+    ClassChoice(shown=(0, 1, 2), leading=(0, 1, 2), asked=1)
+    """
+    first = dict.fromkeys(asked)
+    n_classes = len(logits)
+    predicted = logits.argsort(descending=True, stable=True).tolist()
+    leading = tuple(dict.fromkeys([*first, *predicted[:_PREDICTED]]))
+    shown = tuple(dict.fromkeys([*first, *predicted])) if n_classes <= _ALL_UP_TO else leading
+    return ClassChoice(shown, shown if roomy else leading, len(first))
