@@ -59,9 +59,7 @@ def _ways(n_numbers: int, n_means: int, n_prefix: int, room: int) -> Iterator[tu
             yield from ((kept, levels) for levels in _LEVELS)
 
 
-def _rows(
-    pattern: Float[Tensor, "head query key"], kept: Kept, n_prefix: int
-) -> dict[str, Float[Tensor, "*head query key"]]:
+def _rows(pattern: Float[Tensor, "head query key"], kept: Kept, n_prefix: int) -> dict[str, Tensor]:
     if kept == "everything":
         return {"heads": pattern}
     mean = pattern.mean(dim=0)

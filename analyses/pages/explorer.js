@@ -132,14 +132,14 @@ function showMap() {
 function showReadout(map) {
   const token = shownToken();
   const rank = rankAt(state.block, token);
-  const parts = [`rank of ${chosenName()} ${rank}`, `identifiability ${fixed(identifiability(rank), 3)}`, `logit ${logit(logitAt(state.block, token))}`];
+  const parts = [`rank of ${chosenName()}: ${rank}`, `identifiability\u00a0${fixed(identifiability(rank), 3)}`, `logit\u00a0${logit(logitAt(state.block, token))}`];
   if (state.view === "attention") {
-    if (map) parts.unshift(`attention from ${tokenName(state.pinned)} ${percent(map.values[token])}`);
+    if (map) parts.unshift(`attention from ${tokenName(state.pinned)}: ${percent(map.values[token])}`);
     else if (!hasAttention(state.pinned, state.head)) parts.unshift(`attention from ${tokenName(state.pinned)} is not stored here: the model is too large for a page with all of it`);
   }
   if (state.view === "importance") {
     if (!isLeading()) parts.unshift(`importance for ${chosenName()} is not stored here`);
-    else parts.unshift(map.values[token] === null ? "importance is of patches" : `importance ${small(map.values[token])} nats`);
+    else parts.unshift(map.values[token] === null ? "importance is of patches" : `importance ${small(map.values[token])}\u00a0nats`);
   }
   find("readout").replaceChildren(make("b", { textContent: tokenName(token) }), ` · block ${state.block} · ${parts.join(" · ")}`);
 }

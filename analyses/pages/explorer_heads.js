@@ -38,10 +38,12 @@ function showMatrix(matrix, pointed) {
   // heads and sums each have a scale of their own: a sum would drown its parts
   const most = [0, 0];
   values.forEach((value, at) => { const which = +(at % columns === data.n_heads); most[which] = Math.max(most[which], Math.abs(value)); });
-  const now = state.block * columns + (state.head === SUM ? data.n_heads : state.head);
+  const everything = state.view === "importance" && state.everyBlock;
+  const now = everything ? -1 : state.block * columns + (state.head === SUM ? data.n_heads : state.head);
   matrix.paint((at) => signedColour(values[at] / (most[+(at % columns === data.n_heads)] || 1)), now, pointed ?? -1);
   const at = pointed ?? now;
-  readout.replaceChildren(make("b", { textContent: matrix.cells[at].getAttribute("aria-label") }), `: ${small(values[at])} nats`);
+  const [name, value] = at < 0 ? ["All blocks and heads", headImportance(data.n_layers, SUM)] : [matrix.cells[at].getAttribute("aria-label"), values[at]];
+  readout.replaceChildren(make("b", { textContent: name }), `: ${small(value)}\u00a0nats`);
 }
 
 function bar(value, most) {

@@ -59,7 +59,7 @@ const minus = (text) => text.replace("-", "−");
 const fixed = (value, digits) => minus(value.toFixed(digits).replace(/^-(0(\.0*)?)$/, "$1"));
 const logit = (value) => fixed(value, 2);
 const signed = (text) => (text.startsWith("−") ? text : `+${text}`);
-const percent = (share) => `${share < 0.0001 ? "< 0.01" : +(100 * share).toPrecision(share < 0.1 ? 2 : 3)} %`;
+const percent = (share) => `${share === 0 ? 0 : share < 0.0001 ? "<\u00a00.01" : (100 * share).toPrecision(share < 0.1 ? 2 : 3)}\u00a0%`;
 
 /** Two significant digits, whatever the size; with its sign. */
 function small(value) {

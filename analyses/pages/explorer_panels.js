@@ -37,6 +37,9 @@ function showTops(token, chooseBlock) {
     return row;
   });
   document.querySelector("#tops tbody").replaceChildren(...rows);
+  const classes = [...projections.top_classes.row(state.stream, state.block, token)];
+  const further = classes.map((label, i) => `${shortName(label)} ${logit(projections.top_logits.at(state.stream, state.block, token, i))}`).slice(3);
+  find("more-tops").textContent = further.length ? `Then, after block ${state.block}: ${further.join(", ")}` : "";
 }
 
 /** The rank over blocks, on a logarithmic scale with the best rank on top. */
@@ -62,7 +65,7 @@ function showCurve(token) {
   const every = Math.ceil(data.n_layers / 12);
   for (let block = 0; block < data.n_layers; block += every) picture.append(svg("text", { x: x(block), y: height - 4, "text-anchor": "middle" }, block));
   const ends = [[own.at(-1), "own-label", token < nPrefix ? tokenName(token) : "this patch"]];
-  if (nPrefix && token !== 0) {
+  if (hasCls && token !== 0) {
     const ofFirst = ranks(0);
     picture.append(line(ofFirst, "readout-token"));
     ends.push([ofFirst.at(-1), "", tokenName(0)]);

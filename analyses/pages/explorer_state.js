@@ -2,6 +2,7 @@
 
 const nPrefix = data.prefix.length;
 const [nRows, nColumns] = data.grid;
+const hasCls = data.prefix[0] === "CLS";
 const nTokens = nPrefix + nRows * nColumns;
 const SUM = "all";  // in the place of a head: the mean of heads of attention, their sum of importance
 
@@ -17,13 +18,13 @@ async function loadNumbers() {
     unpackAll(data.projections), unpack(data.importance), unpackAll(data.contributions),
     Promise.all([unpackAll(data.memories.mlp), unpackAll(data.memories.attn)]).then(([mlp, attn]) => ({ mlp, attn })),
   ]);
-  if (!nPrefix) state.pinned = bestToken();
+  if (!hasCls) state.pinned = bestPatch();
 }
 
 /** Where the class stands best at the end: what to look at first where there is no CLS token. */
-function bestToken() {
-  let best = 0;
-  for (let token = 1; token < nTokens; token++) if (logitAt(state.block, token) > logitAt(state.block, best)) best = token;
+function bestPatch() {
+  let best = nPrefix;
+  for (let token = nPrefix + 1; token < nTokens; token++) if (logitAt(state.block, token) > logitAt(state.block, best)) best = token;
   return best;
 }
 

@@ -1,0 +1,42 @@
+"""For tests of explorer pages: what is in one, of each kind of small model, and its arrays as numbers again."""
+
+import base64
+import functools
+import zlib
+from typing import Any
+
+import numpy as np
+import torch
+from conftest import ported
+
+from analyses.exploring.data import _names, explorer_data
+from hooked_vit import HookedViT, ViTActivationCache
+
+ASKED = (5, 2)
+
+
+def unpacked(part: dict[str, Any]) -> torch.Tensor:
+    """What `packed`, `packed_linear` and `packed_rows` stored, as the page's script reads it."""
+    stored = np.frombuffer(zlib.decompress(base64.b64decode(part["data"])), f"<{part['type']}")
+    numbers = torch.tensor(stored.astype(np.float64 if "step" in part or "levels" in part else stored.dtype))
+    numbers = numbers.reshape(part["shape"])
+    if "step" in part:
+        return part["low"] + part["step"] * numbers
+    if "levels" in part:
+        relative = numbers / part["levels"]
+        return unpacked(part["largest"])[..., None] * relative * relative.abs()
+    return numbers.long() if part["type"] != "f4" else numbers
+
+
+def an_image() -> torch.Tensor:
+    """One image for the models of `conftest.make_timm`."""
+    return torch.randn(1, 3, 32, 24, generator=torch.Generator().manual_seed(1))
+
+
+@functools.cache
+def explored(kind: str) -> tuple[HookedViT, ViTActivationCache, dict[str, Any]]:
+    """A small model, a run of it, and the data of its page, whose first classes are `ASKED`."""
+    model = ported(kind)
+    with torch.no_grad():
+        _, cache = model.run_with_cache(an_image(), names_filter=_names(model))
+    return model, cache, explorer_data(model, an_image(), ASKED)
