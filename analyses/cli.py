@@ -18,7 +18,7 @@ from analyses.commands.values import values
 
 __all__ = ["app", "main"]
 
-COMMANDS = (lens, explain, values, patch, sweep, plot, models)
+COMMANDS = (lens, explore, explain, values, patch, sweep, plot, models)
 """In the order in which `--help` lists them; the last paragraph of each docstring is an example that works."""
 
 _STATUS = (

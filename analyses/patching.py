@@ -20,6 +20,7 @@ from analyses.patches.metrics import (
 from analyses.patches.plan import PATCH_STREAMS, PatchPlan, PatchStream, plan_patches
 from analyses.patches.result import Agreement, Direction, PatchResult, agreement
 from analyses.patches.runs import patched_runs, record, rows_within
+from analyses.sweeping.progress import progress_bar
 from hooked_vit import HookedViT
 from hooked_vit.input_checks import check_images
 from hooked_vit.interventions import random_directions
@@ -50,6 +51,7 @@ def activation_patching(
     control: Literal["random"] | None = None,
     seed: int = 0,
     memory_limit: float | int | None = None,
+    progress: bool | None = False,
 ) -> PatchResult:
     """Patch one place at a time, and tell what it does to a metric (Meng et al. 2022; Wang et al. 2022).
 
@@ -78,6 +80,7 @@ def activation_patching(
         seed: Of the control.
         memory_limit: Bytes that the patched runs may take at a time; by default what is fast, a quarter of the free
             memory on a GPU.
+        progress: Whether to show a bar on standard error; `None`, if that is a terminal.
 
     Raises:
         ValueError: If clean and corrupt differ in shape, the metric returns no scalar, a stream, layer, token, head or
@@ -105,13 +108,17 @@ def activation_patching(
     ends = [checked_metric(metric, run.logits, per_image) for run in (base, source)]
     chance = torch.Generator().manual_seed(seed)
     values = []
-    for layer in plan.layers:
-        here, there = (run.activations[plan.stream, layer] for run in (base, source))
-        if control == "random":
-            there = here + random_directions((there - here).cpu(), chance).to(here)
-        finish, context = partial(resume, model, plan.stream, layer), base.context(plan.stream, layer)
-        runs = patched_runs(plan, here, there, context, finish, base.logits, n_rows)
-        values.append(torch.cat([metric_values(metric, logits, per_image) for logits in runs]))
+    with progress_bar(len(plan.layers) * plan.n_cells, show=progress, what="patches") as advance:
+        for layer in plan.layers:
+            here, there = (run.activations[plan.stream, layer] for run in (base, source))
+            if control == "random":
+                there = here + random_directions((there - here).cpu(), chance).to(here)
+            finish, context = partial(resume, model, plan.stream, layer), base.context(plan.stream, layer)
+            of_layer = []
+            for logits in patched_runs(plan, here, there, context, finish, base.logits, n_rows):
+                of_layer.append(metric_values(metric, logits, per_image))
+                advance(len(logits))
+            values.append(torch.cat(of_layer))
     return as_result(plan, direction, model, torch.stack(values), *ends)
 
 

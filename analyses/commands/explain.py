@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from analyses.commands.model_options import Device, ModelName, RandomWeights, WeightsFile
+from analyses.commands.reporting import AsJson, Reporter
 from analyses.commands.user_errors import USAGE, fail, user_errors
 
 __all__ = ["explain"]
@@ -33,18 +34,20 @@ def explain(
     weights: WeightsFile = None,
     random_weights: RandomWeights = False,
     device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
     """Which parts of a picture matter for a class? Feature importance and its rivals, side by side.
 
     Prints a table that puts each map to the test: the class's probability with only the quarter of the patches that
     the map calls most important, and without them. Writes NAME-explain.png, each method's map for each class;
     NAME-heads-CLASS.png, feature importance by block and head; and NAME-maps.csv, all maps as numbers.
+
+    Example: hooked-vit explain photo.jpg --class "tabby" --class "tiger cat" --method importance --method rollout
     """
     if not image.is_file():
         fail(f"no picture at '{image}'")
 
     from PIL.Image import DecompressionBombError
-    from rich.console import Console
 
     from analyses.commands.explain_report import explain_report
     from analyses.commands.load_model import load_model
@@ -58,17 +61,21 @@ def explain(
     with user_errors(ValueError, status=USAGE):
         for name in chosen_methods:
             explainer(name)
-    console, vit = Console(), load_model(model, weights, random_weights, device)
+    report = Reporter("explain", as_json)
+    vit = load_model(model, weights, random_weights, device, report.progress)
     with user_errors(ValueError, status=USAGE):
         classes = [vit.class_index(int(name) if name.isdecimal() else name) for name in class_names or ()]
     with user_errors(ValueError, OSError, ImportError, DecompressionBombError):
-        report = explain_report(vit, as_picture(image), image.name, classes, chosen_methods)
+        found = explain_report(vit, as_picture(image), image.name, classes, chosen_methods, report.progress)
         out.mkdir(parents=True, exist_ok=True)
-        targets = {out / f"{image.stem}-{name}.png": figure for name, figure in report.figures.items()}
+        targets = {out / f"{image.stem}-{name}.png": figure for name, figure in found.figures.items()}
         for path, figure in targets.items():
             figure.savefig(path)
         maps = out / f"{image.stem}-maps.csv"
-        report.maps.to_csv(maps, index=False)
-    console.print(report.table)
-    for path in (*targets, maps):
-        console.print(f"{path}", markup=False, highlight=False, soft_wrap=True)
+        found.maps.to_csv(maps, index=False)
+    report.add(model=model, random_weights=random_weights, picture=str(image))
+    report.show(found.table)
+    report.add_table("tests", found.tests)
+    report.add_table("maps", found.maps)
+    report.wrote(*targets, maps)
+    report.close()

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from analyses.commands.model_options import Device, ModelName, RandomWeights, WeightsFile
+from analyses.commands.reporting import AsJson, Reporter
 from analyses.commands.user_errors import USAGE, fail, user_errors
 
 __all__ = ["explore"]
@@ -29,6 +30,7 @@ def explore(
     weights: WeightsFile = None,
     random_weights: RandomWeights = False,
     device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
     """Look around in what a model makes of a picture, in a page for your browser.
 
@@ -54,10 +56,13 @@ def explore(
 
     with user_errors(ValueError, OSError, DecompressionBombError):
         picture = as_picture(path)
-    vit = load_model(model, weights, random_weights, device)
+    report = Reporter("explore", as_json)
+    vit = load_model(model, weights, random_weights, device, report.progress)
     with user_errors(ValueError, status=USAGE):
         classes = [vit.class_index(int(name) if name.isdecimal() else name) for name in class_names or ()]
     with user_errors(ValueError, OSError):
         name = f"{model}, random weights" if random_weights else model
         make_page(vit, picture, classes, title=path.name, model_name=name).save(target)
-    typer.echo(target)
+    report.add(model=model, random_weights=random_weights, picture=str(path))
+    report.wrote(target)
+    report.close()

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from analyses.commands.model_options import Device, ModelName, RandomWeights, WeightsFile
+from analyses.commands.reporting import AsJson, Reporter
 from analyses.commands.user_errors import FAILED, USAGE, complain, user_errors
 
 __all__ = ["lens"]
@@ -33,6 +34,7 @@ def lens(
         ),
     ] = None,
     device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
     """Which classes do the patches of your pictures stand for, after each block?
 
@@ -40,6 +42,8 @@ def lens(
     NAME-lens.png: each patch's top class, and how many classes are in front of the one that the model predicts.
 
     Pictures that cannot be read are told on standard error and left out; the exit status is then 1.
+
+    Example: hooked-vit lens photo.jpg --model vit_base_patch16_224.augreg_in21k_ft_in1k --out maps
     """
     present = [path for path in images if path.is_file()]
     for path in images:
@@ -49,31 +53,38 @@ def lens(
         raise typer.Exit(FAILED)
 
     from PIL.Image import DecompressionBombError
-    from rich.console import Console
 
     from analyses.commands.lens_report import lens_report
     from analyses.commands.load_model import load_model
+    from analyses.sweeping.progress import progress_bar
     from hooked_vit.preprocessing import as_picture
 
-    console, vit = Console(), load_model(model, weights, random_weights, device)
+    report = Reporter("lens", as_json)
+    vit = load_model(model, weights, random_weights, device, report.progress)
     with user_errors(ValueError, status=USAGE):
         shown = None if blocks is None else _block_numbers(blocks, vit.cfg.n_layers)
         chosen = None if class_name is None else vit.class_index(_name_or_index(class_name))
     with user_errors(OSError):
         out.mkdir(parents=True, exist_ok=True)
     written: set[str] = set()
-    for path in present:
-        try:
-            picture = as_picture(path)
-        except (ValueError, OSError, DecompressionBombError) as error:
-            complain(error)
-            continue
-        with user_errors(ValueError, OSError):
-            report = lens_report(vit, picture, path.name, chosen, shown)
-            target = _free_name(out, path.stem, written)
-            report.figure.savefig(target)
-        console.print(report.table)
-        console.print(f"{target}\n", markup=False, highlight=False, soft_wrap=True)
+    report.add(model=model, random_weights=random_weights)
+    with progress_bar(len(present), show=report.progress, what="pictures") as advance:
+        for path in present:
+            try:
+                picture = as_picture(path)
+            except (ValueError, OSError, DecompressionBombError) as error:
+                complain(error)
+                continue
+            with user_errors(ValueError, OSError):
+                found = lens_report(vit, picture, path.name, chosen, shown)
+                target = _free_name(out, path.stem, written)
+                found.figure.savefig(target)
+            advance(1)
+            report.show(found.table)
+            report.add_table("lens", found.blocks.assign(picture=str(path)))
+            report.wrote(target)
+            report.say("")
+    report.close()
     raise typer.Exit(0 if len(written) == len(images) else FAILED)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
@@ -19,9 +20,10 @@ __all__ = ["LensReport", "lens_report"]
 
 @dataclass(frozen=True)
 class LensReport:
-    """A table to print and a figure to save."""
+    """A table to print, the same as a row a block, and a figure to save."""
 
     table: Table
+    blocks: pd.DataFrame
     figure: Figure
 
 
@@ -61,30 +63,46 @@ def lens_report(
         predicted=None if chosen is None else predicted,
         blocks=blocks,
     )
-    heading = f"{escape(title)}: {_name(model, predicted)}, {probabilities[predicted]:.0%}"
-    return LensReport(_table(model, projection, heading, _name(model, reference)), figure)
+    found = _blocks(model, projection).assign(reference=_name(model, reference), predicted=_name(model, predicted))
+    heading = f"{escape(title)}: {escape(_name(model, predicted))}, {probabilities[predicted]:.0%}"
+    return LensReport(_table(found, heading), found, figure)
 
 
-def _table(model: HookedViT, projection: Projection, heading: str, reference: str) -> Table:
+def _blocks(model: HookedViT, projection: Projection) -> pd.DataFrame:
     layout = model.token_layout
+    assert projection.rank is not None
+    tops, ranks = projection.top_classes[:, 0, :, 0], projection.rank[:, 0]
+    rows = []
+    for layer, top, rank in zip(projection.layers, tops, ranks, strict=True):
+        labels, counts = top[layout.patches].unique(return_counts=True)
+        row = {"block": int(layer)}
+        if layout.cls is not None:
+            row |= {"top_at_cls": _name(model, int(top[layout.cls])), "rank_at_cls": int(rank[layout.cls])}
+        row |= {
+            "top_at_most_patches": _name(model, int(labels[counts.argmax()])),
+            "share_of_patches": float(counts.max() / layout.n_patches),
+            "identifiable_patches": float((rank[layout.patches] == 0).float().mean()),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _table(blocks: pd.DataFrame, heading: str) -> Table:
+    reference, has_cls = escape(blocks["reference"].iloc[0]), "top_at_cls" in blocks
     table = Table(title=heading, title_justify="left", title_style="bold")
     table.add_column("block", justify="right")
-    if layout.cls is not None:
+    if has_cls:
         table.add_column("on top at CLS")
         table.add_column(f"in front of\n{reference}", justify="right")
     table.add_column("on top at most patches")
     table.add_column(f"patches with\n{reference} on top", justify="right")
-    assert projection.rank is not None
-    tops, ranks = projection.top_classes[:, 0, :, 0], projection.rank[:, 0]
-    for layer, top, rank in zip(projection.layers, tops, ranks, strict=True):
-        at_cls = [] if layout.cls is None else [_name(model, int(top[layout.cls])), f"{rank[layout.cls]}"]
-        labels, counts = top[layout.patches].unique(return_counts=True)
-        most = f"{_name(model, int(labels[counts.argmax()]))} {counts.max() / layout.n_patches:.0%}"
-        share = (rank[layout.patches] == 0).float().mean()
-        table.add_row(f"{layer}", *at_cls, most, f"{share:.0%}")
+    for row in blocks.to_dict("records"):
+        at_cls = [escape(row["top_at_cls"]), f"{row['rank_at_cls']}"] if has_cls else []
+        most = f"{escape(row['top_at_most_patches'])} {row['share_of_patches']:.0%}"
+        table.add_row(f"{row['block']}", *at_cls, most, f"{row['identifiable_patches']:.0%}")
     return table
 
 
 def _name(model: HookedViT, label: int) -> str:
-    """The first of a class's synonyms, safe to print."""
-    return escape(model.class_names[label].split(",")[0])
+    """The first of a class's synonyms."""
+    return model.class_names[label].split(",")[0]

@@ -7,6 +7,7 @@ import torch
 from timm.models import split_model_name_tag
 
 from analyses.commands.user_errors import USAGE, fail
+from analyses.sweeping.progress import working
 from hooked_vit import HookedViT
 from hooked_vit.initialisation import freshly_initialised
 
@@ -14,7 +15,11 @@ __all__ = ["load_model"]
 
 
 def load_model(
-    name: str, weights: Path | None = None, random_weights: bool = False, device: str | None = None
+    name: str,
+    weights: Path | None = None,
+    random_weights: bool = False,
+    device: str | None = None,
+    progress: bool | None = None,
 ) -> HookedViT:
     """Load a model by name, or end the command with a line that says why not.
 
@@ -23,6 +28,7 @@ def load_model(
         weights: A file with weights for it.
         random_weights: Initialise the architecture freshly, always in the same way, instead.
         device: Where it goes; by default a GPU if there is one.
+        progress: Whether to say on standard error that it is loading; by default, if that is a terminal.
 
     >>> load_model("emoji-vit", device="cpu").cfg.n_layers
     8
@@ -34,6 +40,11 @@ def load_model(
         torch.empty(0, device=place)  # a device that is named right need not be there
     except (RuntimeError, AssertionError) as error:  # PyTorch built without CUDA asserts
         fail(f"no device '{device}' here: {str(error).splitlines()[0]}", USAGE)
+    with working(f"loading {name}", progress):
+        return _loaded(name, weights, random_weights).to(place)
+
+
+def _loaded(name: str, weights: Path | None, random_weights: bool) -> HookedViT:
     try:
         if random_weights and timm.is_model(split_model_name_tag(name)[0]):
             # the architecture alone, so that nothing is downloaded
@@ -45,4 +56,4 @@ def load_model(
     except (OSError, RuntimeError) as error:  # what hubs and timm raise
         hint = "" if weights else "; without network access, pass --weights FILE or --random-weights"
         fail(f"cannot load '{name}': {str(error).rstrip('.')}{hint}")
-    return (freshly_initialised(model, seed=0) if random_weights else model).to(place)
+    return freshly_initialised(model, seed=0) if random_weights else model

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from analyses.commands.model_options import Device, ModelName, RandomWeights, WeightsFile
+from analyses.commands.reporting import AsJson, Reporter
 from analyses.commands.user_errors import FAILED, USAGE, complain, user_errors
 
 if TYPE_CHECKING:
@@ -49,12 +50,15 @@ def patch(
     weights: WeightsFile = None,
     random_weights: RandomWeights = False,
     device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
     """Where in the model does the difference between two pictures live?
 
     Puts parts of one run into the other, one at a time, and measures the logit of the clean picture's class above
     that of the corrupt one's: 0 is the run that is patched, 1 the other. Prints the places that matter most, and
     writes all of them as a table (CSV) and, but for neurons, a figure.
+
+    Example: hooked-vit patch dog.png cat.png --stream z --direction noising --out patched
     """
     missing = [path for path in (clean, corrupt) if not path.is_file()]
     for path in missing:
@@ -63,14 +67,14 @@ def patch(
         raise typer.Exit(FAILED)
 
     from PIL.Image import DecompressionBombError
-    from rich.console import Console
     from rich.table import Table
 
     from analyses.commands.load_model import load_model
     from analyses.patching import activation_patching, logit_difference
     from hooked_vit.preprocessing import as_picture
 
-    console, vit = Console(), load_model(model, weights, random_weights, device)
+    report = Reporter("patch", as_json)
+    vit = load_model(model, weights, random_weights, device, report.progress)
     with user_errors(ValueError, OSError, DecompressionBombError):
         images = [vit.preprocess(as_picture(path)) for path in (clean, corrupt)]
     with user_errors(ValueError, status=USAGE):
@@ -79,7 +83,8 @@ def patch(
     with user_errors(ValueError):
         metric = logit_difference(classes[0], against=classes[1])
         limit = None if memory_limit is None else memory_limit * 1e6
-        result = activation_patching(vit, images[0], images[1], metric, stream, direction=direction, memory_limit=limit)
+        result = activation_patching(vit, images[0], images[1], metric, stream, direction=direction, memory_limit=limit,
+                                     progress=report.progress)  # fmt: skip
     table = result.table()
     title = f"{names[0]} above {names[1]}: {float(result.source):.2f} logits where patches come from, " \
             f"{float(result.base):.2f} where they are put in"  # fmt: skip
@@ -97,10 +102,13 @@ def patch(
         out.mkdir(parents=True, exist_ok=True)
         table.to_csv(out / f"{stem}.csv", index=False)
         written = [out / f"{stem}.csv", *_draw(vit, result, images, names, out / f"{stem}.png")]
-    console.print(title, markup=False, highlight=False, soft_wrap=True)
-    console.print(printed)
-    for path in written:
-        console.print(path, markup=False, highlight=False, soft_wrap=True)
+    report.add(model=model, random_weights=random_weights, clean=str(clean), corrupt=str(corrupt),
+               label=names[0], against=names[1], source=float(result.source), base=float(result.base))  # fmt: skip
+    report.say(title)
+    report.show(printed)
+    report.add_table("patches", table)
+    report.wrote(*written)
+    report.close()
 
 
 def _classes(

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from analyses.commands.model_options import Device, ModelName, RandomWeights, WeightsFile
-from analyses.commands.plot import plot
+from analyses.commands.reporting import AsJson, Reporter
 from analyses.commands.user_errors import USAGE, complain, fail, user_errors
 
 if TYPE_CHECKING:
     from analyses.analysis import Analysis
 
-__all__ = ["ANALYSES", "make_analyses", "register", "sweep"]
+__all__ = ["ANALYSES", "make_analyses", "sweep"]
 
 ANALYSES = {
     "identifiability": ("analyses.identifiability", "Identifiability"),
@@ -29,12 +29,6 @@ ANALYSES = {
     "ablation": ("analyses.ablation", "AblationStudy"),
 }
 """Module and class of each analysis, by its name on the command line; imported when it is asked for."""
-
-
-def register(app: typer.Typer) -> None:
-    """Add `sweep` and `plot` to the command."""
-    app.command()(sweep)
-    app.command()(plot)
 
 
 def sweep(
@@ -63,12 +57,15 @@ def sweep(
     stop: Annotated[
         bool, typer.Option("--stop", help="Stop at an image that cannot be read, instead of listing it.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a model over a dataset once, and ask any number of analyses.
 
     Writes a Parquet table for each analysis, the model's accuracy, a list of the images that could not be read, and
     record.json, which says what they follow from. The same command goes on after an interruption, whatever it was;
     under `accelerate launch` or `torchrun --no-python` the processes divide the images, and the tables are the same.
+
+    Example: hooked-vit sweep --data emoji-scenes:1000 --analyses identifiability,updates,perturbation --out found
     """
     names = [name.strip() for name in analyses.split(",") if name.strip()]
     with user_errors(ValueError, status=USAGE):
@@ -80,12 +77,13 @@ def sweep(
     from analyses.data.open import open_dataset
     from analyses.sweep import sweep as run
 
-    vit = load_model(model, weights, random_weights, device or _own_gpu())
+    report = Reporter("sweep", as_json)
+    vit = load_model(model, weights, random_weights, device or _own_gpu(), report.progress)
     with user_errors(ValueError, status=USAGE), user_errors(FileNotFoundError):
         dataset = open_dataset(data, vit.class_names)
     with user_errors(ValueError, TypeError, OSError):
         tables = run(vit, dataset, chosen, batch_size, out, limit=limit, resume=resume, num_workers=workers,
-                     on_error="raise" if stop else "skip")  # fmt: skip
+                     on_error="raise" if stop else "skip", progress=report.progress)  # fmt: skip
     if distributed.is_initialized() and distributed.get_rank() > 0:
         return  # one of several processes tells what all have found
     accuracy, skipped = tables["accuracy"].iloc[0], tables["skipped"]
@@ -93,9 +91,12 @@ def sweep(
         first = skipped.iloc[0]
         complain(f"{len(skipped)} images left out, see {out / 'skipped.parquet'}; image {first['index']}: "
                  f"{first['reason']}")  # fmt: skip
-    typer.echo(f"{accuracy['n_images']:.0f} images: top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} %")
-    for name in tables:
-        typer.echo(out / f"{name}.parquet")
+    report.add(model=model, random_weights=random_weights, data=data)
+    report.say(f"{accuracy['n_images']:.0f} images: top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} %")
+    for name, table in tables.items():
+        report.add_table(name, table)
+        report.wrote(out / f"{name}.parquet")
+    report.close()
 
 
 def make_analyses(names: list[str]) -> "list[Analysis]":

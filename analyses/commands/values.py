@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from analyses.commands.model_options import Device, ModelName, RandomWeights, WeightsFile
+from analyses.commands.reporting import AsJson, Reporter
 from analyses.commands.user_errors import USAGE, fail, user_errors
 
 if TYPE_CHECKING:
@@ -45,26 +46,28 @@ def values(
     weights: WeightsFile = None,
     random_weights: RandomWeights = False,
     device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
     """Which classes do the memories of a block speak for, and which pictures call on them most?
 
     A neuron of an MLP, or a dimension of an attention head, is a memory: it writes its value vector, which is
     projected onto the classes. Prints a table, and writes a figure values-LAYER.png; with --data, the figure shows the
     pictures with the largest coefficients, and the patch that has it.
+
+    Example: hooked-vit values --layer -1 --class pizza --top 5 --data emoji-scenes:200
     """
     if (neuron is None) == (class_name is None):
         fail("say which memories: --neuron 4,8,10, or --class NAME for those that speak most for a class", USAGE)
     if sublayer not in ("mlp", "attn"):
         fail(f"--sublayer is mlp or attn, not '{sublayer}'", USAGE)
 
-    from rich.console import Console
-
     from analyses.commands.load_model import load_model
     from analyses.plots.patch_maps import picture_of
     from analyses.plots.value_vectors import value_vectors_figure
     from analyses.value_vectors import memory_indices, top_classes, top_memories
 
-    console, vit = Console(), load_model(model, weights, random_weights, device)
+    report = Reporter("values", as_json)
+    vit = load_model(model, weights, random_weights, device, report.progress)
     how = {"unit_length": unit_length}
     label = "cosine" if unit_length else "class logit"
     with user_errors(ValueError, status=USAGE):
@@ -75,7 +78,9 @@ def values(
         else:
             memories = list(dict.fromkeys(memory_indices(vit.cfg, sublayer, _numbers(neuron or ""))))
         classes = top_classes(vit, layer, memories, sublayer, min(top, vit.cfg.n_classes), **how)
-    console.print(_table(classes, label))
+    report.add(model=model, random_weights=random_weights)
+    report.show(_table(classes, label))
+    report.add_table("top_classes", classes)
     activations, shown = None, {}
     if data is not None:
         from analyses.data.open import open_dataset
@@ -86,7 +91,9 @@ def values(
             dataset = open_dataset(data, vit.class_names)
         with user_errors(ValueError, TypeError, OSError):
             analysis = TopActivations(layer, memories, sublayer, k=pictures)
-            activations = sweep(vit, dataset, [analysis], limit=limit)["top_activations"]
+            tables = sweep(vit, dataset, [analysis], limit=limit, progress=report.progress)
+            activations = tables["top_activations"]
+            report.add_table("top_activations", activations)
             places = list(dict.fromkeys(activations["index"].tolist()))
             images = images_at(vit, dataset, places)
         shown = {place: picture_of(image, vit.data_config or {}) for place, image in zip(places, images, strict=True)}
@@ -95,7 +102,8 @@ def values(
         out.mkdir(parents=True, exist_ok=True)
         target = out / f"values-{classes['layer'].iloc[0]}.png"
         figure.savefig(target)
-    console.print(f"{target}", markup=False, highlight=False, soft_wrap=True)
+    report.wrote(target)
+    report.close()
 
 
 def _numbers(text: str) -> list[int]:

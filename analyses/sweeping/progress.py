@@ -7,33 +7,59 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-__all__ = ["progress_bar"]
+__all__ = ["progress_bar", "working"]
 
 
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f} images/s" if speed >= 10 else f"{speed:.2g} images/s")
+        number = "" if speed is None else f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
+        return Text(number and f"{number} {task.description}/s")
 
 
 @contextmanager
-def progress_bar(total: int, done: int = 0, show: bool | None = None) -> Iterator[Callable[[int], None]]:
+def progress_bar(
+    total: int, done: int = 0, show: bool | None = None, what: str = "images"
+) -> Iterator[Callable[[int], None]]:
     """Within the block, call what it yields with the number of images that were done since.
 
     Args:
         total: How many images there are.
         done: How many were done before, by a run that this one continues.
         show: By default, if standard error is a terminal (or this is a notebook).
+        what: Is counted.
 
     >>> with progress_bar(100, show=False) as advance:
     ...     advance(32)
     """
     console = Console(stderr=True)
-    shown = (console.is_terminal or console.is_jupyter) if show is None else show
-    if not shown:
+    if not _shown(console, show):
         yield lambda n: None
         return
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn()
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("images", total=total, completed=done)
+        task = progress.add_task(what, total=total, completed=done)
         yield lambda n: progress.advance(task, n)
+
+
+@contextmanager
+def working(what: str, show: bool | None = None) -> Iterator[None]:
+    """Within the block, say what is being done where it cannot be counted; then take it back.
+
+    Args:
+        what: Such as "loading a model".
+        show: As for `progress_bar`.
+
+    >>> with working("counting sheep", show=False):
+    ...     pass
+    """
+    console = Console(stderr=True)
+    if not _shown(console, show):
+        yield
+        return
+    with console.status(Text(what)):
+        yield
+
+
+def _shown(console: Console, show: bool | None) -> bool:
+    return (console.is_terminal or console.is_jupyter) if show is None else show

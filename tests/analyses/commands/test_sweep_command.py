@@ -10,10 +10,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from analyses.cli import app
-from analyses.commands.plot import FIGURES
 from analyses.commands.sweep import ANALYSES, make_analyses
 from analyses.data import EmojiScenes
 from analyses.identifiability import Identifiability
+from analyses.reporting.figures import FIGURES
 from analyses.sweep import sweep
 from hooked_vit import HookedViT
 

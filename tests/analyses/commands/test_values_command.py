@@ -8,8 +8,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from analyses.cli import app
-from analyses.commands.plot import FIGURES
 from analyses.commands.sweep import make_analyses
+from analyses.reporting.figures import FIGURES
 from analyses.value_vectors import top_classes, top_memories
 from hooked_vit import HookedViT
 

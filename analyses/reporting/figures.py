@@ -1,0 +1,52 @@
+"""Which figure draws which analysis's table."""
+
+import inspect
+from importlib import import_module
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+__all__ = ["FIGURES", "figures_of"]
+
+FIGURES = {
+    "analyses.identifiability.Identifiability": ("analyses.plots.identifiability", "identifiability_figure"),
+    "analyses.categorical_updates.CategoricalUpdates": (
+        "analyses.plots.categorical_updates",
+        "categorical_updates_figure",
+    ),
+    "analyses.perturbation.Perturbation": ("analyses.plots.perturbation", "perturbation_figure"),
+    "analyses.key_value_agreement.KeyValueAgreement": ("analyses.plots.memory_pairs", "key_value_agreement_figure"),
+    "analyses.compositionality.Compositionality": ("analyses.plots.memory_pairs", "compositionality_figure"),
+    "analyses.causal_memories.CausalMemories": ("analyses.plots.causal_memories", "causal_memories_figure"),
+    "analyses.explanation_quality.Faithfulness": ("analyses.plots.explanation_quality", "faithfulness_figure"),
+    "analyses.explanation_quality.Localisation": ("analyses.plots.explanation_quality", "localisation_figure"),
+    "analyses.ablation.AblationStudy": ("analyses.plots.patching", "ablation_figure"),
+}
+"""Module and function that draw an analysis's table, where it has a figure of its own."""
+
+
+def figures_of(kind: str, table: pd.DataFrame, n_classes: int, null: pd.DataFrame | None = None) -> dict[str, Figure]:
+    """Draw a table of a sweep: the figure that its analysis has, or else one for each metric.
+
+    Args:
+        kind: The analysis, by module and class; any other string if it is unknown.
+        table: What it computed.
+        n_classes: Of the model: some figures draw chance.
+        null: The same table of the model freshly initialised, for figures that draw it.
+
+    Returns:
+        Figures, by what is put behind the table's name: "" for the only one; none if there is nothing to draw.
+
+    >>> figures_of("mine.Own", pd.DataFrame({"layer": [0, 1], "metric": "rate", "value": [1.0, 2.0]}), 10).keys()
+    dict_keys(['-rate'])
+    """
+    if kind in FIGURES:
+        module, function = FIGURES[kind]
+        draw = getattr(import_module(module), function)
+        offered = {"n_classes": n_classes, "null": null}
+        taken = {name: value for name, value in offered.items() if name in inspect.signature(draw).parameters}
+        return {"": draw(table, **taken)}
+
+    from analyses.plots.tidy import block_figures
+
+    return {f"-{metric}": figure for metric, figure in block_figures(table).items()}
