@@ -9,13 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from analyses.analysis import Analysis, AnalysisBatch
 from analyses.group_tables import adjust_over_layers
 from analyses.statistics import bootstrap_interval, signed_rank_test
 from analyses.value_vectors import MemorySublayer, value_logits
-from hooked_vit import HookedViT
+from hooked_vit import HookedViT, HookedViTConfig
 from hooked_vit.initialisation import freshly_initialised
 
-__all__ = ["class_value_agreement", "compare_class_value_agreement"]
+__all__ = ["ClassValueAgreement", "class_value_agreement", "compare_class_value_agreement"]
 
 
 @torch.no_grad()
@@ -74,9 +75,62 @@ def compare_class_value_agreement(
     shapes = [(one.cfg.n_layers, one.cfg.n_classes) for one in (model, null)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"expected a null model of as many (blocks, classes), {shapes[0]}, got {shapes[1]}")
+    agreements = (
+        torch.stack([class_value_agreement(one, sublayer) for sublayer in sublayers]) for one in (model, null)
+    )
+    return _compared(sublayers, *agreements, n_resamples=n_resamples, seed=seed)
+
+
+class ClassValueAgreement(Analysis):
+    """`compare_class_value_agreement` as a table of a sweep; it asks the model alone, and looks at no image.
+
+    >>> from analyses.data import EmojiScenes
+    >>> from analyses.sweep import sweep
+    >>> model = HookedViT.from_pretrained("emoji-vit")
+    >>> table = sweep(model, EmojiScenes(2, 0), [ClassValueAgreement(n_resamples=9)])["class_value_agreement"]
+    >>> table.groupby("stream").size().to_dict()
+    {'attn_out': 8, 'mlp_out': 8}
+    """
+
+    # of the model and of the null one; the same in every batch, so that their maximum is any of them
+    agreement: Float[Tensor, "sublayer layer n_classes"]
+    null_agreement: Float[Tensor, "sublayer layer n_classes"]
+
+    def __init__(self, sublayers: Sequence[MemorySublayer] = ("mlp", "attn"), n_resamples: int = 999, seed: int = 0):
+        """Say which memories; arguments are those of `compare_class_value_agreement`."""
+        super().__init__()
+        self.sublayers, self.n_resamples, self.seed = tuple(sublayers), n_resamples, seed
+        self._of: tuple[HookedViT, Tensor, Tensor] | None = None
+        for name in ("agreement", "null_agreement"):
+            self.add_state(name, torch.full((1, 1, 1), -1.0), dist_reduce_fx="max")
+
+    def names(self, cfg: HookedViTConfig) -> list[str]:
+        """None: weights say it all."""
+        return []
+
+    def update(self, batch: AnalysisBatch) -> None:
+        """Ask the model, the first time that it comes."""
+        if self._of is None or self._of[0] is not batch.model:
+            models = batch.model, freshly_initialised(batch.model, self.seed)
+            both = [torch.stack([class_value_agreement(one, part) for part in self.sublayers]) for one in models]
+            self._of = batch.model, both[0], both[1]
+        _, self.agreement, self.null_agreement = self._of
+
+    def compute(self) -> pd.DataFrame:
+        """The table of `compare_class_value_agreement`."""
+        return _compared(self.sublayers, self.agreement, self.null_agreement, self.n_resamples, self.seed)
+
+
+def _compared(
+    sublayers: Sequence[MemorySublayer],
+    agreement: Float[Tensor, "sublayer layer n_classes"],
+    null_agreement: Float[Tensor, "sublayer layer n_classes"],
+    n_resamples: int,
+    seed: int,
+) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
-    for sublayer in sublayers:
-        ours, theirs = (class_value_agreement(one, sublayer).double().cpu().numpy() for one in (model, null))
+    for sublayer, *both in zip(sublayers, agreement, null_agreement, strict=True):
+        ours, theirs = (one.double().cpu().numpy() for one in both)
         interval = bootstrap_interval(ours.T, n_resamples=n_resamples, seed=seed)
         for layer, (x, y) in enumerate(zip(ours, theirs, strict=True)):
             test = signed_rank_test(x, y, "greater") if len(x) > 1 else None

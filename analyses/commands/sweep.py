@@ -23,6 +23,7 @@ ANALYSES = {
     "perturbation": ("analyses.perturbation", "Perturbation"),
     "key-value": ("analyses.key_value_agreement", "KeyValueAgreement"),
     "compositionality": ("analyses.compositionality", "Compositionality"),
+    "class-value": ("analyses.class_value_agreement", "ClassValueAgreement"),
     "causal-memories": ("analyses.causal_memories", "CausalMemories"),
     "faithfulness": ("analyses.explanation_quality", "Faithfulness"),
     "localisation": ("analyses.explanation_quality", "Localisation"),

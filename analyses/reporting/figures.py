@@ -17,6 +17,10 @@ FIGURES = {
     "analyses.perturbation.Perturbation": ("analyses.plots.perturbation", "perturbation_figure"),
     "analyses.key_value_agreement.KeyValueAgreement": ("analyses.plots.memory_pairs", "key_value_agreement_figure"),
     "analyses.compositionality.Compositionality": ("analyses.plots.memory_pairs", "compositionality_figure"),
+    "analyses.class_value_agreement.ClassValueAgreement": (
+        "analyses.plots.value_vector_statistics",
+        "value_vector_statistics_figure",
+    ),
     "analyses.causal_memories.CausalMemories": ("analyses.plots.causal_memories", "causal_memories_figure"),
     "analyses.explanation_quality.Faithfulness": ("analyses.plots.explanation_quality", "faithfulness_figure"),
     "analyses.explanation_quality.Localisation": ("analyses.plots.explanation_quality", "localisation_figure"),

@@ -1,11 +1,18 @@
 """Class-value agreement, against a loop over classes and value vectors; the test is scipy's."""
 
+import pandas as pd
 import pytest
 import torch
 from analysis_batches import model_of
+from conftest import ported
 from scipy import stats
 
-from analyses.class_value_agreement import class_value_agreement, compare_class_value_agreement
+from analyses.class_value_agreement import (
+    ClassValueAgreement,
+    class_value_agreement,
+    compare_class_value_agreement,
+)
+from analyses.sweep import sweep
 from analyses.value_vectors import read_by_head, value_vectors
 from hooked_vit.initialisation import freshly_initialised
 
@@ -46,3 +53,11 @@ def test_a_null_model_of_ones_own_must_fit():
     model = model_of("cls")
     with pytest.raises(ValueError, match=r"as many \(blocks, classes\), \(3, 7\), got \(3, 2\)"):
         compare_class_value_agreement(model, null=model.with_class_embeddings(torch.ones(24, 2)))
+
+
+def test_a_sweep_writes_the_comparison_of_its_model() -> None:
+    model = ported("qk_norm")
+    images = [(torch.randn(3, 32, 24, generator=torch.Generator().manual_seed(n)), n) for n in range(5)]
+    table = sweep(model, images, [ClassValueAgreement(n_resamples=19)], batch_size=2)["class_value_agreement"]
+    expected = compare_class_value_agreement(model, n_resamples=19)
+    pd.testing.assert_frame_equal(table, expected)
