@@ -29,7 +29,7 @@ function showTops(token, chooseBlock) {
     const classes = projections.top_classes.row(state.stream, block, token);
     const logits = projections.top_logits.row(state.stream, block, token);
     for (let place = 0; place < Math.min(3, classes.length); place++) {
-      const cell = make("td", { textContent: shortName(classes[place]) }, make("small", { textContent: logit(logits[place]) }));
+      const cell = make("td", {}, make("div", { className: "vote" }, make("span", { textContent: shortName(classes[place]) }), make("small", { textContent: logit(logits[place]) })));
       cell.title = [...classes].map((label, i) => `${i + 1}. ${nameOf(label)}  ${logit(logits[i])}`).join("\n");
       cell.classList.toggle("is-class", classes[place] === classOf(state.chosen));
       row.append(cell);
