@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint benchmark clean
+.PHONY: help demo test lint docs benchmark clean
 
 help:
 	@echo "make demo       what emoji-vit's tokens stand for, block by block: a table, and figures in out/"
 	@echo "make test       the test suite"
 	@echo "make lint       ruff and pyright"
+	@echo "make docs       the documentation, in site/; the examples are run for it"
 	@echo "make benchmark  forward passes beside timm, TransformerLens and nnsight"
 	@echo "make clean      remove the environment and what it made"
 
@@ -23,11 +24,14 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build
+
 benchmark: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/forward.py
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) out site
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -40,6 +44,10 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: pyproject.toml | $(VENV)/bin/python

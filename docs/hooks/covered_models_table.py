@@ -1,0 +1,59 @@
+"""The table of covered models: a row for each timm entrypoint, from `hooked_vit.covered_models`."""
+
+from typing import Any
+
+import pandas as pd
+
+PLACE = "<!-- the table of covered models -->"
+HEADINGS = ("entrypoint", "readout", "prefix tokens", "image", "patch", "tokens", "blocks", "width", "heads", "params",
+            "pretrained tags")  # fmt: skip
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Put the table in the place that models.md keeps for it."""
+    if page.file.src_uri != "models.md":
+        return markdown
+    if PLACE not in markdown:
+        raise ValueError(f"models.md must hold the line {PLACE}")
+    return markdown.replace(PLACE, table())
+
+
+def table() -> str:
+    """A Markdown table for each of timm's modules, embedded models first."""
+    from hooked_vit.covered_models import covered_models
+
+    covered = covered_models()
+    parts = [f"{covered['architecture'].nunique()} architectures, {int(covered['pretrained'].sum())} sets of weights."]
+    families = sorted(covered["family"].unique(), key=lambda family: (family != "embedded", family))
+    for family in families:
+        of_family = covered[covered["family"] == family]
+        parts += [f"## {_in_words(family)}", _rows(of_family)]
+    return "\n\n".join(parts)
+
+
+def _in_words(family: str) -> str:
+    return "Embedded in hooked_vit" if family not in ("vision_transformer", "deit") else f"timm's {family}"
+
+
+def _rows(covered: pd.DataFrame) -> str:
+    lines = [f"| {' | '.join(HEADINGS)} |", "|---|---|---|---|---|--:|--:|--:|--:|--:|---|"]
+    for architecture, rows in covered.groupby("architecture", sort=True):
+        first = rows.iloc[0]
+        tags = ", ".join(f"`{tag}`" for tag in rows["tag"] if tag) or ("embedded" if first["pretrained"] else "none")
+        cells = [
+            f"`{architecture}`", first["pool"], first["prefix_tokens"] or "none",
+            _sizes(rows["image_size"]), _sizes(rows["patch_size"]), _range(rows["n_tokens"]), first["n_layers"],
+            first["d_model"], first["n_heads"], f"{_range((rows['n_parameters'] / 1e6).round(1))} M", tags,
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def _sizes(sizes: pd.Series) -> str:
+    """One size, or the several that an entrypoint's weights are for."""
+    return ", ".join(f"{height} × {width}" if height != width else f"{height}" for height, width in sorted(set(sizes)))
+
+
+def _range(numbers: pd.Series) -> str:
+    low, high = numbers.min(), numbers.max()
+    return f"{low}" if low == high else f"{low}–{high}"

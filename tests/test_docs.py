@@ -1,0 +1,198 @@
+"""Every code block of the documentation runs as it stands, page by page; and the parts made at build time are whole."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from doc_blocks import ROOT, check_command, code_blocks, commands, run_command, run_python
+
+from analyses.data import sample_scenes
+
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+MOST_SKIPPED = 2  # Python blocks that need what cannot be shipped
+
+
+def page_name(path: Path) -> str:
+    """As it is linked."""
+    return str(path.relative_to(DOCS))
+
+
+def hook(name: str) -> ModuleType:
+    """One of the build's hooks, as a module."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / "hooks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the pictures that the pages speak of, as the current one."""
+    for name, scene in zip(("photo.jpg", "clean.png", "corrupt.png"), sample_scenes()[1:4], strict=True):
+        scene.picture.save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
+def test_python_blocks_run(path: Path, in_a_folder: Path) -> None:
+    blocks = [block for block in code_blocks(path.read_text("utf-8")) if block.language == "python"]
+    run_python(blocks, page_name(path))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
+def test_commands_run(path: Path, in_a_folder: Path) -> None:
+    for block in code_blocks(path.read_text("utf-8")):
+        for arguments in commands(block) if block.language == "bash" else []:
+            check_command(arguments)
+            if not block.how:
+                run_command(arguments)
+
+
+def test_hardly_any_block_is_skipped() -> None:
+    blocks = [block for path in PAGES for block in code_blocks(path.read_text("utf-8"))]
+    python = [block for block in blocks if block.language == "python"]
+    assert len(python) > 40
+    assert sum(block.how != "" for block in python) <= MOST_SKIPPED
+    assert all(block.how != "skip" for block in blocks if block.language == "bash"), "commands must parse"
+
+
+def test_make_targets_and_scripts_they_name_exist() -> None:
+    targets = {line.split(":")[0] for line in (ROOT / "Makefile").read_text("utf-8").splitlines() if ":" in line}
+    for path in PAGES:
+        for block in code_blocks(path.read_text("utf-8")):
+            for line in block.code.splitlines() if block.language == "bash" else []:
+                words = line.split()
+                if words[:1] == ["make"]:
+                    assert words[1] in targets, f"{page_name(path)}: {line}"
+                for word in words:
+                    if word.startswith("examples/"):
+                        assert (ROOT / word).is_file(), f"{page_name(path)}: {line}"
+
+
+class TestBlocks:
+    def test_found_with_their_marks(self) -> None:
+        text = 'a\n```python\n1 / 0\n```\n```bash {test="parse: needs a disk"}\nhooked-vit plot x\n```\n'
+        python, bash = code_blocks(text)
+        assert (python.language, python.code, python.line, python.how) == ("python", "1 / 0\n", 3, "")
+        assert (bash.how, bash.why) == ("parse", "needs a disk")
+
+    def test_a_misprinted_mark_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="2 lines with a fence, of 0 blocks"):
+            code_blocks('```python {test="skipped"}\n1 / 0\n```\n')
+
+    def test_an_error_names_page_and_line(self) -> None:
+        with pytest.raises(ZeroDivisionError) as caught:
+            run_python(code_blocks("\n\n```python\n1 / 0\n```\n"), "page.md")
+        assert (caught.traceback[-1].path, caught.traceback[-1].lineno) == ("page.md", 3)
+
+    def test_marked_blocks_must_compile(self) -> None:
+        run_python(code_blocks('```python {test="skip: needs it"}\n1 / 0\n```\n'), "page.md")
+        with pytest.raises(SyntaxError):
+            run_python(code_blocks('```python {test="skip: needs it"}\n1 /\n```\n'), "page.md")
+
+    def test_commands_with_launchers_comments_and_several_lines(self) -> None:
+        (block,) = code_blocks(
+            "```bash\ncd x\ntorchrun --no-python hooked-vit sweep ...  # all\nhooked-vit lens \\\n  'a b.png'\n```\n"
+        )
+        assert commands(block) == [["sweep", "..."], ["lens", "a b.png"]]
+
+    @pytest.mark.parametrize("arguments", [["nope"], ["plot"], ["sweep", "--data", "x", "--out", "y", "--nope"]])
+    def test_what_does_not_parse_is_told(self, arguments: list[str]) -> None:
+        with pytest.raises(Exception, match=r"No such|Missing"):
+            check_command(arguments)
+
+
+class TestBuild:
+    def test_every_page_is_in_the_navigation_and_every_entry_exists(self) -> None:
+        config = yaml.load((ROOT / "mkdocs.yml").read_text("utf-8"), Loader=yaml.BaseLoader)
+        entries = [page for section in config["nav"] for pages in section.values() for page in pages if pages != page]
+        listed = {entry for entry in entries if entry.endswith(".md")}
+        made = {"commands.md"}
+        assert listed - made == {page_name(path) for path in PAGES}
+
+    def test_every_public_module_has_a_reference_page(self) -> None:
+        pytest.importorskip("mkdocs")
+        pages = hook("reference_pages")
+        found = {path for package in pages.PACKAGES for path in _walk(pages, ROOT / package)}
+        on_disk = {
+            path
+            for package in pages.PACKAGES
+            for path in (ROOT / package).rglob("*.py")
+            if not path.name.startswith("_")
+        }
+        assert found == on_disk
+        assert all(pages.summary(path) for path in found), "each says in its first line what it is"
+
+    def test_every_command_has_a_section_with_its_options(self) -> None:
+        pytest.importorskip("mkdocs")
+        import typer
+
+        from analyses.cli import app
+
+        page, group = hook("command_page").page(), typer.main.get_command(app)
+        for name, command in group.commands.items():  # type: ignore[attr-defined]
+            section = page.partition(f"## `hooked-vit {name}`")[2].partition("\n## ")[0]
+            for parameter in command.params:
+                if parameter.opts[0].startswith("--"):
+                    assert f"`{parameter.opts[0]}" in section, f"{name} {parameter.opts[0]}"
+
+    def test_an_example_becomes_prose_code_and_figures(self, tmp_path: Path) -> None:
+        pytest.importorskip("mkdocs")
+        script = tmp_path / "01_why.py"
+        script.write_text(
+            '"""Why: because."""\n\n# Since *so*.\n\n# %%\nimport os\n\n# %% Then\n# And\n# so.\n\nx = 1\n'
+        )
+        (tmp_path / "output.txt").write_text("1 of 2\n")
+        (tmp_path / "figures.json").write_text('["a.png"]')
+        page = hook("example_pages").page(script, tmp_path)
+        assert page.startswith("# Why: because\n\nSince *so*.\n")
+        assert '??? note "Imports"\n\n    ```python\n    import os\n    ```\n\n## Then\n\nAnd\nso.\n' in page
+        assert "```python\nx = 1\n```\n\n## What it prints\n\n```text\n1 of 2\n```" in page
+        assert "![a.png](01_why/a.png)" in page
+
+    def test_an_example_that_fails_fails_the_build(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        plugins = pytest.importorskip("mkdocs.exceptions")
+        pages, script = hook("example_pages"), tmp_path / "01_bad.py"
+        script.write_text("raise SystemExit('no')\n")
+        monkeypatch.setattr(pages, "CACHE", tmp_path / "cache")
+        with pytest.raises(plugins.PluginError, match=r"01_bad.py failed with exit status 1:\nno"):
+            pages._run(script, "0")
+
+    def test_the_covered_models_are_one_row_each(self) -> None:
+        pytest.importorskip("mkdocs")
+        from hooked_vit.covered_models import covered_models
+
+        rows = [line for line in hook("covered_models_table").table().splitlines() if line.startswith("| `")]
+        assert len(rows) == covered_models()["architecture"].nunique()
+        (base,) = [row for row in rows if row.startswith("| `vit_base_patch32_224`")]
+        assert "| cls | CLS | 224 | 32 | 50 | 12 | 768 | 12 |" in base
+        assert "`augreg_in21k_ft_in1k`" in base
+
+    def test_shapes_of_one_word_keep_their_quotation_marks(self) -> None:
+        griffe = pytest.importorskip("griffe")
+        quoted = hook("docstrings").quoted
+        source = 'from jaxtyping import Bool\ndef f(x: Bool[Tensor, "token"]) -> list[Bool[Tensor, "a b"]]: ...\n'
+        with griffe.temporary_visited_module(source) as module:
+            function = module["f"]
+            assert str(quoted(function.parameters["x"].annotation)) == 'Bool[Tensor, "token"]'
+            assert str(quoted(function.returns)) == 'list[Bool[Tensor, "a b"]]'
+
+
+def _walk(pages: ModuleType, folder: Path) -> list[Path]:
+    found = []
+    for one in pages.modules(folder):
+        found += _walk(pages, one) if one.is_dir() else [one]
+    return found
+
+
+def test_the_cache_of_examples_is_not_committed() -> None:
+    ignored = (ROOT / ".gitignore").read_text("utf-8").split()
+    assert {".cache/", "/site/"} <= set(ignored)
+    assert shutil.which("git") is None or not list((ROOT / "docs").rglob("*.html"))
