@@ -1,4 +1,4 @@
-"""A real browser for tests of pages: headless Chromium, which watches that a page asks nobody and complains of nothing."""
+"""A real browser for tests of pages: headless Chromium, which notices complaints and requests of a page."""
 
 import os
 import shutil

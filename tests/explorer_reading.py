@@ -69,7 +69,7 @@ class Reading:
 
     def value(self, pattern: str, selector: str = "#readout") -> float:
         """The number behind some words."""
-        found = re.search(pattern + r":?\s*([-+−]?[\d.]+)(?:·10⁻([⁰¹²³⁴⁵⁶⁷⁸⁹]+))?", self.text(selector))
+        found = re.search(pattern + r":?\s*(?:< )?([-+−]?[\d.]+)(?:·10⁻([⁰¹²³⁴⁵⁶⁷⁸⁹]+))?", self.text(selector))
         assert found, f"{pattern!r} is not in {self.text(selector)!r}"
         power = "".join(str("⁰¹²³⁴⁵⁶⁷⁸⁹".index(digit)) for digit in found[2] or "⁰")
         return number(found[1]) * 10 ** -int(power)

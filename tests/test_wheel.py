@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 USE_IT = """
 import hooked_vit, analyses, torch
 from analyses.data import EmojiScenes, sample_scenes
+from analyses.explorer import explore
 from hooked_vit import HookedViT
 from hooked_vit.loading import EMBEDDED
 scenes = sample_scenes()
@@ -20,6 +21,8 @@ for name in EMBEDDED:
     model = HookedViT.from_pretrained(name)
     logits = model(model.preprocess([scene.path for scene in scenes[:4]]))
     assert logits.shape == (4, 100) and logits.std() > 1, name
+page = explore(model, scenes[0].path).html
+assert page.startswith("<!doctype html>") and "dataset.ready" in page and ".cell" in page
 assert EmojiScenes(3, seed=0)[1][0].shape == (3, 64, 64)
 print(hooked_vit.__file__, analyses.__file__, sep="\\n")
 """

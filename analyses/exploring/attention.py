@@ -56,7 +56,8 @@ def _ways(n_numbers: int, n_means: int, n_prefix: int, room: int) -> Iterator[tu
         ways.append(("prefix", 0))
     for kept, numbers in ways:
         if numbers <= room * _BEYOND_HOPE:
-            yield from ((kept, levels) for levels in _LEVELS)
+            for levels in _LEVELS:
+                yield kept, levels
 
 
 def _rows(pattern: Float[Tensor, "head query key"], kept: Kept, n_prefix: int) -> dict[str, Tensor]:

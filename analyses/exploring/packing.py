@@ -65,7 +65,7 @@ def packed_rows(values: Float[Tensor, "*axes column"], levels: int) -> Packed:
 def text_length(part: Packed) -> int:
     """About how many characters a packed array takes in the page.
 
-    >>> text_length(packed(torch.zeros(1000))) < 100
+    >>> text_length(packed(torch.zeros(1000))) < 200
     True
     """
     return len(part["data"]) + 100 + (text_length(part["largest"]) if "largest" in part else 0)

@@ -90,7 +90,7 @@ function showMemories(token) {
     of.classes.row(state.block, token, place).forEach((label, i) => {
       const vote = make("span", { textContent: shortName(label), title: `${nameOf(label)}: ${logit(of.logits.at(state.block, token, place, i))}` });
       vote.classList.toggle("is-class", label === classOf(state.chosen));
-      votes.append(vote);
+      votes.append(i ? ", " : "", vote);
     });
     return make("tr", {}, make("td", { textContent: name }), make("td", { textContent: logit(of.coefficient.at(state.block, token, place)) }), votes);
   });

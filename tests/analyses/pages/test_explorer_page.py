@@ -49,7 +49,9 @@ def test_it_opens_at_the_predicted_class_and_the_last_block(emoji: Path, visit: 
     p = truth.projected(truth.predicted)
     assert p.rank is not None
     assert read.value("rank of passenger ship") == p.rank[-1, 0, 0]
-    shown = read.page.locator("#picture").evaluate("async p => { await p.decode(); return [p.naturalWidth, p.naturalHeight]; }")
+    shown = read.page.locator("#picture").evaluate(
+        "async p => { await p.decode(); return [p.naturalWidth, p.naturalHeight]; }"
+    )
     assert shown == [64, 64]
 
 
@@ -93,7 +95,7 @@ def test_nasty_and_long_names_are_text(width: int, visit: Callable[..., Visit], 
         read.page.locator("#class").select_option(f"{chosen}")
         assert read.page.evaluate("document.documentElement.scrollWidth") <= width
     assert read.page.locator("img").count() == 1
-    assert "owned" != read.page.title()
+    assert read.page.title() != "owned"
     # the logit behind a name that is cut off is there to be read
     cell = read.page.locator("#tops td:nth-child(3)").first.bounding_box()
     logit = read.page.locator("#tops td:nth-child(3) small").first.bounding_box()

@@ -1,0 +1,54 @@
+"""`hooked-vit explore` writes one page, and tells in one line what went wrong."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from analyses.cli import app
+from analyses.data.samples import sample_scenes
+
+SCENE = sample_scenes()[0]
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, ["explore", *map(str, arguments)], env={"COLUMNS": "160"})
+
+
+def test_a_page(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "page.html"
+    result = run(SCENE.path, "--class", "crocodile", "--class", 58, "--out", out, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == str(out)
+    page = out.read_text("utf-8")
+    assert '<h1 title="scene_00.png">' in page
+    assert '"shown":[23,58,' in page
+    assert [path.name for path in out.parent.iterdir()] == ["page.html"]
+
+
+def test_without_out_it_is_named_after_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(SCENE.path, "--random-weights")
+    assert result.exit_code == 0, result.output
+    assert "emoji-vit, random weights" in (tmp_path / "scene_00-explore.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["no.png"], 1, "error: no picture at 'no.png'"),
+        ([SCENE.path, SCENE.path], 2, "a page is of one picture, got 2"),
+        ([__file__], 1, "cannot be read as a picture"),
+        ([SCENE.path, "--class", "crocodil"], 2, "did you mean 'crocodile'"),
+        ([SCENE.path, "--class", "100"], 2, "class index 100 is out of range"),
+        ([SCENE.path, "--out", "."], 2, "'.' is a folder"),
+        ([SCENE.path, "--weights", "x.pt", "--random-weights"], 2, "exclude each other"),
+    ],
+)
+def test_errors(arguments: list, status: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert (result.exit_code, result.output.count("error:")) == (status, 1)
+    assert says in result.output
+    assert "Traceback" not in result.output
+    assert not list(tmp_path.iterdir())
