@@ -1,4 +1,4 @@
-"""One browser for all tests of pages, and visits that fail where a page complains or asks somebody for something."""
+"""A browser for each file of tests of pages; a test fails where a page complains, or asks somebody for something."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: Playwright leaves an event loop running as long as it is open
 def browser() -> "Iterator[Browser]":
-    """Headless Chromium, started once a worker."""
+    """Headless Chromium."""
     with started_browser() as one:
         yield one
 
