@@ -52,6 +52,7 @@ def explore(
 
     from analyses.commands.load_model import load_model
     from analyses.explorer import explore as make_page
+    from analyses.sweeping.progress import working
     from hooked_vit.preprocessing import as_picture
 
     with user_errors(ValueError, OSError, DecompressionBombError):
@@ -62,7 +63,9 @@ def explore(
         classes = [vit.class_index(int(name) if name.isdecimal() else name) for name in class_names or ()]
     with user_errors(ValueError, OSError):
         name = f"{model}, random weights" if random_weights else model
-        make_page(vit, picture, classes, title=path.name, model_name=name).save(target)
+        with working("looking at the picture", report.progress):
+            page = make_page(vit, picture, classes, title=path.name, model_name=name)
+        page.save(target)
     report.add(model=model, random_weights=random_weights, picture=str(path))
     report.wrote(target)
     report.close()

@@ -1,10 +1,11 @@
 """`hooked-vit sweep`: a dataset through a model once, for any number of analyses."""
 
 import os
+from datetime import UTC, datetime
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -58,6 +59,10 @@ def sweep(
     stop: Annotated[
         bool, typer.Option("--stop", help="Stop at an image that cannot be read, instead of listing it.")
     ] = False,
+    null_control: Annotated[
+        bool,
+        typer.Option("--null-control", help="Do the same with the model freshly initialised, into DIR/null."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a model over a dataset once, and ask any number of analyses.
@@ -77,16 +82,28 @@ def sweep(
     from analyses.commands.load_model import load_model
     from analyses.data.open import open_dataset
     from analyses.sweep import sweep as run
+    from hooked_vit.initialisation import freshly_initialised
 
     report = Reporter("sweep", as_json)
     vit = load_model(model, weights, random_weights, device or _own_gpu(), report.progress)
     with user_errors(ValueError, status=USAGE), user_errors(FileNotFoundError):
         dataset = open_dataset(data, vit.class_names)
+    if null_control and random_weights:
+        fail("--null-control is the model of --random-weights: it needs another one to control", USAGE)
+    how: dict[str, Any] = {"limit": limit, "resume": resume, "num_workers": workers, "progress": report.progress,
+                           "on_error": "raise" if stop else "skip"}  # fmt: skip
+    asked = {"model": model, "weights": weights and str(weights), "random_weights": random_weights, "data": data}
     with user_errors(ValueError, TypeError, OSError):
-        tables = run(vit, dataset, chosen, batch_size, out, limit=limit, resume=resume, num_workers=workers,
-                     on_error="raise" if stop else "skip", progress=report.progress)  # fmt: skip
+        tables = run(vit, dataset, chosen, batch_size, out, **how)
+        null_tables = {}
+        if null_control:
+            null_tables = run(freshly_initialised(vit, seed=0), dataset, chosen, batch_size, out / "null", **how)
     if distributed.is_initialized() and distributed.get_rank() > 0:
         return  # one of several processes tells what all have found
+    with user_errors(OSError):
+        _note(out, asked)
+        if null_control:
+            _note(out / "null", {**asked, "random_weights": True})
     accuracy, skipped = tables["accuracy"].iloc[0], tables["skipped"]
     if len(skipped):
         first = skipped.iloc[0]
@@ -97,7 +114,18 @@ def sweep(
     for name, table in tables.items():
         report.add_table(name, table)
         report.wrote(out / f"{name}.parquet")
+    report.wrote(*(out / "null" / f"{name}.parquet" for name in null_tables))
     report.close()
+
+
+def _note(folder: Path, asked: dict[str, Any]) -> None:
+    """Put into the record what a sweep itself cannot know: the names by which its model and dataset were asked for."""
+    from analyses.sweeping.store import Store
+
+    store = Store(folder)
+    record = store.read_record() or {}
+    if "asked" not in record:
+        store.write_record({**record, "asked": {**asked, "date": datetime.now(UTC).strftime("%Y-%m-%d")}})
 
 
 def make_analyses(names: list[str]) -> "list[Analysis]":

@@ -6,7 +6,7 @@ from importlib import import_module
 import pandas as pd
 from matplotlib.figure import Figure
 
-__all__ = ["FIGURES", "figures_of"]
+__all__ = ["FIGURES", "draws_null", "figures_of"]
 
 FIGURES = {
     "analyses.identifiability.Identifiability": ("analyses.plots.identifiability", "identifiability_figure"),
@@ -27,6 +27,11 @@ FIGURES = {
     "analyses.ablation.AblationStudy": ("analyses.plots.patching", "ablation_figure"),
 }
 """Module and function that draw an analysis's table, where it has a figure of its own."""
+
+_WITH_CONTROL = (
+    "analyses.identifiability.Identifiability",
+    "analyses.class_value_agreement.ClassValueAgreement",
+)
 
 
 def figures_of(kind: str, table: pd.DataFrame, n_classes: int, null: pd.DataFrame | None = None) -> dict[str, Figure]:
@@ -54,3 +59,12 @@ def figures_of(kind: str, table: pd.DataFrame, n_classes: int, null: pd.DataFram
     from analyses.plots.tidy import block_figures
 
     return {f"-{metric}": figure for metric, figure in block_figures(table).items()}
+
+
+def draws_null(kind: str) -> bool:
+    """Whether the figure of an analysis has the untrained model in it, or needs none: memories have controls inside.
+
+    >>> draws_null("analyses.identifiability.Identifiability"), draws_null("analyses.perturbation.Perturbation")
+    (True, False)
+    """
+    return kind in _WITH_CONTROL

@@ -31,6 +31,12 @@ class SweepOutput:
         """Of the model."""
         return self.record["model"]["cfg"]["n_classes"]
 
+    @property
+    def asked(self) -> Mapping[str, Any]:
+        """What the command was asked for: `model`, `weights`, `random_weights`, `data`, `date`; empty of Python's."""
+        asked = self.record.get("asked")
+        return asked if isinstance(asked, Mapping) else {}
+
     def kind(self, name: str) -> str:
         """The analysis that a table is of, by module and class; "" of a table that is of none."""
         return self.record["analyses"].get(name, {}).get("type", "")
