@@ -27,21 +27,20 @@ class ClassChoice:
     asked: int
 
 
-def choose_classes(logits: Float[Tensor, "n_classes"], asked: Sequence[int], roomy: bool) -> ClassChoice:
+def choose_classes(logits: Float[Tensor, "n_classes"], asked: Sequence[int], room_for: int) -> ClassChoice:
     """The classes of a page: asked for, and the ten that the model predicts most; all, of a hundred or fewer.
 
     Args:
         logits: The model's, of the picture.
         asked: By index.
-        roomy: Whether there is room for everything about every class that is shown.
+        room_for: How many classes lead, where there are so many; those asked for always do.
 
     >>> import torch
-    >>> choose_classes(torch.tensor([0.5, 2.0, 1.0]), [0], roomy=True)
+    >>> choose_classes(torch.tensor([0.5, 2.0, 1.0]), [0], room_for=7)
     ClassChoice(shown=(0, 1, 2), leading=(0, 1, 2), asked=1)
     """
     first = dict.fromkeys(asked)
     n_classes = len(logits)
     predicted = logits.argsort(descending=True, stable=True).tolist()
-    leading = tuple(dict.fromkeys([*first, *predicted[:_PREDICTED]]))
-    shown = tuple(dict.fromkeys([*first, *predicted])) if n_classes <= _ALL_UP_TO else leading
-    return ClassChoice(shown, shown if roomy else leading, len(first))
+    shown = tuple(dict.fromkeys([*first, *(predicted if n_classes <= _ALL_UP_TO else predicted[:_PREDICTED])]))
+    return ClassChoice(shown, shown[: max(room_for, len(first), 1)], len(first))

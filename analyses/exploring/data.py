@@ -51,8 +51,7 @@ def explorer_data(
     logits, cache = model.run_with_cache(image, names_filter=_names(model))
     layout = cfg.token_layout_at(*image.shape[-2:])
     per_class = (cfg.n_layers + 1) * (cfg.n_heads + 1) * layout.n_patches
-    roomy = per_class * min(cfg.n_classes, 100) <= _ROOM_FOR_IMPORTANCE
-    choice = choose_classes(logits[0], asked, roomy)
+    choice = choose_classes(logits[0], asked, room_for=_ROOM_FOR_IMPORTANCE // per_class)
     best = logits[0].softmax(-1).topk(min(5, cfg.n_classes))
     data = {
         "grid": list(layout.grid),

@@ -163,7 +163,10 @@ function showSurroundings() {
 
 makeControls();
 showSurroundings();
-await loadNumbers();
+await loadNumbers().catch((error) => {
+  find("readout").textContent = `This browser cannot unpack the page's numbers (${error.message}): it is too old; any of 2024 or later will do.`;
+  throw error;
+});
 makeTokens();
 document.addEventListener("keydown", onKey);
 new ResizeObserver(() => showCurve(shownToken())).observe(find("curve"));

@@ -60,23 +60,23 @@ function showCurve(token) {
   }
   const chance = (data.n_classes - 1) / 2;
   picture.append(svg("line", { class: "chance", x1: left, x2: width - right, y1: y(chance), y2: y(chance) }));
-  picture.append(svg("text", { x: width - right + 6, y: y(chance) + 4 }, "chance"));
   picture.append(svg("line", { class: "now", x1: x(state.block), x2: x(state.block), y1: top - 4, y2: height - bottom + 4 }));
   const every = Math.ceil(data.n_layers / 12);
   for (let block = 0; block < data.n_layers; block += every) picture.append(svg("text", { x: x(block), y: height - 4, "text-anchor": "middle" }, block));
-  const ends = [[own.at(-1), "own-label", token < nPrefix ? tokenName(token) : "this patch"]];
+  const ends = [[y(own.at(-1)), "own-label", token < nPrefix ? tokenName(token) : "this patch"], [y(chance), "", "chance"]];
   if (hasCls && token !== 0) {
     const ofFirst = ranks(0);
     picture.append(line(ofFirst, "readout-token"));
-    ends.push([ofFirst.at(-1), "", tokenName(0)]);
+    ends.push([y(ofFirst.at(-1)), "", tokenName(0)]);
   }
   picture.append(line(own, "own"));
   own.forEach((rank, block) => picture.append(svg("circle", { cx: x(block), cy: y(rank), r: block === state.block ? 4 : 2.5 })));
-  const close = ends.length > 1 && Math.abs(y(ends[0][0]) - y(ends[1][0])) < 13;
-  ends.forEach(([rank, kind, text], i) => {
-    const nudge = close ? (i === 0 ? -3 : 10) : 4;
-    picture.append(svg("text", { class: kind, x: width - right + 6, y: y(rank) + nudge }, text));
-  });
+  // one under the other, none over another
+  ends.sort(([a], [b]) => a - b);
+  ends.forEach((end, i) => { if (i) end[0] = Math.max(end[0], ends[i - 1][0] + 12); });
+  const over = Math.max(0, ends.at(-1)[0] - (height - bottom));
+  for (let i = ends.length - 1, lowest = height - bottom; over && i >= 0; i--, lowest -= 12) ends[i][0] = Math.min(ends[i][0], lowest);
+  for (const [at, kind, text] of ends) picture.append(svg("text", { class: kind, x: width - right + 6, y: at + 4 }, text));
   host.replaceChildren(picture);
 }
 
