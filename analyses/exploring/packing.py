@@ -55,6 +55,7 @@ def packed_rows(values: Float[Tensor, "*axes column"], levels: int) -> Packed:
     >>> stored["levels"], stored["largest"]["shape"]
     (4, [1])
     """
+    values = values.float()
     largest = values.abs().amax(dim=-1)
     relative = values / largest[..., None].clamp_min(torch.finfo(values.dtype).tiny)
     stored = (relative.sign() * relative.abs().sqrt() * levels).round()

@@ -85,6 +85,20 @@ def test_models_of_other_channels(n_channels: int) -> None:
     assert np.abs(picture_of_page(page).astype(int) - right).max() <= 2
 
 
+@pytest.mark.parametrize("changes", [{"num_classes": 1}, {"num_classes": 300}, {"depth": 1, "num_heads": 1}])
+def test_one_class_many_classes_one_head(changes: dict[str, int]) -> None:
+    model = HookedViT.from_timm(make_timm("cls", **changes))
+    data = data_of(explore(model, Image.new("RGB", (24, 32)), [0]))
+    n_shown = {1: 1, 300: 10}.get(model.cfg.n_classes, 7)
+    assert len(data["shown"]) in (n_shown, n_shown + 1)  # one more where the class asked for is none of the ten
+    assert data["projections"]["rank"]["shape"] == [3, model.cfg.n_layers, 13, len(data["shown"])]
+
+
+def test_half_precision_will_do() -> None:
+    model = HookedViT.from_timm(make_timm("cls").to(torch.bfloat16))
+    assert data_of(explore(model, Image.new("RGB", (24, 32))))["attention"]["kept"] == "everything"
+
+
 def test_a_notebook_shows_the_page_in_a_frame_that_can_reach_nothing(emoji: HookedViT) -> None:
     page = explore(emoji, SCENE.path)
     shown = page._repr_html_()

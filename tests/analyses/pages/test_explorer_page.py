@@ -138,6 +138,17 @@ def test_nothing_scrolls_sideways(width: int, height: int, emoji: Path, visit: C
         assert readout["y"] + readout["height"] <= height
 
 
+@pytest.mark.parametrize("n_classes", [1, 300])
+def test_one_class_and_many(n_classes: int, visit: Callable[..., Visit], tmp_path: Path) -> None:
+    model = HookedViT.from_timm(make_timm("cls", num_classes=n_classes, depth=1))
+    read = Reading.when_ready(visit(explore(model, small_picture(), [0]).save(tmp_path / "page.html")).page)
+    for view in ("rank", "identifiability", "logit", "attention", "importance"):
+        read.view(view)
+        read.patch(5).hover()
+        assert "NaN" not in read.page.locator("body").inner_text()
+    assert read.text("#class option:checked") == "class 0"
+
+
 def test_who_wants_less_motion_gets_none(emoji: Path, visit: Callable[..., Visit]) -> None:
     read = Reading.when_ready(visit(emoji, reduced_motion="reduce").page)
     read.page.locator("#tops tbody tr").nth(2).click()
