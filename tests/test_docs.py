@@ -154,8 +154,8 @@ class TestBuild:
         page = hook("example_pages").page(script, tmp_path)
         assert page.startswith("# Why: because\n\nSince *so*.\n")
         assert '??? note "Imports"\n\n    ```python\n    import os\n    ```\n\n## Then\n\nAnd\nso.\n' in page
-        assert "```python\nx = 1\n```\n\n## What it prints\n\n```text\n1 of 2\n```" in page
-        assert "![a.png](01_why/a.png)" in page
+        assert "## What it finds\n\n```text\n1 of 2\n```\n\n![a.png](01_why/a.png)" in page
+        assert page.endswith("```python\nx = 1\n```\n")
 
     def test_an_example_that_fails_fails_the_build(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         plugins = pytest.importorskip("mkdocs.exceptions")

@@ -12,9 +12,9 @@ _MARK = re.compile(r"^(?P<fence>\s*```\w+) \{test=\"(?:skip|parse): (?P<reason>[
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Give marked blocks a title that says why they are not run.
+    """Give marked blocks a title that says what they need.
 
     >>> on_page_markdown('```bash {test="parse: needs ImageNet-S"}')
-    '```bash title="not run in the tests: needs ImageNet-S"'
+    '```bash title="needs ImageNet-S"'
     """
-    return _MARK.sub(r'\g<fence> title="not run in the tests: \g<reason>"', markdown)
+    return _MARK.sub(r'\g<fence> title="\g<reason>"', markdown)

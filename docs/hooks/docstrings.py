@@ -1,4 +1,4 @@
-"""For mkdocstrings: doctest examples as code, and shapes in signatures as they are written in the source."""
+"""For mkdocstrings: doctest examples as code, shapes in signatures as in the source, each object on one page alone."""
 
 import dataclasses
 from typing import Any
@@ -9,6 +9,15 @@ import jaxtyping
 
 class ReadableDocstrings(griffe.Extension):
     """Puts fences around examples, which Markdown would take for quotations, and quotation marks around shapes."""
+
+    def on_package(self, *, pkg: Any, **_: Any) -> None:
+        """What griffe calls for a package that it has read: what modules export from others is left to the others."""
+        pending = [pkg]
+        while pending:
+            module = pending.pop()
+            pending += module.modules.values()
+            if module.exports is not None:
+                module.exports = [name for name in module.exports if not module.members[str(name)].is_alias]
 
     def on_object(self, *, obj: Any, **_: Any) -> None:
         """What griffe calls for each object that it has read."""

@@ -22,7 +22,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache" / "docs-examples"
-COLUMNS = 104  # of what they print: what a page is wide on a desktop
+COLUMNS = 88  # of what they print: what a page is wide on a desktop
 
 
 def examples() -> list[Path]:
@@ -91,12 +91,12 @@ def page(script: Path, run: Path) -> str:
     figures = json.loads((run / "figures.json").read_text("utf-8"))
     parts = [f"# {_title(source)}", _prose(head.partition('"""\n')[2])]
     parts.append(
-        f"*What follows is `examples/{script.name}`, cell by cell. These pages ran it as it stands, on the embedded "
-        "model; [what it prints](#what-it-prints) and [draws](#what-it-draws) comes after the code.*"
+        f"*Below, what `examples/{script.name}` printed and drew while these pages were built, on the embedded model; "
+        "then the script itself, cell by cell.*"
     )
+    parts += ["## What it finds", f"```text\n{printed}\n```"]
+    parts += [f"![{figure}]({script.stem}/{figure}){{ loading=lazy }}" for figure in figures]
     parts += [_cell(cell) for cell in cells]
-    parts += ["## What it prints", f"```text\n{printed}\n```", "## What it draws"]
-    parts += [f"![{figure}]({script.stem}/{figure}){{ loading=lazy }}\n\n`{figure}`" for figure in figures]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -1,6 +1,7 @@
 """A page for every public module of hooked_vit and analyses, found in the tree, so that a new one appears by itself."""
 
 import ast
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ INTRODUCTION = """\
 # API reference
 
 Made from the docstrings. Shapes stand in the signatures, in jaxtyping's notation:
-`Float[Tensor, "batch token d_model"]` is a tensor of floating-point numbers with three axes. `*axes` stands for any number of axes, and axes of one name have
-one length within a signature. The examples run as tests.
+`Float[Tensor, "batch token d_model"]` is a tensor of floating-point numbers with three axes. `*axes` stands for any
+number of axes, and axes of one name have one length within a signature. The examples run as tests.
 
 `hooked_vit` is the model; `analyses` asks questions with it, one file a question. Start with
 [`hooked_vit.model`](hooked_vit/model.md), [`analyses.projection`](analyses/projection.md) and
@@ -55,7 +56,8 @@ def _add_package(folder: Path, files: Any, config: Any) -> list[Any]:
             continue
         module = ".".join(one.relative_to(ROOT).with_suffix("").parts)
         page = f"reference/{one.relative_to(ROOT).with_suffix('.md')}"
-        files.append(File.generated(config, page, content=f"# {module}\n\n::: {module}\n"))
+        content = f"# {module}\n\n::: {module}\n\n{_exported(one)}"
+        files.append(File.generated(config, page, content=content))
         tree.append({one.stem: page})
     return tree
 
@@ -64,6 +66,27 @@ def summary(module: Path) -> str:
     """The first line of a module's docstring."""
     source = (module / "__init__.py" if module.is_dir() else module).read_text("utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
+
+
+def _exported(module: Path) -> str:
+    """A line with links to what a module exports and another defines, which has a page of its own."""
+    tree = ast.parse(module.read_text("utf-8"))
+    origins = {
+        one.asname or one.name: node.module
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in PACKAGES
+        for one in node.names
+    }
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+    listed = [ast.literal_eval(one.value) for one in assigned if ast.unparse(one.targets[0]) == "__all__"]
+    links = [f"[`{name}`]({_page_of(origins[name], module)})" for names in listed for name in names if name in origins]
+    return f"Also exported here: {', '.join(links)}.\n" if links else ""
+
+
+def _page_of(module: str, seen_from: Path) -> str:
+    """The page of a module, from that of another."""
+    path = ROOT / module.replace(".", "/")
+    return os.path.relpath(path / "index.md" if path.is_dir() else path.with_suffix(".md"), seen_from.parent)
 
 
 def _link(module: Path) -> str:
