@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from conftest import ported
 
-from analyses.exploring.data import _names, explorer_data
+from analyses.exploring.data import explorer_data, explorer_names
 from hooked_vit import HookedViT, ViTActivationCache
 
 ASKED = (5, 2)
@@ -38,5 +38,5 @@ def explored(kind: str) -> tuple[HookedViT, ViTActivationCache, dict[str, Any]]:
     """A small model, a run of it, and the data of its page, whose first classes are `ASKED`."""
     model = ported(kind)
     with torch.no_grad():
-        _, cache = model.run_with_cache(an_image(), names_filter=_names(model))
+        _, cache = model.run_with_cache(an_image(), names_filter=explorer_names(model))
     return model, cache, explorer_data(model, an_image(), ASKED)

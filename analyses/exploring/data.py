@@ -19,7 +19,7 @@ from analyses.memories.coefficients import coefficient_names
 from analyses.projection import stream_names
 from hooked_vit import HookedViT, TokenLayout
 
-__all__ = ["ROOM", "explorer_data"]
+__all__ = ["ROOM", "explorer_data", "explorer_names"]
 
 ROOM = 7_300_000
 """Characters that a page's data may take: under 8 MB with the picture, the script and what is around them."""
@@ -48,7 +48,7 @@ def explorer_data(
     """
     cfg = model.cfg
     _ = model.W_U  # without classes, this says what to do
-    logits, cache = model.run_with_cache(image, names_filter=_names(model))
+    logits, cache = model.run_with_cache(image, names_filter=explorer_names(model))
     layout = cfg.token_layout_at(*image.shape[-2:])
     per_class = (cfg.n_layers + 1) * (cfg.n_heads + 1) * layout.n_patches
     choice = choose_classes(logits[0], asked, room_for=_ROOM_FOR_IMPORTANCE // per_class)
@@ -75,8 +75,12 @@ def explorer_data(
     return {**data, "attention": attention(model, cache, room - len(json.dumps(data)))}
 
 
-def _names(model: HookedViT) -> list[str]:
-    """The hook points that all parts of a page read."""
+def explorer_names(model: HookedViT) -> list[str]:
+    """The hook points that all parts of a page read.
+
+    >>> "blocks.7.attn.hook_pattern" in explorer_names(HookedViT.from_pretrained("emoji-vit"))
+    True
+    """
     cfg = model.cfg
     names = [name for stream in EXPLORED_STREAMS for name in stream_names(cfg, stream)]
     names += importance_names(cfg) + contribution_names(model)
