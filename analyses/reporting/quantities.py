@@ -234,7 +234,7 @@ def _areas(table: pd.DataFrame, null: pd.DataFrame | None, published: Mapping[st
 
 def _localised(table: pd.DataFrame, null: pd.DataFrame | None, _: Mapping[str, float]) -> list[Quantity]:
     return [
-        Quantity(f"{str(row['method']).replace('_', ' ')}: {str(row['metric']).replace('_', ' ')}", "", row["value"],
+        Quantity(f"{row['method']}: {row['metric']}".replace("_", " ").replace("iou", "IoU"), "", row["value"],
                  row["low"], row["high"], np.nan if row["metric"] == "mask_iou" else row["chance"])
         for row in _records(table)
     ]  # fmt: skip

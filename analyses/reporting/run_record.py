@@ -60,14 +60,17 @@ def _date(found: SweepOutput) -> str:
 
 
 def _listed(value: Any) -> str:
-    if value in (None, {}, []):
-        return ""
+    """A description (see `analyses.sweeping.describe`) as a line."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items() if one not in (None, {}, []))
-    return _plain(value)
+        kind = str(value.get("type", "")).rpartition(".")[2]
+        named = [f"{name} {_plain(one)}" for name, one in value.items() if name != "type" and one not in (None, {}, [])]
+        return " ".join([kind, ", ".join(named)]).strip()
+    return _plain(value) if value not in (None, []) else ""
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, Mapping) and "sha256" in value:
-        return f"SHA-256 {str(value['sha256'])[:12]}…"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Mapping):
+        return f"SHA-256 {str(value['sha256'])[:12]}…" if "sha256" in value else f"({_listed(value)})"
+    if isinstance(value, list):
+        return f"[{', '.join(_plain(one) for one in value)}]"
+    return value if isinstance(value, str) else json.dumps(value)

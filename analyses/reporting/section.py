@@ -3,7 +3,7 @@
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -25,7 +25,7 @@ _STILL: Any = {"svg.hashsalt": "hooked-vit", "svg.fonttype": "path"}  # the same
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: its address, what stands below it, and its width in inches."""
+    """A figure: its address, what stands above it, and its width in inches."""
 
     url: str
     caption: str
@@ -94,6 +94,7 @@ def _pictures(found: SweepOutput, name: str, of_null: pd.DataFrame | None) -> li
     figures = figures_of(kind, table, found.n_classes, of_null)
     pictures = [_picture(figure, suffix.removeprefix("-").replace("_", " ")) for suffix, figure in figures.items()]
     if of_null is not None and not draws_null(kind):
+        pictures = [replace(one, caption=f"This model{one.caption and ', '}{one.caption}") for one in pictures]
         for suffix, figure in figures_of(kind, of_null, found.n_classes).items():
             of = suffix.removeprefix("-").replace("_", " ")
             pictures.append(_picture(figure, f"Null control: the model freshly initialised{of and ', '}{of}"))

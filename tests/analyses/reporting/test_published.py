@@ -43,9 +43,8 @@ def test_names_are_timms() -> None:
 def test_the_published_setting_is_five_images_a_class_of_imagenet_s(tmp_path: Path) -> None:
     for part in ("validation", "validation-segmentation"):
         for index in range(5):
-            path = (
-                tmp_path / "ImageNetS919" / part / "n01440764" / f"{index}.{'JPEG' if part == 'validation' else 'png'}"
-            )
+            name = f"{index}.JPEG" if part == "validation" else f"{index}.png"
+            path = tmp_path / "ImageNetS919" / part / "n01440764" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
     five, all_of_them = (ImageNetS(tmp_path, n=n) for n in (5, None))
