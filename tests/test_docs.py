@@ -10,6 +10,7 @@ import yaml
 from doc_blocks import ROOT, check_command, code_blocks, commands, run_command, run_python
 
 from analyses.data import sample_scenes
+from analyses.reporting.published import PUBLISHED
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -74,6 +75,13 @@ def test_make_targets_and_scripts_they_name_exist() -> None:
                 for word in words:
                     if word.startswith("examples/"):
                         assert (ROOT / word).is_file(), f"{page_name(path)}: {line}"
+
+
+def test_the_published_values_are_those_that_reports_stand_on() -> None:
+    rows = [line for line in (DOCS / "how-to/imagenet-s.md").read_text("utf-8").splitlines() if line.startswith("| ")]
+    for model in PUBLISHED.values():
+        numbers = " | ".join(f"{model.values[name]:.2f}" for name in ("rate", "images_with_one", "accuracy"))
+        assert sum(numbers in row for row in rows) == 1, model.title
 
 
 class TestBlocks:

@@ -11,9 +11,10 @@ from mkdocs.structure.files import File
 INTRODUCTION = """\
 # Command line
 
-`hooked-vit` asks the most common questions without a line of Python. A command writes its figures and tables into the
-folder that `--out` names and prints their paths. What goes wrong is told in one line on standard error; the exit
-status is 1 if something could not be read, loaded or written, 2 if an option makes no sense.
+`hooked-vit` asks the most common questions without a line of Python. A command writes its figures and tables to where
+`--out` says and prints their paths; with `--json` it prints one document for machines. What goes wrong is told in one
+line on standard error; the exit status is 1 if something could not be read, loaded or written, 2 if an option makes no
+sense.
 
 This page is made from the command itself when the documentation is built; `hooked-vit COMMAND --help` prints the same.
 """
