@@ -93,7 +93,7 @@ def report(
         untrained=untrained,
         accuracy=section_of(found, "accuracy", control, known) if "accuracy" in found.tables else None,
         sections=sections,
-        record=record_rows(found, control),
+        record=record_rows(found, control, name),
         n_images=found.record["dataset"]["n_images"],
         n_skipped=len(found.tables["skipped"]) if "skipped" in found.tables else 0,
         has_null=control is not None,

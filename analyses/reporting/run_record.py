@@ -22,16 +22,19 @@ _ARCHITECTURE = (
 )
 
 
-def record_rows(found: SweepOutput, null: SweepOutput | None = None) -> list[tuple[str, str]]:
+def record_rows(
+    found: SweepOutput, null: SweepOutput | None = None, model_name: str | None = None
+) -> list[tuple[str, str]]:
     """Names and values of what the tables follow from.
 
     Args:
         found: The sweep.
         null: Its null control.
+        model_name: By default the one that the command was asked for.
     """
     record, asked = found.record, found.asked
     model, dataset, versions = record["model"], record["dataset"], record.get("versions", {})
-    name = str(asked.get("model", "")) + (", freshly initialised" if asked.get("random_weights") else "")
+    name = (model_name or str(asked.get("model", ""))) + (", freshly initialised" if asked.get("random_weights") else "")
     weights = f"SHA-256 {model.get('weights_sha256', '')}"
     machine = record.get("machine", {})
     rows = [

@@ -24,5 +24,6 @@ def test_what_a_run_was(tmp_path: Path) -> None:
     assert "torch " in rows["versions"]
     assert rows["images"] == "2"
     assert "model" not in rows  # run from Python: nobody said its name
+    assert dict(record_rows(found, model_name="mine"))["model"] == "mine"
     assert "null control" not in rows
     assert dict(record_rows(found, found))["null control"] == rows["weights"]
