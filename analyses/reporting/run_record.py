@@ -34,7 +34,8 @@ def record_rows(
     """
     record, asked = found.record, found.asked
     model, dataset, versions = record["model"], record["dataset"], record.get("versions", {})
-    name = (model_name or str(asked.get("model", ""))) + (", freshly initialised" if asked.get("random_weights") else "")
+    untrained = ", freshly initialised" if asked.get("random_weights") else ""
+    name = (model_name or str(asked.get("model", ""))) + untrained
     weights = f"SHA-256 {model.get('weights_sha256', '')}"
     machine = record.get("machine", {})
     rows = [
