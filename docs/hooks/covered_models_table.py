@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pandas as pd
-
 PLACE = "<!-- the table of covered models -->"
 HEADINGS = ("entrypoint", "readout", "prefix tokens", "image", "patch", "tokens", "blocks", "width", "heads", "params",
             "pretrained tags")  # fmt: skip
@@ -22,7 +20,7 @@ def table() -> str:
     """A Markdown table for each of timm's modules, embedded models first."""
     from hooked_vit.covered_models import covered_models
 
-    covered = covered_models()
+    covered: Any = covered_models()
     parts = [f"{covered['architecture'].nunique()} architectures, {int(covered['pretrained'].sum())} sets of weights."]
     families = sorted(covered["family"].unique(), key=lambda family: (family != "embedded", family))
     for family in families:
@@ -35,7 +33,7 @@ def _in_words(family: str) -> str:
     return "Embedded in hooked_vit" if family not in ("vision_transformer", "deit") else f"timm's {family}"
 
 
-def _rows(covered: pd.DataFrame) -> str:
+def _rows(covered: Any) -> str:
     lines = [f"| {' | '.join(HEADINGS)} |", "|---|---|---|---|---|--:|--:|--:|--:|--:|---|"]
     for architecture, rows in covered.groupby("architecture", sort=True):
         first = rows.iloc[0]
@@ -49,11 +47,11 @@ def _rows(covered: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _sizes(sizes: pd.Series) -> str:
+def _sizes(sizes: Any) -> str:
     """One size, or the several that an entrypoint's weights are for."""
     return ", ".join(f"{height} × {width}" if height != width else f"{height}" for height, width in sorted(set(sizes)))
 
 
-def _range(numbers: pd.Series) -> str:
+def _range(numbers: Any) -> str:
     low, high = numbers.min(), numbers.max()
     return f"{low}" if low == high else f"{low}–{high}"

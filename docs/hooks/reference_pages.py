@@ -9,6 +9,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("hooked_vit", "analyses")
+_META = "---\nsearch:\n  boost: 0.3\n---\n\n"  # prose first, where both answer a search
 
 INTRODUCTION = """\
 # API reference
@@ -56,7 +57,7 @@ def _add_package(folder: Path, files: Any, config: Any) -> list[Any]:
             continue
         module = ".".join(one.relative_to(ROOT).with_suffix("").parts)
         page = f"reference/{one.relative_to(ROOT).with_suffix('.md')}"
-        content = f"# {module}\n\n::: {module}\n\n{_exported(one)}"
+        content = f"{_META}# {module}\n\n::: {module}\n\n{_exported(one)}"
         files.append(File.generated(config, page, content=content))
         tree.append({one.stem: page})
     return tree
