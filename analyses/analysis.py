@@ -24,7 +24,8 @@ class AnalysisBatch:
     """One batch of a dataset after its forward pass: what an analysis may look at.
 
     `index` is each image's place in the dataset; `object_mask` is True on the object's pixels, `None` where the
-    dataset has no masks. The cache holds the hook points that the analyses of a sweep named, and no others.
+    dataset has no masks; `images` are the preprocessed pixels, which a sweep gives. The cache holds the hook points
+    that the analyses of a sweep named, and no others.
     """
 
     model: HookedViT
@@ -33,6 +34,7 @@ class AnalysisBatch:
     labels: Int[Tensor, "batch"]
     index: Int[Tensor, "batch"]
     object_mask: Bool[Tensor, "batch height width"] | None = None
+    images: Float[Tensor, "batch channel height width"] | None = None
     _computed: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, key: Hashable, compute: Callable[[], _Result]) -> _Result:

@@ -1,6 +1,6 @@
 """How good explanation methods are over a dataset: faithfulness by removal, and localisation of the object."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -12,7 +12,8 @@ from torch import Tensor
 from analyses.analysis import Analysis, AnalysisBatch
 from analyses.data.token_labels import token_labels
 from analyses.effect_sizes import bootstrap_interval
-from analyses.explainers.explainer import METHODS, explainer, needs_pixels
+from analyses.explainers.explainer import METHODS, Explainer, explainer, needs_pixels
+from analyses.explainers.random_map import random_map
 from analyses.faithfulness import TOKENS_DROPPED, Direction, most_removals, removal_curve, removal_order
 from analyses.group_tables import Resampling
 from analyses.localisation import average_precision, mask_iou, pointing_game
@@ -22,7 +23,7 @@ from hooked_vit import HookedViTConfig
 __all__ = ["SWEPT_METHODS", "Faithfulness", "Localisation"]
 
 SWEPT_METHODS = tuple(name for name in METHODS if not needs_pixels(name))
-"""Methods that a sweep can ask: it keeps the stream's start, but no pixels."""
+"""What is compared by default: all that go on from the stream's start. Those on pixels can be asked for by name."""
 
 Samples = Literal["all", "correct"]
 
@@ -35,14 +36,14 @@ class _OfMethods(Analysis):
 
     index: list[Tensor]  # [image]
 
-    def __init__(self, methods: Sequence[str], n_resamples: int, level: float, seed: int):
+    def __init__(self, methods: Sequence[str] | Mapping[str, Explainer], n_resamples: int, level: float, seed: int):
         super().__init__()
-        wrong = [name for name in methods if name not in SWEPT_METHODS]
-        if isinstance(methods, str) or wrong or not methods:
-            pixels = [name for name in wrong if name in METHODS]
-            why = f"; a sweep keeps no pixels, which {', '.join(pixels)} need" if pixels else ""
-            raise ValueError(f"expected methods out of {', '.join(SWEPT_METHODS)}, got {methods!r}{why}")
-        self.methods = tuple(dict.fromkeys(methods))
+        if isinstance(methods, str) or not methods:
+            raise ValueError(f"expected some of {', '.join(METHODS)}, or explainers by name, got {methods!r}")
+        if not isinstance(methods, Mapping):
+            methods = {name: explainer(name) for name in methods}
+        self.explainers = dict(methods)
+        self.methods = tuple(self.explainers)
         self.resampling = Resampling(n_resamples, level, seed)
         self.add_state("index", [], dist_reduce_fx="cat")
 
@@ -51,12 +52,17 @@ class _OfMethods(Analysis):
         return ["hook_tokens"]
 
     def _map(self, batch: AnalysisBatch, name: str) -> Float[Tensor, "batch patch"]:
-        tokens, method = batch.cache["hook_tokens"], explainer(name)
+        method = self.explainers[name]
         # a sweep draws at random from an image's place in the dataset
-        options: dict[str, Any] = {"index": batch.index} if name == "random" else {}
-        return batch.once(
-            ("map", name), lambda: method(batch.model, tokens, batch.labels, start_at_layer=0, **options).float()
-        )
+        options: dict[str, Any] = {"index": batch.index} if method is random_map else {}
+        if needs_pixels(method):
+            if batch.images is None:
+                raise ValueError(f"'{name}' needs pixels: give the batch its `images`, as a sweep does")
+            start = batch.images
+        else:
+            start, options["start_at_layer"] = batch.cache["hook_tokens"], 0
+        # by the method itself: what another analysis calls by this name may be another one
+        return batch.once(("map", id(method)), lambda: method(batch.model, start, batch.labels, **options).float())
 
 
 class Faithfulness(_OfMethods):
@@ -87,7 +93,7 @@ class Faithfulness(_OfMethods):
 
     def __init__(
         self,
-        methods: Sequence[str] = SWEPT_METHODS,
+        methods: Sequence[str] | Mapping[str, Explainer] = SWEPT_METHODS,
         samples: Samples = "all",
         n_steps: int = 50,
         n_resamples: int = 999,
@@ -97,7 +103,7 @@ class Faithfulness(_OfMethods):
         """Say which methods.
 
         Args:
-            methods: Any of `SWEPT_METHODS`.
+            methods: Any of `METHODS` by name, or explainers of your own by a name for each, `ProbeOrder` for instance.
             samples: `"all"` images, or those classified `"correct"` when whole.
             n_steps: At most so many removals are looked at, evenly spread; each is a pass with what is left.
             n_resamples: Bootstrap samples.
@@ -105,7 +111,7 @@ class Faithfulness(_OfMethods):
             seed: Of the bootstrap.
 
         Raises:
-            ValueError: If a method is unknown or needs pixels, or an option is none of these.
+            ValueError: If a method is unknown, or an option is none of these.
         """
         super().__init__(methods, n_resamples, level, seed)
         if samples not in _SAMPLES or n_steps < 1:
@@ -188,15 +194,15 @@ class Localisation(_OfMethods):
 
     def __init__(
         self,
-        methods: Sequence[str] = SWEPT_METHODS,
+        methods: Sequence[str] | Mapping[str, Explainer] = SWEPT_METHODS,
         n_resamples: int = 999,
         level: float = 0.95,
         seed: int = 0,
     ):
-        """Say which methods, any of `SWEPT_METHODS`; the rest is of the bootstrap intervals.
+        """Say which methods, as for `Faithfulness`; the rest is of the bootstrap intervals.
 
         Raises:
-            ValueError: If a method is unknown or needs pixels.
+            ValueError: If a method is unknown.
         """
         super().__init__(methods, n_resamples, level, seed)
         self.add_state("scores", [], dist_reduce_fx="cat")

@@ -222,6 +222,7 @@ def _forward(model: HookedViT, names: list[str], read: ReadBatch) -> AnalysisBat
         labels=read.labels.to(weight.device),
         index=read.index.to(weight.device),
         object_mask=None if read.object_mask is None else read.object_mask.to(weight.device),
+        images=images,
     )
 
 

@@ -35,6 +35,7 @@ def batch_of(
         labels=near,
         index=torch.tensor(index),
         object_mask=torch.stack(object_mask) if masks else None,
+        images=torch.stack(images),
     )
 
 

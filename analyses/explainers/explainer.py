@@ -69,6 +69,15 @@ def explainer(name: str) -> Explainer:
     return method
 
 
-def needs_pixels(name: str) -> bool:
-    """Whether a method differentiates with respect to pixels, so that the stream's start is not enough."""
-    return name in _ON_PIXELS
+def needs_pixels(method: str | Explainer) -> bool:
+    """Whether a method, by name or itself, differentiates with respect to pixels: the stream's start is not enough.
+
+    Explainers of your own say so by an attribute `needs_pixels`.
+
+    >>> needs_pixels("input_gradients"), needs_pixels(explainer("importance"))
+    (True, False)
+    """
+    if isinstance(method, str):
+        return method in _ON_PIXELS
+    of_ours = (getattr(method, "__module__", None), getattr(method, "__name__", None))
+    return of_ours in [METHODS[name] for name in _ON_PIXELS] or getattr(method, "needs_pixels", False)

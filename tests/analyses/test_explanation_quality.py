@@ -1,5 +1,7 @@
 """Dataset-level scores of methods are those of one image at a time, and shards of a dataset add up."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,9 +9,10 @@ import torch
 from analysis_batches import batch_of, model_of
 
 from analyses.data.token_labels import token_labels
-from analyses.explainers import explainer, random_map
-from analyses.explanation_quality import SWEPT_METHODS, Faithfulness, Localisation
+from analyses.explainers import ProbeOrder, explainer, random_map
+from analyses.explanation_quality import Faithfulness, Localisation
 from analyses.faithfulness import removal_curve, removal_order
+from analyses.linear_probe import fit_ridge_probe
 from analyses.localisation import average_precision, mask_iou, pointing_game
 
 METHODS = ("importance", "relevance", "random")
@@ -82,6 +85,38 @@ def test_shards_add_up(make) -> None:
     pd.testing.assert_frame_equal(second.compute(), whole.compute())
 
 
+def test_methods_on_pixels_and_explainers_of_ones_own() -> None:
+    def brightness(model, images, classes, *, start_at_layer=None):
+        assert start_at_layer is None
+        return images.mean(1)[:, 4::8, 4::8].flatten(1)
+
+    brightness.needs_pixels = True
+    features = torch.randn(3, 14, 20, 24, generator=torch.Generator().manual_seed(3))
+    order = ProbeOrder(fit_ridge_probe(features, torch.arange(20) % 7, n_classes=7))
+    methods = {"input_gradients": explainer("input_gradients"), "brightness": brightness, "probes": order}
+    analysis = Localisation(methods)
+    batch = batch_of("cls", [analysis], index=range(5))
+    analysis.update(batch)
+    on_object = token_labels(batch.object_mask, (4, 3), anchor="centre")[[0, 2, 3, 4]]
+    table = analysis.compute().query("metric == 'average_precision'").set_index("method")["value"]
+    for name, method in methods.items():
+        maps = method(batch.model, batch.images, batch.labels)[[0, 2, 3, 4]]
+        assert table[name] == pytest.approx(average_precision(maps, on_object).mean().item(), rel=1e-5)
+    with pytest.raises(ValueError, match="'brightness' needs pixels: give the batch its `images`"):
+        Faithfulness({"brightness": brightness}).update(replace(batch, images=None))
+
+
+def test_two_analyses_may_call_different_methods_alike() -> None:
+    first, second = (Localisation({"mine": explainer(name)}) for name in ("importance", "raw_attention"))
+    batch = batch_of("cls", [first])
+    first.update(batch)
+    second.update(batch)
+    for analysis, name in ((first, "importance"), (second, "raw_attention")):
+        alone = Localisation({"mine": explainer(name)})
+        alone.update(batch_of("cls", [alone]))
+        pd.testing.assert_frame_equal(analysis.compute(), alone.compute())
+
+
 def test_without_masks_there_are_no_rows() -> None:
     analysis = Localisation(["random"])
     analysis.update(batch_of("cls", [analysis], masks=False))
@@ -89,10 +124,10 @@ def test_without_masks_there_are_no_rows() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="a sweep keeps no pixels, which input_gradients need"):
-        Faithfulness(["input_gradients"])
-    with pytest.raises(ValueError, match=f"out of {', '.join(SWEPT_METHODS)}, got .'sofa'."):
-        Localisation(["sofa"])
+    with pytest.raises(ValueError, match="no method is called 'relevence': did you mean 'relevance'"):
+        Localisation(["relevence"])
+    with pytest.raises(ValueError, match=r"expected some of importance, .*, or explainers by name, got \(\)"):
+        Faithfulness(())
     with pytest.raises(ValueError, match="samples 'all' or 'correct'"):
         Faithfulness(n_steps=0)
     with pytest.raises(ValueError, match="no image was seen"):
