@@ -112,6 +112,11 @@ class HookedViTConfig:
         return TokenLayout(int(self.has_cls), int(self.has_dist), self.n_registers, grid)
 
     @property
+    def position_grid(self) -> tuple[int, int]:
+        """Height and width of the grid that positions were learnt on: whole patches alone, also in a padded image."""
+        return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
+
+    @property
     def n_ctx(self) -> int:
         """Number of tokens at the model's own image size, prefix tokens included."""
         return self.token_layout.n_tokens

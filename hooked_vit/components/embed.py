@@ -1,5 +1,7 @@
 """From pixels to the start of the residual stream: patches, prefix tokens, positions."""
 
+from math import prod
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -26,7 +28,8 @@ class Embed(nn.Module):
         self.cls = nn.Parameter(torch.zeros(layout.n_cls, cfg.d_model)) if cfg.has_cls else None
         self.dist = nn.Parameter(torch.zeros(layout.n_dist, cfg.d_model)) if cfg.has_dist else None
         self.registers = nn.Parameter(torch.zeros(cfg.n_registers, cfg.d_model)) if cfg.n_registers else None
-        n_positions = {"tokens": layout.n_tokens, "patches": layout.n_patches, "none": 0}[cfg.positions]
+        n_places = prod(cfg.position_grid)
+        n_positions = {"tokens": layout.n_prefix + n_places, "patches": n_places, "none": 0}[cfg.positions]
         self.pos = nn.Parameter(torch.zeros(n_positions, cfg.d_model)) if n_positions else None
 
     def patches(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch patch d_model"]:
@@ -49,14 +52,14 @@ class Embed(nn.Module):
             return None
         positions = self.pos
         n_prefix = layout.n_prefix if self.cfg.positions == "tokens" else 0
-        if layout.grid != self.cfg.token_layout.grid:
+        if layout.grid != self.cfg.position_grid:
             # timm's own resampling: bicubic with antialias, and another order of the same steps is not equal
             from timm.layers import resample_abs_pos_embed
 
             positions = resample_abs_pos_embed(
                 positions[None],
                 new_size=list(layout.grid),
-                old_size=list(self.cfg.token_layout.grid),
+                old_size=list(self.cfg.position_grid),
                 num_prefix_tokens=n_prefix,
             )[0]
         if self.cfg.positions == "patches" and layout.n_prefix:

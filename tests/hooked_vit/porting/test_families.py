@@ -135,6 +135,16 @@ def test_dynamic_image_sizes_are_exact_at_any_size() -> None:
     assert HookedViT.from_timm(padded).verify(padded, torch.randn(2, 3, 37, 19)).bitwise
 
 
+@pytest.mark.parametrize("no_embed_class", [False, True])
+def test_positions_of_a_size_that_is_padded_are_of_whole_patches(no_embed_class: bool) -> None:
+    module = make_timm("dynamic", dynamic_img_pad=True, img_size=(37, 27), no_embed_class=no_embed_class)
+    model = HookedViT.from_timm(module)
+    assert model.token_layout.grid == (5, 4)
+    assert model.cfg.position_grid == (4, 3) == module.patch_embed.grid_size
+    for size in [(37, 27), (32, 24), (19, 40)]:
+        assert model.verify(module, torch.randn(2, 3, *size)).bitwise
+
+
 def test_an_odd_image_size_is_cropped_as_the_convolution_does() -> None:
     module = make_timm("cls", img_size=(37, 27))
     model = HookedViT.from_timm(module)
