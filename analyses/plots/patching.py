@@ -1,5 +1,6 @@
 """Patching sweeps as figures: maps of the patch grid block after block, block by head, and estimates against exact."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -219,7 +220,7 @@ def _draw_cells(
             ax.text(
                 column,
                 row,
-                f"{number:.2g}" if abs(number) >= 10 else f"{number:.2f}",
+                _written(number, norm.vmax or 1.0),
                 ha="center",
                 va="center",
                 fontsize=7,
@@ -246,10 +247,21 @@ def _heading(ax: Axes, text: str) -> None:
 
 
 def _norm(numbers: np.ndarray) -> TwoSlopeNorm:
-    """White at zero, and as far on both sides: equal colours are equal sizes."""
+    """White at zero, and as far on both sides: equal colours are equal sizes. Where all is zero, one on either side."""
     finite = numbers[np.isfinite(numbers)]
-    spread = max(float(np.abs(finite).max()) if finite.size else 0.0, 1e-9)
+    spread = float(np.abs(finite).max()) if finite.size else 0.0
+    # less is rounding: stretched over all colours, it would look like an effect
+    spread = spread if spread > 1e-5 else 1.0
     return TwoSlopeNorm(0.0, -spread, spread)
+
+
+def _written(number: float, spread: float) -> str:
+    """A number for a cell: fine enough for two digits of the largest, and no sign where nothing is left of it."""
+    if not np.isfinite(number):
+        return "–"
+    decimals = 0 if abs(number) >= 9.995 else min(4, max(2, 1 - math.floor(math.log10(spread))))
+    text = f"{number:.{decimals}f}"
+    return text if float(text) else "0"
 
 
 def _some(layers: Sequence[int], most: int) -> list[int]:
