@@ -1,12 +1,23 @@
 """Does a map lie on the object? Pointing game, mask IoU, average precision, and the test of two objects."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["TwoObjectTest", "average_precision", "mask_iou", "pointing_game", "two_object_test"]
+from analyses.effect_sizes import bootstrap_interval
+
+__all__ = [
+    "TwoObjectTest",
+    "average_precision",
+    "mask_iou",
+    "pointing_game",
+    "two_object_scores",
+    "two_object_test",
+]
 
 
 def pointing_game(maps: Float[Tensor, "*axes patch"], on_object: Bool[Tensor, "*axes patch"]) -> Float[Tensor, "*axes"]:
@@ -112,6 +123,28 @@ def two_object_test(
         points_to_own=pointing_game(maps, on_objects),
         points_to_other=pointing_game(maps, others),
     )
+
+
+def two_object_scores(tests: Mapping[str, TwoObjectTest], *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    """Several methods' tests as a table, with bootstrap intervals over images.
+
+    Returns:
+        A row for each `method` and `metric`, `right` (share of maps that are higher on their own object) and
+        `both_right` (share of images in which both are): `value`, `low`, `high`, `chance`, which is what maps drawn at
+        random expect, and `n_images`.
+
+    >>> maps, on_objects = torch.rand(9, 2, 4), (torch.eye(4) > 0)[:2].expand(9, -1, -1)
+    >>> two_object_scores({"mine": two_object_test(maps, on_objects)})["metric"].tolist()
+    ['right', 'both_right']
+    """
+    rows = []
+    for method, test in tests.items():
+        of_images = {"right": (test.right.float().mean(dim=1), 0.5), "both_right": (test.both_right.float(), 0.25)}
+        for metric, (scores, chance) in of_images.items():
+            found = bootstrap_interval(scores.cpu().numpy(), level=level, seed=seed)
+            numbers = {"value": float(found.estimate), "low": float(found.low), "high": float(found.high)}
+            rows.append({"method": method, "metric": metric, **numbers, "chance": chance, "n_images": len(scores)})
+    return pd.DataFrame(rows)
 
 
 def _mean_on(scores: Tensor, on_object: Tensor) -> Tensor:

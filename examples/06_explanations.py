@@ -12,7 +12,7 @@
 # Transformers for Image Classification in Class Embedding Space" (NeurIPS 2023), sections 6 and 7.
 
 # %%
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,16 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from analyses.data import EmojiScenes, LabelledImages, SceneBatch, token_labels
 from analyses.data.reading import ItemReader
-from analyses.explainers import ProbeOrder, explainer
+from analyses.explainers import Explainer, ProbeOrder, explainer
 from analyses.explainers.explainer import CLASS_AGNOSTIC
 from analyses.explanation_quality import SWEPT_METHODS, Faithfulness, Localisation
-from analyses.faithfulness import RemovalCurve, removal_curve, removal_order
 from analyses.feature_importance import feature_importance
 from analyses.images_for import images_for
 from analyses.linear_probe import fit_ridge_probe
-from analyses.localisation import TwoObjectTest, two_object_test
+from analyses.localisation import two_object_scores, two_object_test
 from analyses.plots.explanation_maps import head_maps_figure, method_maps_figure
 from analyses.plots.explanation_quality import faithfulness_figure, localisation_figure
 from analyses.plots.linear_probe import probe_figure
@@ -48,16 +46,18 @@ from hooked_vit import HookedViT
 # from the most important on (it should fall). The area under the curve sums this up, by the rule of the published code.
 
 
-def measure(model: HookedViT, images: LabelledImages, n_steps: int) -> dict[str, pd.DataFrame]:
+def measure(
+    model: HookedViT, images: LabelledImages, methods: Mapping[str, Explainer], n_steps: int
+) -> dict[str, pd.DataFrame]:
     """The tables of both tests."""
-    return sweep(model, images, [Faithfulness(n_steps=n_steps), Localisation()])
+    return sweep(model, images, [Faithfulness(methods, n_steps=n_steps), Localisation(methods)])
 
 
 def areas(faithfulness: pd.DataFrame, direction: str) -> Any:
-    """Area under each method's curve, best first."""
+    """Area under each method's curve with its interval, best first."""
     chosen = (faithfulness["direction"] == direction) & (faithfulness["metric"] == "auc_published")
-    of: Any = pd.DataFrame(faithfulness[chosen]).set_index("method")["value"]
-    return of.sort_values(ascending=direction == "positive")
+    of: Any = pd.DataFrame(faithfulness[chosen]).set_index("method")[["value", "low", "high"]]
+    return of.sort_values(by="value", ascending=direction == "positive")
 
 
 # %% Two objects: does the map know which class it was asked for?
@@ -66,21 +66,22 @@ def areas(faithfulness: pd.DataFrame, direction: str) -> Any:
 # exactly one of the two; a coin is right for both in a quarter of the scenes.
 
 
-def two_objects(model: HookedViT, scenes: SceneBatch, methods: Sequence[str]) -> dict[str, TwoObjectTest]:
-    """The test of each method, over scenes that show both objects on some patch."""
+def two_objects(model: HookedViT, scenes: SceneBatch, methods: Mapping[str, Explainer]) -> pd.DataFrame:
+    """The scores of each method, over scenes that show both objects on some patch."""
     on_objects = token_labels(scenes.masks, model.token_layout.grid, anchor="centre")
     shown = on_objects.any(dim=-1).all(dim=-1)
     images, labels = scenes.images[shown].to(model.cfg.device), scenes.labels[shown].to(model.cfg.device)
     tests = {}
-    for name in methods:
-        maps = torch.stack([explainer(name)(model, images, labels[:, which]) for which in (0, 1)], dim=1)
+    for name, method in methods.items():
+        maps = torch.stack([method(model, images, labels[:, which]) for which in (0, 1)], dim=1)
         tests[name] = two_object_test(maps.cpu(), on_objects[shown])
-    return tests
+    return two_object_scores(tests)
 
 
 # %% Probes: what fitting adds, and what it costs
 # A linear probe learns from a few images of each class what the projection knows without any. Probes are fitted for
-# every block and position at once, and to shuffled labels too: what those reach, any probe reaches.
+# every block and position at once, and to shuffled labels too: what those reach, any probe reaches. Where probes read
+# the class best, patches may matter most: that order of patches is a method too, and is tested with the others.
 
 
 def probed(
@@ -99,28 +100,15 @@ def probed(
     return table, ProbeOrder(fit_ridge_probe(most.features, most.labels, model.cfg.n_classes))
 
 
-def probe_curve(
-    model: HookedViT, images: LabelledImages, order: ProbeOrder, steps: Sequence[int]
-) -> dict[str, RemovalCurve]:
-    """Removal in the probes' order, from both ends."""
-    read = ItemReader(images, model.cfg, model.data_config).__getitems__(range(len(images)))
-    assert read.images is not None
-    pictures, labels = read.images.to(model.cfg.device), read.labels.to(model.cfg.device)
-    maps = order(model, pictures, labels)
-    return {
-        direction: removal_curve(model, pictures, labels, removal_order(maps, direction), steps)
-        for direction in ("negative", "positive")
-    }
-
-
 # %% The numbers for people
 
 
-def printable(tables: dict[str, pd.DataFrame], pairs: dict[str, TwoObjectTest], title: str) -> Table:
+def printable(tables: dict[str, pd.DataFrame], title: str) -> Table:
     """A row a method, best under negative perturbation first."""
     caption = (
         "area: negative perturbation (higher is better), positive (lower is better), published rule; on the object: "
-        "pointing game, average precision; of two objects: maps that are on their own one, scenes in which both are"
+        "pointing game, average precision; of two objects: maps that are on their own one, scenes in which both are. "
+        "Intervals are in the tables that are written."
     )
     printed = Table(title=title, caption=caption, title_justify="left", caption_justify="left", title_style="bold")
     printed.add_column("method", no_wrap=True)
@@ -133,59 +121,56 @@ def printable(tables: dict[str, pd.DataFrame], pairs: dict[str, TwoObjectTest], 
         "right,\nboth",
     ):
         printed.add_column(heading, justify="right")
-    negative, positive = (areas(tables["faithfulness"], direction) for direction in ("negative", "positive"))
-    scores: Any = tables["localisation"].set_index(["method", "metric"])["value"]
+    negative, positive = (areas(tables["faithfulness"], direction)["value"] for direction in ("negative", "positive"))
+    kinds = {"localisation": ("pointing_game", "average_precision"), "two_objects": ("right", "both_right")}
+    scores: Any = pd.concat(
+        [pd.Series(dtype=float), *(tables[kind].set_index(["method", "metric"])["value"] for kind in kinds
+                                   if kind in tables and len(tables[kind]))]
+    )  # fmt: skip
     for method in negative.index:
-        of_masks = [f"{scores[method, name]:.2f}" if (method, name) in scores.index else "–"
-                    for name in ("pointing_game", "average_precision")]  # fmt: skip
-        test = pairs.get(str(method))
-        of_pairs = ["–", "–"] if test is None else [_percent(test.right), _percent(test.both_right)]
-        printed.add_row(str(method), f"{negative[method]:.3f}", f"{positive[method]:.3f}", *of_masks, *of_pairs)
+        of_method = [
+            f"{scores[method, metric]:.2f}" if (method, metric) in scores.index else "–"
+            for metrics in kinds.values() for metric in metrics
+        ]  # fmt: skip
+        printed.add_row(str(method), f"{negative[method]:.3f}", f"{positive[method]:.3f}", *of_method)
     return printed
-
-
-def _percent(flags: Tensor) -> str:
-    return f"{100 * flags.float().mean():.0f} %"
 
 
 # %% What the numbers say
 # Sentences, written from the tables: with another model, or after another training run, they tell something else.
 
 
-def findings(tables: dict[str, pd.DataFrame], pairs: dict[str, TwoObjectTest]) -> list[str]:
+def findings(tables: dict[str, pd.DataFrame]) -> list[str]:
     """What wins where."""
     said, table = [], tables["faithfulness"]
     published = {"negative": "0.836, relevance 0.845, random 0.716", "positive": "0.413, relevance 0.393, random 0.716"}
     for direction, words in (("negative", "the least"), ("positive", "the most")):
         of = areas(table, direction)
-        beaten = [
-            name for name in of.index if (of[name] > of["random"]) == (direction == "positive") and name != "random"
+        # by more than chance among the images explains
+        beaten = of.index[
+            of["high"] < of.loc["random", "low"] if direction == "negative" else of["low"] > of.loc["random", "high"]
         ]
         said.append(
-            f"Removing {words} important patches first, {_listed(of, 2)} do best; feature importance is number "
-            f"{list(of.index).index('importance') + 1} of {len(of)} with {of['importance']:.3f}, a random order has "
-            f"{of['random']:.3f}"
-            + (f", and {', '.join(beaten)} {'does' if len(beaten) == 1 else 'do'} worse. " if beaten else ". ")
+            f"Removing {words} important patches first, {_listed(of['value'], 2)} do best; feature importance is "
+            f"number {list(of.index).index('importance') + 1} of {len(of)} with {_interval(of.loc['importance'])}, a "
+            f"random order has {_interval(of.loc['random'])}"
+            + (f", and {', '.join(beaten)} {'is' if len(beaten) == 1 else 'are'} certainly worse. " if len(beaten)
+               else ", and none is certainly worse. ")
             + f"The paper has importance {published[direction]} (ViT-B/32 on ImageNet-S)."
         )  # fmt: skip
     if len(tables["localisation"]):
-        of_metric = tables["localisation"]
-        points: Any = pd.DataFrame(of_metric[of_metric["metric"] == "pointing_game"]).set_index("method")
-        best = points["value"].sort_values(ascending=False)
-        own: Any = points.loc["importance"]
+        points = _scores(tables["localisation"], "pointing_game")
         said.append(
-            f"The most important patch is on the object in {100 * own['value']:.0f} % of the pictures for feature "
-            f"importance (interval {100 * own['low']:.0f} to {100 * own['high']:.0f} %, chance "
-            f"{100 * own['chance']:.0f} %); {_listed(best, 2)} lead."
+            f"The most important patch is on the object in {_interval(points.loc['importance'])} of the pictures for "
+            f"feature importance (chance {points.loc['importance', 'chance']:.3f}); {_listed(points['value'], 2)} lead."
         )
-    if pairs:
-        both = pd.Series({name: float(test.both_right.float().mean()) for name, test in pairs.items()})
-        both = both.sort_values(ascending=False)
-        n = len(next(iter(pairs.values())).right)
-        blind = [name for name in both.index if name in CLASS_AGNOSTIC and name != "random"]
+    if "two_objects" in tables:
+        both = _scores(tables["two_objects"], "both_right")
+        blind = [str(name) for name in both.index if name in CLASS_AGNOSTIC and name != "random"]
         said.append(
-            f"In {n} scenes of two objects, both maps are on their own object in {100 * both['importance']:.0f} % for "
-            f"feature importance; {_listed(both, 2)} lead. {' and '.join(blind)}, however well they do above, have one "
+            f"In {both['n_images'].max()} scenes of two objects, both maps are on their own object in "
+            f"{_interval(both.loc['importance'])} for feature importance; {_listed(both['value'], 2)} lead; "
+            f"two maps drawn at random would be in 0.25. {' and '.join(blind)}, however well they do above, have one "
             "map for all classes and are right for one of the two: what they show is where the objects are, not why "
             "the class."
         )
@@ -195,7 +180,7 @@ def findings(tables: dict[str, pd.DataFrame], pairs: dict[str, TwoObjectTest]) -
     return said
 
 
-def findings_on_probes(table: pd.DataFrame, curves: dict[str, RemovalCurve], faithfulness: pd.DataFrame) -> list[str]:
+def findings_on_probes(table: pd.DataFrame, faithfulness: pd.DataFrame) -> list[str]:
     """What probes add."""
     last, k = table["layer"].max(), int(max(table["shots"]))
     rows: Any = table[(table["layer"] == last) & (table["metric"] == "accuracy")]
@@ -209,7 +194,7 @@ def findings_on_probes(table: pd.DataFrame, curves: dict[str, RemovalCurve], fai
     where = "cls" if "cls" in set(table["token_type"]) else "pooled"
     costs: Any = table.groupby(["method", "shots"])[["seconds", "megabytes"]].first()
     cost, free = costs.loc[("probe", k)], costs.loc[("projection", 0)]
-    random = {direction: areas(faithfulness, direction) for direction in curves}
+    of = {direction: areas(faithfulness, direction) for direction in ("negative", "positive")}
     return [
         f"After the last block, probes fitted to {k} images of each class read the class from "
         f"{value('probe', 'patch'):.0f} % of the patches and {value('probe', where):.0f} % of the {where} tokens, the "
@@ -219,11 +204,19 @@ def findings_on_probes(table: pd.DataFrame, curves: dict[str, RemovalCurve], fai
         f"takes {free['seconds']:.2f} s, and keeps nothing.",
         "In the probes' order, the areas are "
         + " and ".join(
-            f"{curve.auc():.3f} ({direction}; importance {random[direction]['importance']:.3f}, random "
-            f"{random[direction]['random']:.3f})" for direction, curve in curves.items()
-        ) + ". The paper has 0.739 and 0.683, against 0.716 for a random order: a probe tells where the "
-        "class can be read, not what the model reads.",
+            f"{_interval(each.loc['probe'])} ({direction}; random {_interval(each.loc['random'])})"
+            for direction, each in of.items()
+        ) + ". The paper has 0.739 and 0.683, against 0.716 for a random order.",
     ]  # fmt: skip
+
+
+def _scores(table: pd.DataFrame, metric: str) -> Any:
+    of: Any = table[table["metric"] == metric]
+    return of.set_index("method").sort_values(by="value", ascending=False)
+
+
+def _interval(row: Any) -> str:
+    return f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
 
 
 def _listed(values: Any, n: int) -> str:
@@ -248,17 +241,20 @@ def main(
     console, vit = Console(), HookedViT.from_pretrained(model)
     n, n_steps, shots = (12, 4, (1,)) if quick else (scenes, 12, (1, 5))
     images = images_for(vit, n, data)
-    tables = measure(vit, images, n_steps)
     title, drawn = f"{model} on {data or 'Emoji Scenes'}", {}
+    methods, tables = {name: explainer(name) for name in SWEPT_METHODS}, {}
     is_emoji = isinstance(images, EmojiScenes)
-    pairs: dict[str, TwoObjectTest] = {}
+    if is_emoji:
+        train = EmojiScenes(100 * max(shots), 23, image_size=vit.cfg.image_size[0])
+        tables["probes"], methods["probe"] = probed(vit, train, len(train), images, shots)
+    tables |= measure(vit, images, methods, n_steps)
     if is_emoji:
         batch = EmojiScenes(n, 11, image_size=vit.cfg.image_size[0], objects=2).batch(range(n))
-        pairs = two_objects(vit, batch, SWEPT_METHODS)
+        tables["two_objects"] = two_objects(vit, batch, methods)
         for scene in range(min(figures, n)):
             image, labels = batch.images[[scene, scene]].to(vit.cfg.device), batch.labels[scene].to(vit.cfg.device)
             names = [vit.class_names[int(label)] for label in labels]
-            maps = {name: explainer(name)(vit, image, labels) for name in SWEPT_METHODS if name != "random"}
+            maps = {name: method(vit, image, labels) for name, method in methods.items() if name != "random"}
             drawn[f"scene_{scene}-maps"] = method_maps_figure(
                 picture_of(image[0], vit.data_config or {}), maps, names, vit.token_layout, vit.cfg.patch_size,
                 masks=list(batch.masks[scene]), agnostic=CLASS_AGNOSTIC,
@@ -269,13 +265,10 @@ def main(
                     drawn[f"scene_{scene}-heads-{name}"] = head_maps_figure(
                         of_class, vit.token_layout, vit.cfg.patch_size, mask=mask, title=f"importance for {name}"
                     )
-    console.print(printable(tables, pairs, f"{title}, {len(images)} images"))
-    said = findings(tables, pairs)
+    console.print(printable(tables, f"{title}, {len(images)} images"))
+    said = findings(tables)
     if is_emoji:
-        train = EmojiScenes(100 * max(shots), 23, image_size=vit.cfg.image_size[0])
-        tables["probes"], order = probed(vit, train, len(train), images, shots)
-        steps = sorted(int(one) for one in set(tables["faithfulness"]["n_removed"].dropna()))
-        said += findings_on_probes(tables["probes"], probe_curve(vit, images, order, steps), tables["faithfulness"])
+        said += findings_on_probes(tables["probes"], tables["faithfulness"])
         drawn["probes"] = probe_figure(tables["probes"], title=title)
     for sentence in said:
         console.print(f"• {sentence}", highlight=False)

@@ -11,7 +11,7 @@
 # attribution patching Nanda's (2023). The picture it is held against is that of Vilas, Schaumlöffel and Roig (2023).
 
 # %%
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -104,37 +104,67 @@ def groups_of(model: HookedViT, pairs: Pairs) -> dict[str, Tensor | str]:
 # %% What the paper's picture predicts
 # For each component there is a number that needs no patching at all. Of a stream: how identifiable the class is at the
 # object's patches. Of a head: how far what it writes, projected onto the classes, moves from the corrupt class to the
-# clean one. Of a neuron: how much more it fires, times what its value vector says about the two classes.
+# clean one. Of a neuron: how much more it fires, times what its value vector says about the two classes. All of it
+# pair by pair, so that pairs can be drawn again: how a correlation over heads varies with the pictures is its interval.
 
 
 @torch.no_grad()
 def predicted_by_class_space(model: HookedViT, pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Identifiability of the clean class at object patches, by block; class updates of heads, and of neurons."""
+    """Of each pair (last axis): the clean class's identifiability at object patches; updates of heads; of neurons."""
     names = [*stream_names(model.cfg, "resid_pre"), *stream_names(model.cfg, "result"), *model.hook_names("post")]
     caches = [model.run_with_cache(one, names_filter=names)[1] for one in (pairs.clean, pairs.corrupt)]
     ranks = project(model, caches[0], "resid_pre", pairs.clean_class, k=0).rank
     assert ranks is not None
-    object_patches = pairs.object_tokens.to(ranks.device)
-    known = identifiability(ranks, model.cfg.n_classes)[:, object_patches].mean(-1)
+    on_object = pairs.object_tokens.to(ranks.device)
+    known = (identifiability(ranks, model.cfg.n_classes) * on_object).sum(-1) / on_object.sum(-1)
     read = slice(0, 1) if model.cfg.pool in ("cls", "cls_and_dist") else model.token_layout.patches
     heads = []
     for cache in caches:
         logits = [
             project(model, cache, "result", one, k=0).label_logit for one in (pairs.clean_class, pairs.corrupt_class)
         ]
-        heads.append((logits[0] - logits[1])[:, :, read].mean(dim=(1, 2)))  # type: ignore[operator]
+        heads.append((logits[0] - logits[1])[:, :, read].mean(dim=2))  # type: ignore[operator]
     neurons = []
     for layer in range(model.cfg.n_layers):
         says = value_logits(model, layer, "mlp")  # [neuron n_classes]
         towards = says[:, pairs.clean_class] - says[:, pairs.corrupt_class]
         fires = (caches[0]["post", layer] - caches[1]["post", layer])[:, read].mean(1)
-        neurons.append((fires * towards.T).mean(0))
-    return known.cpu().numpy(), (heads[0] - heads[1]).cpu().numpy(), torch.stack(neurons).cpu().numpy()
+        neurons.append(fires.T * towards)
+    by_head = (heads[0] - heads[1]).movedim(1, -1)  # [layer head pair]
+    return known.cpu().numpy(), by_head.cpu().numpy(), torch.stack(neurons).cpu().numpy()
 
 
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Rank correlation, -1 to 1."""
-    return float(stats.spearmanr(a.ravel(), b.ravel())[0])  # type: ignore[index]
+def over_pairs(each: PatchResult) -> PatchResult:
+    """A sweep that kept a number a pair, as the mean over pairs."""
+    labels = {axis: labels for axis, labels in each.labels.items() if axis != "image"}
+    return replace(each, axes=each.axes[:-1], labels=labels, values=each.values.mean(-1), base=each.base.mean(),
+                   source=each.source.mean())  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's correlation of two means over pairs, over `n` places; its 95 % bootstrap interval over pairs."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f}, 95 % interval over pairs {self.low:.2f} to {self.high:.2f}"
+
+
+def spearman(a: np.ndarray, b: np.ndarray, n_resamples: int = 499) -> RankCorrelation:
+    """Correlate what class space says with what patching finds, both [place… pair]; pairs are drawn again."""
+    a, b = (one.reshape(-1, one.shape[-1]) for one in (a, b))
+    n_pairs = a.shape[-1]
+    draws = np.random.default_rng(0).integers(0, n_pairs, (n_resamples, n_pairs))
+    found = [
+        float(stats.spearmanr(a[:, some].mean(-1), b[:, some].mean(-1))[0])  # type: ignore[index]
+        for some in (np.arange(n_pairs), *draws)
+    ]
+    low, high = np.quantile(found[1:], [0.025, 0.975])
+    return RankCorrelation(found[0], float(low), float(high), len(a))
 
 
 # %% What the numbers say
@@ -183,10 +213,16 @@ def which_heads(total: PatchResult, direct: np.ndarray, most: int = 3) -> str:
     )
 
 
-def how_it_predicts(name: str, correlation: float, n: int) -> str:
+def how_it_predicts(name: str, found: RankCorrelation) -> str:
     """How well a class-space number predicts a causal one."""
-    size = "strongly" if abs(correlation) > 0.7 else "moderately" if abs(correlation) > 0.4 else "weakly"
-    return f"{name}: Spearman {correlation:.2f} over {n} of them, so class space predicts the effect {size}."
+    size = "strongly" if abs(found.value) > 0.7 else "moderately" if abs(found.value) > 0.4 else "weakly"
+    if found.low <= 0 <= found.high:
+        verdict = "so these pairs leave open whether class space predicts the effect"
+    elif found.value < 0:
+        verdict = f"so class space predicts the effect {size}, and the wrong way round"
+    else:
+        verdict = f"so class space predicts the effect {size}"
+    return f"{name}: Spearman {found} ({found.n} of them), {verdict}."
 
 
 # %% Pictures of it
@@ -231,16 +267,18 @@ def main(
     console, vit = Console(), HookedViT.from_pretrained(model)
     two = make_pairs(vit, 3 if quick else pairs)
     metric = logit_difference(two.clean_class, against=two.corrupt_class)
+    of_each = logit_difference(two.clean_class, against=two.corrupt_class, per_image=True)
     images = two.clean, two.corrupt
     console.print(f"{model}: {len(two)} pairs that it tells apart.\n", highlight=False)
     out.mkdir(parents=True, exist_ok=True)
 
     # where
     groups = groups_of(vit, two)
-    by_group = activation_patching(vit, *images, metric, groups=groups)
+    each_by_group = activation_patching(vit, *images, of_each, groups=groups, per_image=True)
+    by_group = over_pairs(each_by_group)
     control = activation_patching(vit, *images, metric, groups=groups, control="random")
     known, head_updates, neuron_updates = predicted_by_class_space(vit, two)
-    groups_figure(by_group, control, known, vit.cfg.n_classes).savefig(out / "groups.png")
+    groups_figure(by_group, control, known.mean(-1), vit.cfg.n_classes).savefig(out / "groups.png")
     by_group.table().to_csv(out / "groups.csv", index=False)
     for index in range(min(figures, len(two))):
         one = slice(index, index + 1)
@@ -255,13 +293,15 @@ def main(
         ).savefig(out / f"tokens_{index}.png", dpi=120)  # fmt: skip
 
     # which heads, and by which paths
-    total = activation_patching(vit, *images, metric, "z")
+    each_total = activation_patching(vit, *images, of_each, "z", per_image=True)
+    total = over_pairs(each_total)
     noising = activation_patching(vit, *images, metric, "z", direction="noising")
     patterns = activation_patching(vit, *images, metric, "pattern")
     values = activation_patching(vit, *images, metric, "v")
     heads = [sender for sender in all_senders(vit.cfg) if sender[0] == "head"]
-    to_logits = path_patching(vit, *images, metric, [("logits",)], heads)
-    direct = to_logits.recovered.cpu().numpy().reshape(total.values.shape)
+    to_logits = path_patching(vit, *images, of_each, [("logits",)], heads, per_image=True)
+    each_direct = to_logits.effect.cpu().numpy().reshape(each_total.values.shape)
+    direct = each_direct.mean(-1) / float(total.source - total.base)
     console.print(heads_table(total, noising, direct))
     by_part = {"output (z)": total, "values (v)": values, "pattern": patterns}
     title = "What each head brings back, by what of it is put in"
@@ -271,7 +311,8 @@ def main(
     # everything at once, to first order
     layers = list(range(vit.cfg.n_layers))[-2:] if quick else list(range(vit.cfg.n_layers))[-3:]
     some = range(0, vit.cfg.d_mlp, 32 if quick else 4)
-    exact = activation_patching(vit, *images, metric, "post", layers=layers, neurons=some)
+    each_exact = activation_patching(vit, *images, of_each, "post", layers=layers, neurons=some, per_image=True)
+    exact = over_pairs(each_exact)
     quick_heads = attribution_patching(vit, *images, metric, "z")
     of_neurons = attribution_patching(vit, *images, metric, "post", layers=layers, neurons=some)
     in_steps = attribution_patching(vit, *images, metric, "z", steps=8)
@@ -299,8 +340,8 @@ def main(
     said.append(
         "A step of the same length in a random direction at the object's patches moves the answer by "
         f"{control.recovered[0, objects]:.0%} of the difference in front of the first block and by "
-        f"{control.recovered[-1, objects]:.0%} in front of the last: that much comes of wiping the corrupt class out, "
-        "before any other is put in."
+        f"{control.recovered[-1, objects]:.0%} in front of the last: so much a step of this length does without "
+        "pointing at the clean class, be it only by damage to the corrupt one."
     )
     said.append(which_heads(total, direct))
     said.append(
@@ -309,21 +350,21 @@ def main(
         f"{agreement(exact, of_neurons).pearson:.2f}."
     )
     on_object = by_group.recovered[:, list(groups).index("object")].cpu().numpy()
+    each_on_object = each_by_group.effect[:, list(groups).index("object")].cpu().numpy()
+    first, last = known.mean(-1)[[0, -1]]
+    over_blocks = spearman(known, each_on_object)
+    verdict = "go together here" if over_blocks.high > 0.7 else "are two things"
     said.append(
-        f"Identifiability at the object's patches goes from {known[0]:.2f} to {known[-1]:.2f} while what these patches "
-        f"bring back goes from {on_object[0]:.0%} to {on_object[-1]:.0%} (Spearman {spearman(known, on_object):.2f} "
-        "over the blocks): what can be read off a token and what is still to be read by the model are two things."
+        f"Identifiability at the object's patches goes from {first:.2f} to {last:.2f} while what these patches bring "
+        f"back goes from {on_object[0]:.0%} to {on_object[-1]:.0%} (over the blocks, Spearman "
+        f"{over_blocks}): what can be read off a token and what is still to be read by the model {verdict}."
     )
-    said.append(how_it_predicts("Heads, direct effect", spearman(head_updates, direct), direct.size))
-    said.append(
-        how_it_predicts("Heads, total effect", spearman(head_updates, total.recovered.cpu().numpy()), direct.size)
-    )
+    said.append(how_it_predicts("Heads, direct effect", spearman(head_updates, each_direct)))
+    said.append(how_it_predicts("Heads, total effect", spearman(head_updates, each_total.effect.cpu().numpy())))
     chosen = neuron_updates[layers][:, list(exact.labels["neuron"])]
     for place, layer in enumerate(layers):
-        effects = exact.effect[place].cpu().numpy()
-        said.append(
-            how_it_predicts(f"Memories of the MLP of block {layer}", spearman(chosen[place], effects), effects.size)
-        )
+        effects = each_exact.effect[place].cpu().numpy()
+        said.append(how_it_predicts(f"Memories of the MLP of block {layer}", spearman(chosen[place], effects)))
     every_path = path_patching(vit, *images, metric, all_receivers(vit.cfg), heads[:: max(1, len(heads) // 4)])
     apart = (every_path.effect - total.effect.flatten()[:: max(1, len(heads) // 4)]).abs().max()
     said.append(

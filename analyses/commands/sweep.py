@@ -1,6 +1,7 @@
 """`hooked-vit sweep`: a dataset through a model once, for any number of analyses."""
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.util import find_spec
@@ -32,6 +33,8 @@ ANALYSES = {
 }
 """Module and class of each analysis, by its name on the command line; imported when it is asked for."""
 
+_OF_METHODS = {"faithfulness", "localisation"}
+
 
 def sweep(
     data: Annotated[
@@ -47,6 +50,14 @@ def sweep(
     analyses: Annotated[
         str, typer.Option(metavar="NAME,…", help=f"Any of {', '.join(ANALYSES)}.")
     ] = "identifiability,updates",
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            help="For faithfulness and localisation; repeat it for several. By default all that need no pixels.",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N images.")] = None,
     resume: Annotated[
         bool, typer.Option(help="Go on where an interrupted sweep in DIR was; --no-resume deletes it and starts over.")
@@ -75,7 +86,7 @@ def sweep(
     """
     names = [name.strip() for name in analyses.split(",") if name.strip()]
     with user_errors(ValueError, status=USAGE):
-        chosen = make_analyses(names)
+        chosen = make_analyses(names, methods or ())
 
     from torch import distributed
 
@@ -93,7 +104,7 @@ def sweep(
     how: dict[str, Any] = {"limit": limit, "resume": resume, "num_workers": workers, "progress": report.progress,
                            "on_error": "raise" if stop else "skip"}  # fmt: skip
     asked = {"model": model, "weights": weights and str(weights), "random_weights": random_weights, "data": data}
-    with user_errors(ValueError, TypeError, OSError):
+    with user_errors(ValueError, TypeError, OSError, ImportError):
         tables = run(vit, dataset, chosen, batch_size, out, **how)
         null_tables = {}
         if null_control:
@@ -128,19 +139,24 @@ def _note(folder: Path, asked: dict[str, Any]) -> None:
         store.write_record({**record, "asked": {**asked, "date": datetime.now(UTC).strftime("%Y-%m-%d")}})
 
 
-def make_analyses(names: list[str]) -> "list[Analysis]":
-    """The analyses of these names.
+def make_analyses(names: Sequence[str], methods: Sequence[str] = ()) -> "list[Analysis]":
+    """The analyses of these names; those that compare explanation methods compare `methods`, if there are any.
 
     Raises:
-        ValueError: If there is no such analysis, or none is named.
+        ValueError: If there is no such analysis or method, none is named, or no analysis compares methods.
     """
     known = [name for name, (module, _) in ANALYSES.items() if find_spec(module) is not None]
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise ValueError(f"no analysis called {', '.join(unknown) or 'nothing'}: there are {', '.join(known)}")
-    return [
-        getattr(import_module(module), kind)() for module, kind in (ANALYSES[name] for name in dict.fromkeys(names))
-    ]
+    if methods and not set(names) & _OF_METHODS:
+        raise ValueError(f"--method is for {' and '.join(sorted(_OF_METHODS))}: name one of them in --analyses")
+    made = []
+    for name in dict.fromkeys(names):
+        module, kind = ANALYSES[name]
+        options = {"methods": tuple(dict.fromkeys(methods))} if methods and name in _OF_METHODS else {}
+        made.append(getattr(import_module(module), kind)(**options))
+    return made
 
 
 def _own_gpu() -> str | None:

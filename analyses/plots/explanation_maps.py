@@ -100,7 +100,7 @@ def head_maps_figure(
     size = layout.grid[0] * patch_size[0], layout.grid[1] * patch_size[1]
     panel = 0.85 if n_heads > 6 else 1.0
     figure = Figure(
-        figsize=(1.5 + panel * n_heads, 0.8 + panel * size[0] / size[1] * n_layers), layout="constrained", dpi=150
+        figsize=(1.5 + panel * n_heads, 0.8 + panel * size[0] / size[1] * n_layers), layout="compressed", dpi=150
     )
     axes = figure.subplots(n_layers, n_heads, squeeze=False)
     # one outlier must not make all others look like nothing

@@ -2,11 +2,18 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from analyses.localisation import average_precision, mask_iou, pointing_game, two_object_test
+from analyses.localisation import (
+    average_precision,
+    mask_iou,
+    pointing_game,
+    two_object_scores,
+    two_object_test,
+)
 
 GENERATOR = torch.Generator().manual_seed(2)
 MAPS = torch.rand(6, 11, generator=GENERATOR).mul(5).round()  # with ties
@@ -47,6 +54,26 @@ def test_two_objects() -> None:
     torch.testing.assert_close(test.other[0, 1], scaled[first].mean())
     flat = two_object_test(torch.ones(1, 2, 11), on_objects[:1])
     assert flat.right.tolist() == [[False, False]]
+
+
+def test_scores_of_two_objects_have_intervals_over_images() -> None:
+    on_objects = torch.stack([torch.arange(11) < 3, torch.arange(11) > 8]).expand(400, -1, -1)
+    noise = torch.rand(400, 2, 11, generator=torch.Generator().manual_seed(0))
+    tests = {
+        "noise": two_object_test(noise, on_objects),
+        "blind": two_object_test(noise[:, :1].expand(-1, 2, -1), on_objects),
+    }
+    table = two_object_scores(tests, seed=4).set_index(["method", "metric"])
+    right = tests["noise"].right.double().mean(1).numpy()
+    row = table.loc[("noise", "right")]
+    assert row["value"] == pytest.approx(right.mean())
+    drawn = right[np.random.default_rng(0).integers(0, 400, size=(2000, 400))].mean(1)
+    assert [row["low"], row["high"]] == pytest.approx(np.quantile(drawn, [0.025, 0.975]).tolist(), abs=0.01)
+    # what is drawn at random is where chance says, and a map that is blind to the class is never right for both
+    assert table.loc[("noise", "both_right"), "low"] < 0.25 < table.loc[("noise", "both_right"), "high"]
+    assert table.loc[("blind", "right"), ["value", "low", "high"]].tolist() == [0.5, 0.5, 0.5]
+    assert table.loc[("blind", "both_right"), "value"] == 0
+    assert table["n_images"].eq(400).all()
 
 
 @pytest.mark.usefixtures("bad_input")

@@ -97,6 +97,8 @@ def test_a_folder_of_pictures_with_a_broken_one(tmp_path: Path) -> None:
     [
         (["--data", "emoji-scenes:3", "--analyses", "identifyability"], 2, "no analysis called identifyability: there"),
         (["--data", "emoji-scenes:3", "--analyses", ","], 2, "no analysis called nothing: there are identifiability"),
+        (["--data", "emoji-scenes:3", "--method", "rollout"], 2, "--method is for faithfulness and localisation: name"),
+        (["--data", "emoji-scenes:3", "--analyses", "faithfulness", "--method", "rolout"], 2, "did you mean 'rollout'"),
         (["--data", "emoji:3"], 2, "unknown kind of dataset 'emoji'"),
         (["--data", "folder:/nowhere/at/all"], 1, "no folder '/nowhere/at/all'"),
         (["--data", "emoji-scenes:3?image_size=32"], 1, "expected images of shape"),
@@ -116,6 +118,16 @@ def test_a_folder_without_a_finished_sweep_has_nothing_to_plot(tmp_path: Path) -
     result = invoke("plot", tmp_path)
     assert result.exit_code == 1
     assert "is not finished: run it again, and it goes on where it stopped" in result.stderr
+
+
+def test_methods_are_chosen_by_name(tmp_path: Path) -> None:
+    result = invoke("sweep", "--data", "emoji-scenes:3", "--analyses", "localisation", "--out", tmp_path,
+                    "--method", "input_gradients", "--method", "random", "--method", "random")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert list(pd.read_parquet(tmp_path / "localisation.parquet")["method"].unique()) == ["input_gradients", "random"]
+    faithfulness, other = make_analyses(["faithfulness", "identifiability"], ["rollout"])
+    assert getattr(faithfulness, "methods", None) == ("rollout",)
+    assert not hasattr(other, "methods")
 
 
 def test_every_analysis_that_exists_can_be_named() -> None:

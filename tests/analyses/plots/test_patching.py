@@ -1,11 +1,12 @@
 """Figures of patching sweeps show the numbers that they are given."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from analyses.patches.result import PatchResult, agreement
-from analyses.plots.patching import agreement_figure, head_patching_figure, token_patching_figure
+from analyses.plots.patching import ablation_figure, agreement_figure, head_patching_figure, token_patching_figure
 from hooked_vit import TokenLayout
 
 LAYOUT = TokenLayout(n_cls=1, n_dist=0, n_registers=2, grid=(2, 3))
@@ -59,3 +60,33 @@ def test_agreement() -> None:
     figure = agreement_figure({"heads": (result, result, agreement(result, result))})
     assert figure.axes[0].get_title() == "heads: r = 1.00"
     assert len(np.asarray(figure.axes[0].collections[0].get_offsets())) == 12
+
+
+def ablated(heads: list[float], mlp: float) -> pd.DataFrame:
+    """A table of one block as `AblationStudy` makes it, the same numbers for each metric."""
+    rows = [("head", head, value) for head, value in enumerate(heads)] + [("mlp", None, mlp)]
+    return pd.DataFrame(
+        [
+            {"layer": 0, "component": component, "head": head, "metric": metric, "class_index": None, "value": value,
+             "n_images": 8}
+            for metric in ("accuracy", "label_logit", "identifiability")
+            for component, head, value in rows
+        ]
+    ).astype({"head": "Int64", "class_index": "Int64"})  # fmt: skip
+
+
+@pytest.mark.parametrize("nothing", [0.0, -1e-9, 3e-7])
+def test_an_ablation_that_changes_nothing_is_white_on_a_scale_of_ones(nothing: float) -> None:
+    figure = ablation_figure(ablated([0.0, nothing], mlp=nothing))
+    figure.canvas.draw()
+    drawn = figure.axes[0]
+    assert [text.get_text() for text in drawn.texts] == ["0", "0", "0"]
+    assert np.asarray(drawn.images[0].get_array())[..., :3].min() > 0.95
+    colours = figure.axes[3]
+    assert colours.get_ylim() == (-1, 1)
+    assert not colours.yaxis.get_offset_text().get_text()
+
+
+def test_numbers_in_cells_keep_two_digits_of_the_largest_and_read_as_numbers() -> None:
+    figure = ablation_figure(ablated([-0.026, 0.0049, -0.0001], mlp=-100.0))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["-0.026", "0.005", "0", "-100"]

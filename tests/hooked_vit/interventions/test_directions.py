@@ -23,8 +23,8 @@ def test_a_direction_is_added_where_it_is_asked_for(kind: str, images: Tensor) -
     torch.testing.assert_close(after(model, images, add_direction(model, NAME, direction, 3, tokens=[2, 5])), expected)
 
 
-def test_nothing_is_left_along_directions_that_were_projected_out(images: Tensor) -> None:
-    model = ported("cls")
+def test_nothing_is_left_along_directions_that_were_projected_out(kind: str, images: Tensor) -> None:
+    model = ported(kind)
     directions = torch.randn(3, 24)
     directions[2] = 2 * directions[0] - directions[1]  # dependent: a plane, not a space
     own, found = after(model, images, []), after(model, images, project_out(model, NAME, directions))
