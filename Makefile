@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/01_class_representations.py
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

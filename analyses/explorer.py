@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -114,7 +113,7 @@ def _pixels(image: Float[Tensor, "channel height width"], model: HookedViT) -> n
 def _on_grid(pixels: np.ndarray, grid: tuple[int, int], patch_size: tuple[int, int]) -> Image.Image:
     """As much of the picture as lies under the patches; grey where the model pads it."""
     height, width = (n * size for n, size in zip(grid, patch_size, strict=True))
-    canvas = torch.full((height, width, pixels.shape[-1]), 0.5).numpy()
+    canvas = np.full((height, width, pixels.shape[-1]), 0.5, dtype=pixels.dtype)
     canvas[: pixels.shape[0], : pixels.shape[1]] = pixels[:height, :width]
     eight_bits = (canvas * 255).round().astype(np.uint8)
     return Image.fromarray(eight_bits[..., 0] if eight_bits.shape[-1] == 1 else eight_bits)
