@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -37,9 +38,17 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
             raise ValueError(f"'{path}' is not a weights file: expected one of {kinds}")
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(
-            f"'{path}' cannot be read as weights (truncated, damaged, or holding more than tensors): {error}"
+            f"'{path}' cannot be read as weights (truncated, damaged, or holding more than tensors): {_reason(error)}"
         ) from error
     return _without_prefixes(_unwrap(content, path))
+
+
+def _reason(error: Exception) -> str:
+    """The reason; torch goes on for paragraphs about how to run what the file asks for."""
+    wanted = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
+    if wanted and isinstance(error, pickle.UnpicklingError):
+        return f"it asks for {wanted[1]}, which is not called"
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _unwrap(content: object, path: Path) -> dict[str, Tensor]:

@@ -101,6 +101,8 @@ def test_files_that_are_no_weights(module: torch.nn.Module, tmp_path: Path) -> N
     for name in ("cut.safetensors", "cut.pt", "empty.pth", "text.safetensors", "harmful.pt"):
         with pytest.raises(ValueError, match=rf"{name}' cannot be read as weights \(truncated, damaged"):
             load(tmp_path / name)
+    with pytest.raises(ValueError, match=r"more than tensors\): it asks for sys.exit, which is not called$"):
+        load(tmp_path / "harmful.pt")
     with pytest.raises(ValueError, match="holds no state dict but list"):
         load(tmp_path / "list.pt")
     with pytest.raises(ValueError, match=r"holds no state dict but a dict with \['epoch', 'lr'\]"):
