@@ -53,7 +53,7 @@ def freshly_initialised(model: HookedViT, seed: int | torch.Generator, layer_sca
         name: torch.empty_like(parameter, requires_grad=parameter.requires_grad)
         for name, parameter in model.named_parameters()
     }
-    null = model._with_weights(model.cfg, empty, model.class_names)
+    null = model.with_weights(empty)
     drawn: set[Tensor] = set()
     # children first: a gated MLP then draws half of its first matrix anew
     for module in reversed(list(null.modules())):

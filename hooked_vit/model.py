@@ -1,7 +1,7 @@
 """HookedViT: its parts, its forward pass, and the ways to make one."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +25,7 @@ from hooked_vit.running import Running
 from hooked_vit.token_layout import KeptTokens, TokenLayout
 
 if TYPE_CHECKING:
+    from hooked_vit.porting.ported import Ported
     from hooked_vit.porting.verify import Verification
 
 ReturnType = Literal["logits", "loss", "both"]
@@ -103,9 +104,8 @@ class HookedViT(Parameters, ClassSpace, Running):
         """
         from hooked_vit.loading import load_pretrained
 
-        return load_pretrained(
-            cls, name, weights, tuple(ignore_keys), class_names, device=device, dtype=dtype, **timm_kwargs
-        )
+        ported = load_pretrained(name, weights, tuple(ignore_keys), class_names, **timm_kwargs)
+        return cls._from_ported(ported).to(device=device, dtype=dtype)
 
     @classmethod
     def from_timm(cls, module: nn.Module, class_names: Sequence[str] | None = None) -> "HookedViT":
@@ -121,28 +121,62 @@ class HookedViT(Parameters, ClassSpace, Running):
         >>> model.verify(module, images).relative < 1e-6
         True
         """
-        from hooked_vit.loading import port_module
+        from hooked_vit.loading import port
 
-        return port_module(cls, module, class_names, copy=True)
+        return cls._from_ported(port(module, class_names, copy=True))
 
-    def _with_weights(
-        self, cfg: HookedViTConfig, weights: dict[str, Tensor], class_names: Sequence[str] | None
+    @classmethod
+    def _from_ported(cls, ported: "Ported") -> "HookedViT":
+        model = cls._on_storage_of(ported.weights, ported.cfg, ported.class_names)
+        model.data_config, model.fused_attention = ported.data_config, ported.fused_attention
+        return model.eval()
+
+    def with_weights(
+        self,
+        weights: Mapping[str, Tensor],
+        cfg: HookedViTConfig | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> "HookedViT":
-        """A model of another config on the given tensors' storage, which shares nothing else with this one."""
-        with torch.device("meta"):
-            model = type(self)(cfg, class_names)
-        model._hold(weights)
+        """A model with this one's preprocessing and the given weights; this model is left unchanged.
+
+        The new model uses the storage of the tensors, so an in-place edit of a weight reaches every model that shares
+        it. Its parameters are objects of its own: moving or freezing the model does not affect the others.
+
+        Args:
+            weights: One tensor per parameter, by name (see `named_parameters`). A parameter requires gradients if its
+                tensor does.
+            cfg: Its architecture; this model's by default.
+            class_names: One name per class; this model's by default if the number of classes is the same.
+
+        Raises:
+            ValueError: If a parameter is missing, or a tensor belongs to no parameter.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> half = model.with_weights({name: 0.5 * weight for name, weight in model.named_parameters()})
+        >>> torch.equal(half.W_U, 0.5 * model.W_U)
+        True
+        """
+        cfg = self.cfg if cfg is None else cfg
+        if class_names is None and cfg.n_classes == self.cfg.n_classes:
+            class_names = self.class_names
+        model = self._on_storage_of(weights, cfg, class_names)
         model.data_config, model.fused_attention = self.data_config, self.fused_attention
         return model.train(self.training)
 
-    def _hold(self, weights: dict[str, Tensor]) -> None:
-        """Take these tensors' storage for this model's parameters, each frozen or not as it is.
-
-        The parameters are objects of this model's own: moving or freezing it does nothing to whom it shares with.
-        """
-        self.load_state_dict({name: tensor.detach() for name, tensor in weights.items()}, assign=True)
-        for name, parameter in self.named_parameters():
+    @classmethod
+    def _on_storage_of(
+        cls, weights: Mapping[str, Tensor], cfg: HookedViTConfig, class_names: Sequence[str] | None
+    ) -> "HookedViT":
+        with torch.device("meta"):
+            model = cls(cfg, class_names)
+        missing = sorted(model.state_dict().keys() - weights.keys())
+        surplus = sorted(weights.keys() - model.state_dict().keys())
+        if missing or surplus:
+            raise ValueError(f"the weights do not fit the model: missing {missing}, surplus {surplus}")
+        model.load_state_dict({name: tensor.detach() for name, tensor in weights.items()}, assign=True)
+        for name, parameter in model.named_parameters():
             parameter.requires_grad_(weights[name].requires_grad)
+        return model
 
     # ------------------------------------------------------------------ running it
 
@@ -296,7 +330,9 @@ class HookedViT(Parameters, ClassSpace, Running):
             weights[f"{head}.weight"] = nn.Parameter(_copy(W.T).to(like))
             if cfg.head_bias:
                 weights[f"{head}.bias"] = nn.Parameter(_copy(W.new_zeros(W.shape[1]) if b is None else b).to(like))
-        return self._with_weights(cfg, weights, class_names)
+        if class_names is None:
+            class_names = numbered_class_names(cfg.n_classes)
+        return self.with_weights(weights, cfg, class_names)
 
     def fold_layer_norm(self) -> "HookedViT":
         """This model with the weights of its pre-norms folded into what reads them; the logits stay equal to 1e-5.
@@ -309,7 +345,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         from hooked_vit.folding import fold
 
         cfg, weights = fold(self.cfg, self._tensors())
-        return self._with_weights(cfg, weights, self.class_names)
+        return self.with_weights(weights, cfg)
 
     def _tensors(self) -> dict[str, Tensor]:
         """The parameters themselves, by name, so that another model can share them."""

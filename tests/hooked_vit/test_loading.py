@@ -12,7 +12,7 @@ from conftest import make_timm, perturb
 from safetensors.torch import save_file
 
 from hooked_vit import HookedViT
-from hooked_vit.loading import port_module
+from hooked_vit.loading import port
 
 ARCHITECTURE = {"img_size": (32, 48), "depth": 2, "num_classes": 7}
 
@@ -206,6 +206,27 @@ def test_attention_is_fused_as_it_was_in_the_module(fused_attention_off: None) -
 
 def test_a_port_without_copies_holds_the_modules_tensors() -> None:
     module = make_timm("cls")
-    model = port_module(HookedViT, module, None, copy=False)
-    assert model.head.weight.data_ptr() == module.head.weight.data_ptr()
+    ported = port(module, None, copy=False)
+    assert ported.weights.keys() == HookedViT.from_timm(module).state_dict().keys()
+    assert ported.weights["head.weight"].data_ptr() == module.head.weight.data_ptr()
+    assert port(module, None, copy=True).weights["head.weight"].data_ptr() != module.head.weight.data_ptr()
     assert HookedViT.from_timm(module).head.weight.data_ptr() != module.head.weight.data_ptr()
+
+
+def test_a_port_has_what_the_model_needs_besides_weights(fused_attention_off: None) -> None:
+    module = make_timm("map")
+    ported = port(module, list("abcdefg"), copy=False)
+    model = HookedViT.from_timm(module, list("abcdefg"))
+    assert ported.cfg == model.cfg
+    assert list(ported.class_names or ()) == list(model.class_names)
+    assert ported.data_config == model.data_config
+    assert ported.data_config["input_size"] == (3, 32, 24)
+    assert not ported.fused_attention
+
+
+def test_copies_are_frozen_where_the_modules_tensors_are() -> None:
+    frozen = make_timm("cls")
+    frozen.head.weight.requires_grad_(False)
+    weights = port(frozen, None, copy=True).weights
+    assert not weights["head.weight"].requires_grad
+    assert weights["head.bias"].requires_grad

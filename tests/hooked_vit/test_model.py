@@ -1,6 +1,7 @@
 """The forward pass: what it returns, starting and stopping at a layer, dropping tokens, sizes, dtypes and copies."""
 
 import copy
+import dataclasses
 import pickle
 import re
 
@@ -381,3 +382,31 @@ def test_class_names_are_as_many_as_classes() -> None:
 def test_the_loss_is_torchs_cross_entropy(images: Tensor) -> None:
     model = ported("cls")
     assert torch.equal(model(images, "loss", labels=LABELS), F.cross_entropy(model(images), LABELS))
+
+
+def test_a_model_on_other_weights_shares_their_storage_alone(model: HookedViT, images: Tensor) -> None:
+    doubled = {name: 2 * weight.detach() for name, weight in model.named_parameters()}
+    before = model(images)
+    other = model.with_weights(doubled)
+    assert all(torch.equal(weight, doubled[name]) for name, weight in other.named_parameters())
+    assert other.head.weight.data_ptr() == doubled["head.weight"].data_ptr()
+    assert (other.cfg, other.class_names, other.data_config) == (model.cfg, model.class_names, model.data_config)
+    assert not any(weight.requires_grad for weight in other.parameters())
+    assert torch.equal(model(images), before)
+
+
+def test_other_weights_may_come_with_a_config_and_class_names(images: Tensor) -> None:
+    model = ported("cls")
+    weights = dict(model.named_parameters())
+    cfg = dataclasses.replace(model.cfg, n_classes=2)
+    two = {**weights, "head.weight": weights["head.weight"][:2], "head.bias": weights["head.bias"][:2]}
+    torch.testing.assert_close(model.with_weights(two, cfg)(images), model(images)[:, :2])
+    assert model.with_weights(two, cfg).class_names == ("class 0", "class 1")
+    assert model.with_weights(two, cfg, ["cat", "dog"]).class_names == ("cat", "dog")
+
+
+def test_weights_that_do_not_fit_are_refused(model: HookedViT) -> None:
+    weights = dict(model.named_parameters())
+    weights["tail.bias"] = weights.pop("head.bias")
+    with pytest.raises(ValueError, match=r"missing \['head.bias'\], surplus \['tail.bias'\]"):
+        model.with_weights(weights)
