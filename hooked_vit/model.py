@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -221,7 +222,7 @@ class HookedViT(Parameters, ClassSpace, Running):
             residual = block(residual, key_mask)
         if stop_at_layer is not None:
             return residual
-        logits = self._head_logits(residual, kept)
+        logits = self.head_logits(residual, kept)
         if return_type in ("logits", None):
             return logits if return_type == "logits" else None
         assert labels is not None
@@ -258,14 +259,27 @@ class HookedViT(Parameters, ClassSpace, Running):
         only_read = all(is_only_read(point) for point in self.hook_points())
         return residual if only_read else residual.clone(), kept
 
-    def _head_logits(self, residual: Tensor, kept: KeptTokens | None) -> Tensor:
-        """From the last residual stream to the logits, or to pooled features where there are no classes."""
+    def head_logits(
+        self, residual: Float[Tensor, "batch kept d_model"], kept: KeptTokens | None = None
+    ) -> Float[Tensor, "batch n_classes"] | Float[Tensor, "batch d_model"]:
+        """The last step of `forward`: from the last residual stream to the logits, or to features without a head.
+
+        Args:
+            residual: The last residual stream. If the head does not pool, the first tokens, `cfg.read_tokens`, are
+                enough.
+            kept: Which tokens it holds, in a run with a `token_mask`.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> logits, cache = model.run_with_cache(torch.zeros(1, 3, 64, 64), names_filter=("resid_post", -1))
+        >>> torch.allclose(model.head_logits(cache["resid_post", -1][:, :1]), logits, atol=1e-5)
+        True
+        """
         tokens = self.ln_final(residual) if self.ln_final is not None and not self.cfg.norm_after_pool else residual
         if self.cfg.pool == "cls_and_dist":
             return self._distilled_logits(tokens)
         pooled = self._pool(tokens, kept)
         if self.ln_final is not None and self.cfg.norm_after_pool:
-            # a token axis of one, so that the scale divides a stack of residual streams as any norm's does
+            # with a token axis of length one, so that its scale is shaped like that of any other norm
             pooled = self.ln_final(pooled[:, None])[:, 0]
         pooled = self.hook_pooled(pooled)
         return self.hook_logits(pooled if self.head is None else self.head(pooled))
@@ -273,11 +287,10 @@ class HookedViT(Parameters, ClassSpace, Running):
     def _pool(self, tokens: Tensor, kept: KeptTokens | None) -> Tensor:
         if self.cfg.pool == "cls":
             return tokens[:, 0]
-        mask = None
-        if kept is not None:
+        if kept is None:
+            mask, tokens = None, tokens[:, self.cfg.read_tokens]
+        else:
             mask = kept.valid if self.cfg.pool_includes_prefix else kept.is_patch
-        elif not self.cfg.pool_includes_prefix:
-            tokens = tokens[:, self.cfg.token_layout.n_prefix :]
         if self.attn_pool is None:
             return pool_tokens(tokens, self.cfg.pool, mask)
         return self.attn_pool(tokens, None if mask is None else additive_mask(mask, tokens.dtype))
@@ -396,6 +409,21 @@ class HookedViT(Parameters, ClassSpace, Running):
         from hooked_vit.preprocessing import preprocess
 
         return preprocess(images, self.cfg, self.data_config).to(self.embed.patch.weight)
+
+    def picture_of(self, image: Float[Tensor, "channel height width"]) -> Float[np.ndarray, "height width channel"]:
+        """The picture that one image of the model's input shows, 0 to 1: the inverse of `preprocess`.
+
+        It is resized and cropped as the model sees it. If the model's preprocessing is unknown, the image's own range
+        of values is stretched to 0 to 1.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> picture = np.random.default_rng(0).random((64, 64, 3))
+        >>> bool(np.abs(model.picture_of(model.preprocess(picture)[0]) - picture).max() < 1 / 255)
+        True
+        """
+        from hooked_vit.preprocessing import picture_of
+
+        return picture_of(image, self.data_config)
 
     def _apply(self, *args: Any, **kwargs: Any) -> "HookedViT":
         super()._apply(*args, **kwargs)

@@ -268,9 +268,9 @@ def test_parts_normed_at_the_readers_scale_sum_to_what_it_reads(
     model: HookedViT, cache: ViTActivationCache, layer: int | None, mlp_input: bool
 ) -> None:
     if layer == 1 and model.cfg.post_norm:
-        with pytest.raises(ValueError, match="block 1 reads the stream without a norm in front"):
+        with pytest.raises(ValueError, match="block 1 reads the stream without a norm"):
             cache.apply_ln_to_stack(cache.decompose_resid(1), 1)
-        with pytest.raises(ValueError, match="block 1 reads the stream without a norm in front"):
+        with pytest.raises(ValueError, match="block 1 reads the stream without a norm"):
             cache.stack_neuron_results(1, apply_ln=True, project_output_onto=torch.ones(24))
         return
     parts = cache.decompose_resid(layer, mlp_input=mlp_input)
@@ -449,7 +449,7 @@ def test_a_norm_behind_an_attention_pool_cannot_be_applied_to_the_stream(images:
     for ask in (lambda: cache.apply_ln_to_stack(cache.decompose_resid()),
                 lambda: cache.accumulated_resid(apply_ln=True),
                 lambda: cache.stack_neuron_results(3, apply_ln=True, project_output_onto=torch.ones(24))):  # fmt: skip
-        with pytest.raises(ValueError, match="the final norm stands behind the attention pool"):
+        with pytest.raises(ValueError, match="the final norm comes after the attention pool"):
             ask()
     torch.testing.assert_close(cache.decompose_resid().sum(0), cache["resid_post", 2], **CLOSE)
 
@@ -468,15 +468,15 @@ def test_an_rms_norm_of_pooled_tokens_does_not_centre(images: Tensor) -> None:
     )
 
 
-def test_attribution_behind_a_maximum_is_refused_and_decomposition_is_not(images: Tensor) -> None:
+def test_attribution_is_refused_after_max_pooling_but_decomposition_works(images: Tensor) -> None:
     model = HookedViT.from_timm(make_timm("cls", **FURTHER["max"]))
     cache = cached(model, images)
-    with pytest.raises(ValueError, match="a head behind max pooling does not read the stream linearly"):
+    with pytest.raises(ValueError, match="a head after max pooling does not read the stream linearly"):
         cache.logit_attrs(cache.decompose_resid(), 1)
     torch.testing.assert_close(cache.decompose_resid().sum(0), cache["resid_post", 2], **CLOSE)
 
 
-def test_every_hook_points_axis_of_tokens_is_known(model: HookedViT, images: Tensor) -> None:
+def test_the_token_axis_of_every_hook_point(model: HookedViT, images: Tensor) -> None:
     cache = cached(model, images, names_filter=model.hook_names())
     for name, activation in cache.items():
         axis = token_axis(name, model.cfg)
@@ -486,10 +486,22 @@ def test_every_hook_points_axis_of_tokens_is_known(model: HookedViT, images: Ten
             assert model.cfg.n_ctx not in activation.shape[1:] or model.token_layout.n_prefix == 0, name
 
 
-def test_what_is_not_in_the_cache_is_answered_with_what_is(images: Tensor) -> None:
+def test_a_missing_activation_suggests_the_nearest_names(images: Tensor) -> None:
     _, cache = ported("cls").run_with_cache(images, names_filter=["resid_post", "hook_logits"])
     expected = "'blocks.1.hook_resid_pre' is not among the 4 names of the cache; nearest: blocks.1.hook_resid_post"
     with pytest.raises(KeyError, match=re.escape(expected)):
         cache["resid_pre", 1]
     with pytest.raises(KeyError, match=re.escape("'attn.hook_z' is not among the 4 names of the cache\"")):
         cache["z"]
+
+
+def test_a_required_activation_that_is_missing_is_named(images: Tensor) -> None:
+    model = ported("cls")
+    _, cache = model.run_with_cache(images, names_filter=["z", "hook_logits"])
+    cache.require(model.hook_names("z"), how="'z'")
+    message = "the cache lacks 'blocks.1.attn.hook_v': run `model.run_with_cache(images, names_filter='v')`"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        cache.require(["blocks.1.attn.hook_z", "blocks.1.attn.hook_v"], how="'v'")
+    message = "the cache lacks 'blocks.0.attn.hook_v' and 2 more, which this test reads: run `model.run"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        cache.require(model.hook_names("v"), how="'v'", reader="this test")

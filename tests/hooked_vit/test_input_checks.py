@@ -40,7 +40,7 @@ def refused(model: HookedViT, run: Callable[[], object], error: type[Exception],
          "input with `.to(torch.float32)` after normalising it, as `model.preprocess` does"),
         (torch.zeros(2, 3, 32, 24, device="meta"), ValueError, "the input is on meta, the model on cpu: move one of "
          "them with `.to(...)`"),
-        ("photo.jpg", TypeError, f"{EXPECTED}, got str: `model.preprocess` makes a batch of pictures"),
+        ("photo.jpg", TypeError, f"{EXPECTED}, got str: `model.preprocess` turns pictures into a batch"),
         ([[1.0]], TypeError, f"{EXPECTED}, got list"),
     ],
 )  # fmt: skip
@@ -74,7 +74,7 @@ def test_a_low_precision_model_says_what_it_reads(images: Tensor) -> None:
 
 def test_a_size_that_patches_do_not_divide() -> None:
     model = ported("dynamic")
-    message = "expected a height and width that 8 × 8 patches divide, got 33 × 24 pixels"
+    message = "expected a height and width divisible into 8 × 8 patches, got 33 × 24 pixels"
     refused(model, lambda: model(torch.zeros(2, 3, 33, 24)), ValueError, message)
     assert model(torch.zeros(2, 3, 40, 16)).shape == (2, 7)
 

@@ -60,7 +60,7 @@ def test_logits_loss_or_both(model: HookedViT, images: Tensor) -> None:
         ({"stop_at_layer": 4}, "layer 4 is out of range: 0 to 3, or negative from the end"),
         (
             {"return_type": "loss", "labels": LABELS, "stop_at_layer": 1},
-            "return_type='loss' needs the logits, and stop_at_layer=1 stops in front of them",
+            "return_type='loss' needs the logits, and stop_at_layer=1 stops before them: drop one of the two",
         ),
         ({"return_type": "loss", "labels": LABELS + 4}, "labels must be class indices from 0 to 6, got 7 to 10"),
         ({"return_type": "loss", "labels": LABELS - 103}, "labels must be class indices from 0 to 6, got -100 to -97"),
@@ -141,10 +141,10 @@ def test_an_edit_in_place_does_not_reach_the_stream_that_the_caller_holds(model:
     [
         (torch.zeros(2, 13, 23), {}, "with start_at_layer the input is a residual stream [batch, token, 24], got (2, "),
         (torch.zeros(13, 24), {}, "with start_at_layer the input is a residual stream [batch, token, 24], got (13, "),
-        (torch.zeros(0, 13, 24), {}, "expected a residual stream with images and tokens in it, got (0, 13, 24)"),
+        (torch.zeros(0, 13, 24), {}, "expected a residual stream with at least one image and token, got (0, 13, 24)"),
         (torch.zeros(2, 13, 24).double(), {}, "the input is torch.float64, the model torch.float32"),
         (torch.zeros(2, 13, 24), {"stop_at_layer": 0}, "stop_at_layer=0 lies in front of start_at_layer=1"),
-        (torch.zeros(2, 12, 24), {}, "expected a residual stream of 13 tokens, got 12: pass the token_mask that tells"),
+        (torch.zeros(2, 12, 24), {}, "expected a residual stream of 13 tokens, got 12: pass the token_mask of the run"),
         (torch.zeros(2, 12, 24), {"token_mask": torch.ones(2, 13, dtype=torch.bool)}, "token_mask keeps 13 tokens, the "
          "residual stream has 12: pass the stream of a run with the same mask"),
         (torch.zeros(2, 12, 24), {"token_mask": torch.ones(2, 12, dtype=torch.bool)}, "token_mask must be bool of "
@@ -410,3 +410,20 @@ def test_weights_that_do_not_fit_are_refused(model: HookedViT) -> None:
     weights["tail.bias"] = weights.pop("head.bias")
     with pytest.raises(ValueError, match=r"missing \['head.bias'\], surplus \['tail.bias'\]"):
         model.with_weights(weights)
+
+
+def test_the_head_reads_the_last_stream(model: HookedViT, images: Tensor) -> None:
+    logits, cache = model.run_with_cache(images, names_filter=("resid_post", -1))
+    stream = cache["resid_post", -1]
+    torch.testing.assert_close(model.head_logits(stream), logits, rtol=1e-4, atol=1e-5)
+    if model.cfg.read_tokens.stop is not None:
+        torch.testing.assert_close(model.head_logits(stream[:, model.cfg.read_tokens]), logits, rtol=1e-4, atol=1e-5)
+
+
+def test_the_head_reads_no_other_tokens(model: HookedViT, images: Tensor) -> None:
+    stream = model(images, stop_at_layer=model.cfg.n_layers).detach().requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(model.head_logits(stream).square().sum(), stream)
+    read = list(range(model.cfg.n_ctx))[model.cfg.read_tokens]
+    for token in range(model.cfg.n_ctx):
+        assert bool(gradient[:, token].any()) == (token in read)

@@ -9,7 +9,7 @@ import torch
 from conftest import make_timm
 from PIL import Image
 
-from hooked_vit import HookedViT
+from hooked_vit import HookedViT, HookedViTConfig
 from hooked_vit.preprocessing import as_picture, check_finite
 
 
@@ -109,3 +109,33 @@ def test_a_photo_is_turned_upright(model: HookedViT, picture: Image.Image, tmp_p
         assert torch.equal(model.preprocess(opened), model.preprocess(upright))
         assert as_picture(opened, upright=False).size == picture.size
     assert as_picture(tmp_path / "turned.png", upright=False).size == picture.size
+
+
+def test_a_picture_of_an_input_is_the_picture_that_made_it(model: HookedViT) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 24, 3), dtype=np.uint8)
+    model.data_config = {**model.data_config, "mean": (0.1, 0.5, 0.7), "std": (0.3, 0.2, 0.4), "crop_pct": 1.0}
+    shown = model.picture_of(model.preprocess(pixels)[0])
+    for row in range(32):
+        for column in range(24):
+            for channel in range(3):
+                assert abs(shown[row, column, channel] - pixels[row, column, channel] / 255) < 1e-6
+
+
+def test_a_picture_of_a_greyscale_input_has_one_channel() -> None:
+    model = HookedViT.from_timm(make_timm("cls", in_chans=1))
+    model.data_config = {**model.data_config, "mean": (0.2, 0.4, 0.6), "std": (0.1, 0.2, 0.3), "crop_pct": 1.0}
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 24), dtype=np.uint8)
+    shown = model.picture_of(model.preprocess(pixels)[0])
+    np.testing.assert_allclose(shown, pixels[..., None] / 255, atol=1e-6)
+
+
+def test_values_outside_the_range_of_a_picture_are_clamped(model: HookedViT) -> None:
+    assert model.picture_of(torch.full((3, 4, 6), 100.0)).max() == 1
+    assert model.picture_of(torch.full((3, 4, 6), -100.0)).min() == 0
+
+
+def test_without_preprocessing_a_picture_spans_the_inputs_own_range() -> None:
+    model = HookedViT(HookedViTConfig(1, 12, 3, 20, 7, (16, 24), (8, 8)))
+    image = torch.tensor([-1.0, 0.0, 3.0]).expand(3, 2, 3)
+    assert model.picture_of(image)[0].tolist() == [[0, 0, 0], [0.25, 0.25, 0.25], [1, 1, 1]]
+    assert model.picture_of(torch.ones(3, 2, 2)).max() == 0

@@ -230,3 +230,23 @@ def test_an_edit_in_place_works_with_gradients_on(x: Tensor, point: str) -> None
     index = ["hook_q", "hook_k", "hook_v"].index(point)
     assert gradient.view(3, 3, 5)[index, 1].abs().max() == 0
     assert gradient.view(3, 3, 5)[2, 0].abs().max() > 0
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_attention_past_the_hook_points_is_the_loop(attention: Attention, x: Tensor, fused: bool) -> None:
+    for point in (attention.hook_q, attention.hook_v, attention.hook_pattern, attention.hook_z):
+        point.add_hook(lambda activation, hook: pytest.fail("a hook was called"))
+    q, k, v = attention.queries_keys_values(x, slice(None))
+    z = attention.norm_z(attention.attend_unhooked(q, k, v, fused))
+    torch.testing.assert_close(z, torch.stack([slow_z(attention, image, ALL) for image in x]), rtol=1e-4, atol=1e-5)
+
+
+def test_queries_of_some_tokens_and_keys_and_values_of_all(attention: Attention, x: Tensor) -> None:
+    parts = attention.queries_keys_values(x, slice(1, 3))
+    assert [part.shape for part in parts] == [(2, 2, 3, 5), (2, 4, 3, 5), (2, 4, 3, 5)]
+    for index, (part, tokens) in enumerate(zip(parts, ([1, 2], ALL, ALL), strict=True)):
+        for head in range(3):
+            weight, bias = rows_of(attention, index, head)
+            for row, token in enumerate(tokens):
+                expected = torch.stack([weight @ image[token] + bias for image in x])
+                torch.testing.assert_close(part[:, row, head], expected, rtol=1e-4, atol=1e-6)

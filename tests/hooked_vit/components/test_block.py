@@ -209,3 +209,38 @@ def test_an_edit_of_the_norm_reaches_inputs_that_are_split(stream: Tensor) -> No
     expected = seen_in(block, stream, ln1__hook_normalized=lambda x: changed)["attn.hook_v"]
     both = seen_in(block, stream, ln1__hook_normalized=lambda x: changed, hook_q_input=lambda x: 2 * x)
     torch.testing.assert_close(both["attn.hook_v"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_writing_past_the_hook_points(block: Block, stream: Tensor) -> None:
+    seen = seen_in(block, stream)
+    for point in (block.ln1.hook_scale, block.ln2.hook_normalized, block.attn.hook_result, block.hook_attn_out):
+        point.add_hook(lambda activation, hook: pytest.fail("a hook was called"))
+    z_pre = seen["attn.hook_z" if block.attn.ln is None else "attn.hook_z_pre"]
+    for z in (seen["attn.hook_z"], block.attn.norm_z(z_pre)):
+        torch.testing.assert_close(block.write_attn(z), seen["hook_attn_out"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(block.write_mlp(seen["mlp.hook_post"]), seen["hook_mlp_out"], rtol=1e-4, atol=1e-5)
+
+
+RESUMED = {
+    "resid_pre": (), "q": ("k", "v", "resid_pre"), "k": ("q", "v", "resid_pre"), "v": ("q", "k", "resid_pre"),
+    "pattern": ("v", "resid_pre"), "z": ("resid_pre",), "attn_out": ("resid_pre",), "resid_mid": (),
+    "post": ("resid_mid",), "mlp_out": ("resid_mid",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kept", [slice(None), slice(0, 1), slice(1, 3)], ids=str)
+@pytest.mark.parametrize("resumed", sorted(RESUMED))
+def test_a_block_resumes_as_if_a_hook_had_put_the_activation_in(
+    block: Block, stream: Tensor, resumed: str, kept: slice
+) -> None:
+    points = {name: f"attn.hook_{name}" for name in ("q", "k", "v", "pattern", "z")} | {"post": "mlp.hook_post"}
+    points |= {name: f"hook_{name}" for name in RESUMED if name not in points}
+    before = seen_in(block, stream)
+    changed = before[points[resumed]] + 0.1
+    expected = seen_in(block, stream, **{points[resumed].replace(".", "__"): lambda activation: changed})
+    for point in (block.hook_resid_pre, block.attn.hook_z, block.ln2.hook_scale, block.mlp.hook_pre):
+        point.add_hook(lambda activation, hook: pytest.fail("a hook was called"))
+    given = {resumed: changed, **{name: before[points[name]] for name in RESUMED[resumed]}}
+    torch.testing.assert_close(
+        block.resume(resumed, given, kept), expected["hook_resid_post"][:, kept], rtol=1e-4, atol=1e-5
+    )

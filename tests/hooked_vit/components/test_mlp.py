@@ -148,3 +148,13 @@ def test_halves_of_a_packed_gate_can_be_edited_in_place_with_gradients_on(x: Ten
     torch.testing.assert_close(out, expected(x))
     (gradient,) = torch.autograd.grad(out.sum(), mlp.inp.bias)
     assert (gradient.abs() > 0).all()
+
+
+def test_neurons_are_those_of_the_loop_past_the_hook_points(mlp: Mlp, x: Tensor) -> None:
+    for point in (mlp.hook_pre, mlp.hook_post):
+        point.add_hook(lambda activation, hook: pytest.fail("a hook was called"))
+    neurons = mlp.neurons(x)
+    for image in range(2):
+        for token in range(3):
+            expected = slow(mlp, x[image, token])["post"]
+            torch.testing.assert_close(neurons[image, token], expected, rtol=1e-4, atol=1e-5)

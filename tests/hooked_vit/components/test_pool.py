@@ -105,3 +105,24 @@ def test_the_points_of_the_pool_have_their_shapes(tokens: Tensor) -> None:
         "ln.hook_normalized": (2, 1, 12), "mlp.hook_pre": (2, 1, 10), "mlp.hook_post": (2, 1, 10),
         "hook_mlp_out": (2, 1, 12),
     }  # fmt: skip
+
+
+def test_pooling_past_the_hook_points_is_the_loop(tokens: Tensor) -> None:
+    pool = made()
+    for point in (pool.hook_q, pool.hook_z, pool.ln.hook_scale, pool.mlp.hook_pre, pool.hook_mlp_out):
+        point.add_hook(lambda activation, hook: pytest.fail("a hook was called"))
+    expected = torch.stack([slow_pool(pool, image) for image in tokens])
+    torch.testing.assert_close(pool.pool(tokens), expected, rtol=1e-4, atol=1e-5)
+    assert pool.pool(tokens[:, :2]).shape == (2, 12)
+
+
+@pytest.mark.parametrize("cfg", [CFG, dataclasses.replace(CFG, pool_norm=None, pool_qk_norm=NormConfig())])
+def test_gradients_of_several_metrics_pass_the_pool_at_once(cfg: HookedViTConfig, tokens: Tensor) -> None:
+    pool = made(cfg)
+    several = torch.randn(4, 2, 12, generator=torch.Generator().manual_seed(3))
+    _, pull = torch.func.vjp(pool.pool, tokens)
+    (found,) = torch.func.vmap(pull)(several)
+    for index in range(4):
+        leaf = tokens.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(pool(leaf), leaf, several[index])
+        torch.testing.assert_close(found[index], gradient, rtol=1e-4, atol=1e-5)
