@@ -12,7 +12,7 @@ from hooked_vit.components.norm import Norm
 from hooked_vit.components.pool import AttentionPool
 from hooked_vit.config import HookedViTConfig
 
-# The most numbers that `class_logits` holds at a time besides its result.
+# How many numbers `class_logits` holds in memory at a time besides its result.
 CHUNK_ELEMENTS = 2**25
 
 
@@ -62,7 +62,7 @@ class ClassSpace(nn.Module):
         """Index of a class given by its name (or index, which is checked).
 
         Raises:
-            ValueError: If there is no such class, or several; near names are suggested.
+            ValueError: If there is no such class, or several; similar names are suggested.
         """
         if isinstance(name, str):
             return find_class(name, self.class_names)

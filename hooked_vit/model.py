@@ -1,4 +1,4 @@
-"""HookedViT: its parts, its forward pass, and the ways to make one."""
+"""HookedViT: its parts, its forward pass, and how to load one."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -35,8 +35,8 @@ ReturnType = Literal["logits", "loss", "both"]
 class HookedViT(Parameters, ClassSpace, Running):
     """A Vision Transformer in which every activation and every parameter matrix has a TransformerLens-style name.
 
-    Made by `from_pretrained` or `from_timm`; built from a config alone, its weights are placeholders.
-    There is no dropout in it: it computes what the timm model computes in evaluation mode.
+    Load one with `from_pretrained` or `from_timm`; built from a config alone, its weights are placeholders.
+    It has no dropout: it computes what the timm model computes in evaluation mode.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> logits, cache = model.run_with_cache(torch.zeros(1, 3, 64, 64))
@@ -69,7 +69,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         self.hook_logits = HookPoint()
         self.setup()
 
-    # ------------------------------------------------------------------ making one
+    # ------------------------------------------------------------------ loading
 
     @classmethod
     def from_pretrained(
@@ -89,14 +89,14 @@ class HookedViT(Parameters, ClassSpace, Running):
             name: The embedded model, or anything `timm.create_model` knows.
             weights: A `.safetensors`, `.pt`, `.pth` or `.bin` file for the architecture `name`, instead of the
                 published weights. It is read without unpickling code.
-            ignore_keys: Keys of that file that the model does not have and that may be left out (`*` matches).
-            class_names: Names of the classes; known for ImageNet heads and the embedded model.
-            device: Where the weights go.
-            dtype: Their number format.
+            ignore_keys: Keys of that file that the model does not have and that may be ignored (`*` matches).
+            class_names: One name per class; known for ImageNet heads and the embedded models.
+            device: The device of the weights.
+            dtype: The dtype of the weights.
             timm_kwargs: Passed to `timm.create_model`, such as `img_size`, `num_classes`.
 
         Raises:
-            ValueError: If the name is unknown (near ones are suggested), its architecture has a part that is
+            ValueError: If the name is unknown (similar names are suggested), its architecture has a part that is
                 not covered, or the file does not fit.
             FileNotFoundError: If there is no such weights file.
 
@@ -110,7 +110,7 @@ class HookedViT(Parameters, ClassSpace, Running):
 
     @classmethod
     def from_timm(cls, module: nn.Module, class_names: Sequence[str] | None = None) -> "HookedViT":
-        """Port a timm module you hold, however it was made; its weights are copied.
+        """Port a timm module, however it was made; its weights are copied.
 
         Raises:
             ValueError: If the module has a part that is not covered; the message names it.
@@ -179,7 +179,7 @@ class HookedViT(Parameters, ClassSpace, Running):
             parameter.requires_grad_(weights[name].requires_grad)
         return model
 
-    # ------------------------------------------------------------------ running it
+    # ------------------------------------------------------------------ forward pass
 
     def forward(
         self,
@@ -191,17 +191,17 @@ class HookedViT(Parameters, ClassSpace, Running):
         start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
     ) -> Any:
-        """Logits [batch n_classes] of images; or their loss, or both.
+        """The logits [batch n_classes] of images, their loss, or both.
 
         Args:
             input: Preprocessed images; with `start_at_layer`, a residual stream.
-            return_type: `"logits"`, `"loss"` (mean cross-entropy with `labels`), `"both"`, as a pair, or `None` for
-                nothing, where hooks and caches are what is wanted.
+            return_type: `"logits"`, `"loss"` (mean cross-entropy with `labels`), `"both"` (a pair), or `None` if only
+                hooks or a cache are needed.
             labels: Class indices.
             token_mask: True at the tokens to keep; the others are dropped after the position embedding, and the
-                token axis of every activation holds the kept ones (see `KeptTokens`).
+                token axis of every activation holds the kept tokens (see `KeptTokens`).
             start_at_layer: Take `input` as the residual stream that enters this layer (`n_layers`: the head). The
-                stream of a run with a `token_mask` goes on with the same mask.
+                stream of a run with a `token_mask` needs the same mask.
             stop_at_layer: Return the residual stream that enters this layer; nothing after it is computed.
 
         Raises:
@@ -210,13 +210,13 @@ class HookedViT(Parameters, ClassSpace, Running):
         first = 0 if start_at_layer is None else self._layer(start_at_layer)
         last = self.cfg.n_layers if stop_at_layer is None else self._layer(stop_at_layer)
         if last < first:
-            raise ValueError(f"stop_at_layer={stop_at_layer} lies in front of start_at_layer={start_at_layer}")
+            raise ValueError(f"stop_at_layer={stop_at_layer} comes before start_at_layer={start_at_layer}")
         check_return(return_type, labels, len(input), self.cfg.n_classes, stop_at_layer)
         if start_at_layer is None:
             residual, kept = self._start_of_stream(input, token_mask)
         else:
             residual, kept = self._resume_stream(input, token_mask)
-        # where every image keeps as many tokens, nothing is filled up and nothing needs masking
+        # if all images keep the same number of tokens, there is no padding to mask
         key_mask = None if kept is None or kept.valid.all() else additive_mask(kept.valid, residual.dtype)
         for block in self.blocks[first:last]:
             residual = block(residual, key_mask)
@@ -255,7 +255,7 @@ class HookedViT(Parameters, ClassSpace, Running):
             check_token_mask(token_mask, len(residual), residual.device, self.cfg)
             kept = KeptTokens.from_mask(token_mask, self.token_layout)
         check_residual(residual, self.embed.patch.weight, self.cfg, None if kept is None else kept.index.shape[1])
-        # a copy where hooks may edit: an edit in place must not reach what the caller holds
+        # a copy if hooks may edit: an edit in place must not reach the tensor of the caller
         only_read = all(is_only_read(point) for point in self.hook_points())
         return residual if only_read else residual.clone(), kept
 
@@ -301,7 +301,7 @@ class HookedViT(Parameters, ClassSpace, Running):
             cls, dist = self.head(cls), self.head_dist(dist)
         return self.hook_logits((self.hook_logits_cls(cls) + self.hook_logits_dist(dist)) / 2)
 
-    # ------------------------------------------------------------------ models from this one
+    # ------------------------------------------------------------------ derived models
 
     def with_class_embeddings(
         self,
@@ -309,18 +309,18 @@ class HookedViT(Parameters, ClassSpace, Running):
         b: Float[Tensor, "n_classes"] | None = None,
         class_names: Sequence[str] | None = None,
     ) -> "HookedViT":
-        """This model with another unembedding; every other weight is shared, and this model is left as it is.
+        """This model with another unembedding; all other weights are shared, and this model is left unchanged.
 
-        For zero-shot classes behind a CLIP projection head, compose it with the text embeddings:
+        For zero-shot classes of a CLIP model, multiply its projection head by the text embeddings:
         `model.with_class_embeddings(model.W_U @ text_embeddings.T, class_names=prompts)`.
 
         Args:
-            W: A class embedding a column: text embeddings, a probe's weights, another head.
-            b: A bias a class; none by default.
-            class_names: A name a class.
+            W: One class embedding per column: text embeddings, the weights of a probe, another head.
+            b: One bias per class; none by default.
+            class_names: One name per class.
 
         Raises:
-            ValueError: If shapes do not fit.
+            ValueError: If the shapes do not fit.
 
         >>> model = HookedViT.from_pretrained("emoji-vit")
         >>> two = model.with_class_embeddings(model.W_U[:, :2], class_names=["monkey", "dog"])
@@ -348,12 +348,13 @@ class HookedViT(Parameters, ClassSpace, Running):
         return self.with_weights(weights, cfg, class_names)
 
     def fold_layer_norm(self) -> "HookedViT":
-        """This model with the weights of its pre-norms folded into what reads them; the logits stay equal to 1e-5.
+        """This model with the weights of its pre-norms folded into the matrices that read them; the logits are equal
+        to 1e-5.
 
-        Norms in front of attention, of MLPs and of the head are left with weight one and bias zero. Norms whose
-        output is added to the stream (`ln_pre`, post-norms) or lies inside a sub-layer have no single reader and
-        stay. Folding changes `W_Q`, `W_K`, `W_V`, `W_in`, `W_gate` and `W_U`, and with them every projection of
-        parameters; nothing here folds by default.
+        The norms before attention, MLPs and the head are left with weight one and bias zero. Norms whose output is
+        added to the stream (`ln_pre`, post-norms) and norms inside a sub-layer have no single reader and are kept.
+        Folding changes `W_Q`, `W_K`, `W_V`, `W_in`, `W_gate` and `W_U`, and so every projection of parameters;
+        nothing is folded by default.
         """
         from hooked_vit.folding import fold
 
@@ -361,7 +362,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         return self.with_weights(weights, cfg)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """The parameters themselves, by name, so that another model can share them."""
+        """The parameters by name, for another model to share."""
         return dict(self.named_parameters())
 
     # ------------------------------------------------------------------ the rest
@@ -373,7 +374,7 @@ class HookedViT(Parameters, ClassSpace, Running):
 
     @property
     def fused_attention(self) -> bool:
-        """Whether attention runs fused while nobody looks at it. Set it to switch every layer."""
+        """Whether attention is fused unless a hook is attached to it. Set it to switch all layers."""
         return all(module.fused for module in self.modules() if isinstance(module, AttentionCore))
 
     @fused_attention.setter
@@ -383,27 +384,27 @@ class HookedViT(Parameters, ClassSpace, Running):
                 module.fused = fused
 
     def verify(self, timm_module: nn.Module, images: Float[Tensor, "batch channel height width"]) -> "Verification":
-        """Hold this port against the timm module it came from: the largest difference, and where it arises.
+        """Compare this port with the timm module it was made from: the largest difference, and where it arises.
 
         See `hooked_vit.porting.verify`.
 
         Raises:
-            ValueError: If the images do not fit the model, or the two give logits of other shapes.
+            ValueError: If the images do not fit the model, or the two return logits of different shapes.
         """
         from hooked_vit.porting.verify import verify
 
         return verify(self, timm_module, images)
 
     def preprocess(self, images: Any) -> Float[Tensor, "batch channel height width"]:
-        """From pictures to the model's input, by timm's own transform for the loaded weights, on the model's device.
+        """Turn pictures into the model's input, by timm's own transform for the loaded weights, on the model's device.
 
         Args:
             images: A path, a PIL image, an array ([height width channel], uint8, or floats from 0 to 1), or a list
-                of these. Photos that say which way is up (EXIF) are turned upright; timm's evaluation and datasets
-                in a sweep take the pixels as they are stored.
+                of these. Photos are rotated by their EXIF orientation; timm's evaluation, and datasets in a sweep,
+                take the pixels as stored.
 
         Raises:
-            ValueError: If a picture is of another kind, holds NaN, or there is none.
+            ValueError: If a picture has another format or holds NaN, or the list is empty.
             FileNotFoundError: If there is no file at a path.
         """
         from hooked_vit.preprocessing import preprocess

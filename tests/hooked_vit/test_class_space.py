@@ -1,4 +1,4 @@
-"""Class embedding space: projections against timm's own head, directions, other unembeddings, models without any."""
+"""Class embedding space: projections compared with timm's own head, directions, other unembeddings, no classes."""
 
 import copy
 import re
@@ -47,7 +47,7 @@ def vectors() -> Tensor:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("normalise", [True, False])
-def test_projection_is_timms_head_on_a_lone_token(kind: str, vectors: Tensor, normalise: bool, bias: bool) -> None:
+def test_projection_is_timms_head_on_a_single_token(kind: str, vectors: Tensor, normalise: bool, bias: bool) -> None:
     source, model = original(kind), ported(kind)
     expected = slow_class_logits(source, vectors, normalise, bias)
     assert expected.shape == (2, 3, 4, 7)
@@ -57,7 +57,7 @@ def test_projection_is_timms_head_on_a_lone_token(kind: str, vectors: Tensor, no
 
 @pytest.mark.parametrize("head", sorted(HEADS))
 @pytest.mark.parametrize("normalise", [True, False])
-def test_projection_is_right_for_other_heads_too(head: str, vectors: Tensor, normalise: bool) -> None:
+def test_projection_for_other_heads(head: str, vectors: Tensor, normalise: bool) -> None:
     source = make_timm("cls", **HEADS[head])
     model = HookedViT.from_timm(source)
     expected = slow_class_logits(source, vectors, normalise, bias=True)
@@ -110,7 +110,7 @@ def test_chunks_change_nothing(kind_name: str, vectors: Tensor, monkeypatch: pyt
     assert sizes == [1] * 24
 
 
-def test_no_vectors_have_no_logits() -> None:
+def test_an_empty_batch_of_vectors_has_no_logits() -> None:
     model = HookedViT.from_timm(make_timm("cls"))
     assert model.class_logits(torch.zeros(2, 0, 24)).shape == (2, 0, 7)
 
@@ -155,15 +155,15 @@ def test_a_direction_gives_the_logit_of_a_normed_stream(kind: str, images: Tenso
     directions = model.tokens_to_residual_directions(torch.tensor([4, 1]))
     assert directions.shape == (2, 24)
     weight = None if model.ln_final is None else model.ln_final.weight
-    for index, one in enumerate((4, 1)):
-        expected = model.W_U[:, one] if weight is None else torch.stack(
-            [model.W_U[m, one] * weight[m] for m in range(24)]
+    for index, label in enumerate((4, 1)):
+        expected = model.W_U[:, label] if weight is None else torch.stack(
+            [model.W_U[m, label] * weight[m] for m in range(24)]
         )  # fmt: skip
         assert torch.equal(directions[index], expected)
-        assert torch.equal(model.tokens_to_residual_directions(one), expected)
+        assert torch.equal(model.tokens_to_residual_directions(label), expected)
 
 
-def test_directions_of_a_name_and_of_any_shape_of_indices() -> None:
+def test_directions_of_names_and_indices_of_any_shape() -> None:
     names = ["cat, tabby", "dog", "fish", "bird", "ant", "bee", "fly"]
     model = HookedViT.from_timm(make_timm("cls"), class_names=names)
     assert torch.equal(model.tokens_to_residual_directions("tabby"), model.tokens_to_residual_directions(0))
@@ -232,7 +232,7 @@ def test_no_class_has_a_direction_after_max_pooling(pool: str) -> None:
 # ---------------------------------------------------------------- other unembeddings
 
 
-def test_another_unembedding_reads_what_the_old_one_read(kind: str, images: Tensor) -> None:
+def test_another_unembedding_reads_the_same_features(kind: str, images: Tensor) -> None:
     model = ported(kind)
     before = model(images)
     W, b = torch.randn(24, 5), torch.randn(5)
@@ -251,14 +251,14 @@ def test_another_unembedding_reads_what_the_old_one_read(kind: str, images: Tens
     torch.testing.assert_close(model.with_class_embeddings(W)(images), logits - b, rtol=1e-4, atol=1e-5)
 
 
-def test_the_other_weights_are_shared_and_nothing_else(images: Tensor) -> None:
+def test_only_the_other_weights_are_shared(images: Tensor) -> None:
     model = HookedViT.from_timm(make_timm("cls"))
     W = torch.randn(24, 5)
     other = model.with_class_embeddings(W)
-    theirs = dict(other.named_parameters())
+    others = dict(other.named_parameters())
     for name, parameter in model.named_parameters():
         if not name.startswith("head."):
-            assert theirs[name].data_ptr() == parameter.data_ptr()
+            assert others[name].data_ptr() == parameter.data_ptr()
     with torch.no_grad():
         model.blocks[0].attn.W_V.mul_(2)
     assert torch.equal(other.blocks[0].attn.W_V, model.blocks[0].attn.W_V)
@@ -312,7 +312,7 @@ def test_embeddings_that_do_not_fit_are_refused(W: Tensor, b: Tensor | None, mes
 
 
 @pytest.mark.parametrize("kind_name", ["cls", "map", "distilled", "post_norm"])
-def test_a_model_without_classes_gives_features_and_advice(kind_name: str, images: Tensor) -> None:
+def test_a_model_without_classes_gives_features_or_an_error(kind_name: str, images: Tensor) -> None:
     source = make_timm(kind_name, num_classes=0)
     model = HookedViT.from_timm(source)
     torch.testing.assert_close(model(images), source(images), rtol=1e-4, atol=1e-5)
@@ -331,7 +331,7 @@ def test_a_model_without_classes_gives_features_and_advice(kind_name: str, image
     assert with_classes.class_logits(torch.zeros(2, 24)).shape == (2, 5)
 
 
-def test_a_copy_of_a_model_is_its_own(images: Tensor) -> None:
+def test_a_copy_of_a_model_is_independent(images: Tensor) -> None:
     model = HookedViT.from_timm(make_timm("cls"))
     before = model(images)
     other = copy.deepcopy(model)

@@ -67,7 +67,7 @@ def test_logits_loss_or_both(model: HookedViT, images: Tensor) -> None:
         ({"stop_at_layer": -4}, "layer -4 is out of range: 0 to 3, or negative from the end"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(images: Tensor, arguments: dict, message: str) -> None:
+def test_invalid_options_are_refused(images: Tensor, arguments: dict, message: str) -> None:
     model = ported("cls")
     before = model(images)
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -75,7 +75,7 @@ def test_options_that_make_no_sense_are_refused(images: Tensor, arguments: dict,
     assert torch.equal(model(images), before)
 
 
-def test_nothing_is_returned_to_who_wants_nothing(images: Tensor) -> None:
+def test_return_type_none_returns_nothing(images: Tensor) -> None:
     model = ported("cls")
     seen = []
     hooks = [("hook_logits", lambda logits, hook: seen.append(logits))]
@@ -86,7 +86,7 @@ def test_nothing_is_returned_to_who_wants_nothing(images: Tensor) -> None:
     assert torch.equal(cache["hook_logits"], model(images))
 
 
-def test_a_loss_over_no_classes_is_refused(images: Tensor) -> None:
+def test_a_loss_without_classes_is_refused(images: Tensor) -> None:
     model = HookedViT.from_timm(make_timm("cls", num_classes=0))
     with pytest.raises(ValueError, match="this model has no classes to compute a loss over"):
         model(images, "loss", labels=LABELS)
@@ -105,7 +105,7 @@ def test_stopping_and_starting_again_changes_nothing(model: HookedViT, images: T
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 3), (1, 2), (2, 2), (0, 0), (1, 3)])
-def test_a_stretch_of_layers_is_those_blocks(
+def test_a_range_of_layers_runs_those_blocks(
     model: HookedViT, source: nn.Module, images: Tensor, first: int, last: int
 ) -> None:
     residual = model(images, stop_at_layer=first)
@@ -126,7 +126,7 @@ def test_nothing_after_the_stop_is_computed(images: Tensor) -> None:
     assert "hook_logits" in cache
 
 
-def test_an_edit_in_place_does_not_reach_the_stream_that_the_caller_holds(model: HookedViT, images: Tensor) -> None:
+def test_an_edit_in_place_does_not_reach_the_callers_stream(model: HookedViT, images: Tensor) -> None:
     with torch.no_grad():
         residual = model(images, stop_at_layer=1)
         kept = residual.clone()
@@ -143,7 +143,7 @@ def test_an_edit_in_place_does_not_reach_the_stream_that_the_caller_holds(model:
         (torch.zeros(13, 24), {}, "with start_at_layer the input is a residual stream [batch, token, 24], got (13, "),
         (torch.zeros(0, 13, 24), {}, "expected a residual stream with at least one image and token, got (0, 13, 24)"),
         (torch.zeros(2, 13, 24).double(), {}, "the input is torch.float64, the model torch.float32"),
-        (torch.zeros(2, 13, 24), {"stop_at_layer": 0}, "stop_at_layer=0 lies in front of start_at_layer=1"),
+        (torch.zeros(2, 13, 24), {"stop_at_layer": 0}, "stop_at_layer=0 comes before start_at_layer=1"),
         (torch.zeros(2, 12, 24), {}, "expected a residual stream of 13 tokens, got 12: pass the token_mask of the run"),
         (torch.zeros(2, 12, 24), {"token_mask": torch.ones(2, 13, dtype=torch.bool)}, "token_mask keeps 13 tokens, the "
          "residual stream has 12: pass the stream of a run with the same mask"),
@@ -151,7 +151,7 @@ def test_an_edit_in_place_does_not_reach_the_stream_that_the_caller_holds(model:
          "shape (2, 13)"),
     ],
 )  # fmt: skip
-def test_a_start_that_makes_no_sense_is_refused(residual: Tensor, arguments: dict, message: str) -> None:
+def test_invalid_starts_are_refused(residual: Tensor, arguments: dict, message: str) -> None:
     model = ported("cls")
     with pytest.raises(ValueError, match=re.escape(message)):
         model(residual, start_at_layer=1, **arguments)
@@ -171,7 +171,7 @@ def mask_of(model: HookedViT, ragged: bool) -> Tensor:
 
 
 def timm_without(source: nn.Module, image: Tensor, keep: Tensor, is_patch: Tensor) -> Tensor:
-    """Logits of one image by timm's own modules, with the tokens taken out of the sequence."""
+    """Logits of one image by timm's own modules, with the tokens removed from the sequence."""
     tokens = source._pos_embed(source.patch_embed(image[None]))[:, keep]
     tokens = source.norm(source.blocks(source.norm_pre(tokens)))
     if hasattr(source, "head_dist"):
@@ -190,7 +190,7 @@ def timm_without(source: nn.Module, image: Tensor, keep: Tensor, is_patch: Tenso
 
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("watched", ["nothing", "pattern", "q_input"])
-def test_masked_tokens_are_as_if_they_were_not_there(
+def test_masked_tokens_have_no_effect(
     model: HookedViT, source: nn.Module, images: Tensor, ragged: bool, watched: str
 ) -> None:
     mask, is_patch = mask_of(model, ragged), model.token_layout.is_patch
@@ -211,7 +211,7 @@ POOLS = {
 
 @pytest.mark.parametrize("pool", sorted(POOLS))
 @pytest.mark.parametrize("ragged", [False, True])
-def test_other_pools_leave_masked_tokens_out_too(pool: str, images: Tensor, ragged: bool) -> None:
+def test_all_pools_leave_masked_tokens_out(pool: str, images: Tensor, ragged: bool) -> None:
     source = make_timm("cls", **POOLS[pool])
     model = HookedViT.from_timm(source)
     torch.testing.assert_close(model(images), source(images), rtol=1e-4, atol=1e-5)
@@ -220,7 +220,7 @@ def test_other_pools_leave_masked_tokens_out_too(pool: str, images: Tensor, ragg
     torch.testing.assert_close(model(images, token_mask=mask), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_mask_that_keeps_everything_is_no_mask(model: HookedViT, images: Tensor) -> None:
+def test_a_mask_that_keeps_everything_changes_nothing(model: HookedViT, images: Tensor) -> None:
     keep = torch.ones(2, model.cfg.n_ctx, dtype=torch.bool)
     assert torch.equal(model(images, token_mask=keep), model(images))
 
@@ -241,13 +241,13 @@ def test_the_cache_of_a_masked_run_holds_the_kept_tokens_in_their_order(model: H
     assert pattern.shape == (2, 3, n_kept, n_kept)
     filled_up = ~kept.valid[:, None, None, :].expand_as(pattern)
     assert filled_up.any()
-    assert pattern[filled_up].abs().max() == 0, "nobody attends to what fills an image up"
+    assert pattern[filled_up].abs().max() == 0, "no token attends to padding"
     torch.testing.assert_close(pattern.sum(-1), torch.ones(2, 3, n_kept))
 
 
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("layer", [0, 2, 3])
-def test_a_masked_run_goes_on_from_its_stream_with_its_mask(
+def test_a_masked_run_resumes_from_its_stream_with_its_mask(
     model: HookedViT, images: Tensor, ragged: bool, layer: int
 ) -> None:
     mask = mask_of(model, ragged)
@@ -256,7 +256,7 @@ def test_a_masked_run_goes_on_from_its_stream_with_its_mask(
     assert torch.equal(resumed, model(images, token_mask=mask))
 
 
-def test_gradients_flow_past_a_mask(model: HookedViT, images: Tensor) -> None:
+def test_gradients_flow_through_a_masked_run(model: HookedViT, images: Tensor) -> None:
     mask = mask_of(model, ragged=True)
     _, _, gradients = model.run_with_gradients(images, lambda logits: logits[:, 2], "hook_embed", token_mask=mask)
     gradient = gradients["hook_embed"].abs().sum(-1)
@@ -286,7 +286,7 @@ def test_one_model_takes_images_of_several_sizes(images: Tensor) -> None:
         torch.testing.assert_close(model(other, token_mask=mask), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_images_that_patches_do_not_divide_are_padded_where_timm_pads() -> None:
+def test_images_are_padded_to_whole_patches_as_in_timm() -> None:
     source = make_timm("dynamic", dynamic_img_pad=True)
     model = HookedViT.from_timm(source)
     images = torch.randn(2, 3, 29, 45)
@@ -329,7 +329,7 @@ def test_low_precision_runs_everywhere(own: HookedViT, images: Tensor) -> None:
     assert own(low, token_mask=mask).isfinite().all()
 
 
-def test_looking_changes_nothing_under_autocast(model: HookedViT, images: Tensor) -> None:
+def test_hooks_change_nothing_under_autocast(model: HookedViT, images: Tensor) -> None:
     exact = model(images)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(images)
@@ -339,7 +339,7 @@ def test_looking_changes_nothing_under_autocast(model: HookedViT, images: Tensor
 
 
 @pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_copies_compute_the_same_and_hooks_are_their_own(model: HookedViT, images: Tensor, make_copy) -> None:
+def test_copies_compute_the_same_and_share_no_hooks(model: HookedViT, images: Tensor, make_copy) -> None:
     before = model(images)
     other = make_copy(model)
     assert torch.equal(other(images), before)
@@ -356,7 +356,7 @@ def test_training_mode_changes_nothing(own: HookedViT, images: Tensor) -> None:
     assert torch.equal(own.train()(images), before)
 
 
-def test_attention_is_fused_or_not_in_every_layer_at_once(own: HookedViT, images: Tensor) -> None:
+def test_fused_attention_switches_all_layers(own: HookedViT, images: Tensor) -> None:
     before = own(images)
     assert own.fused_attention
     own.fused_attention = False
@@ -367,13 +367,13 @@ def test_attention_is_fused_or_not_in_every_layer_at_once(own: HookedViT, images
     assert not own.fused_attention
 
 
-def test_a_model_of_a_config_alone_has_placeholders(model: HookedViT) -> None:
+def test_a_model_built_from_a_config_has_placeholder_weights(model: HookedViT) -> None:
     bare = HookedViT(model.cfg, model.class_names)
     assert {n: p.shape for n, p in bare.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
     assert list(bare.hook_dict) == list(model.hook_dict)
 
 
-def test_class_names_are_as_many_as_classes() -> None:
+def test_the_number_of_class_names_is_checked() -> None:
     with pytest.raises(ValueError, match="expected 7 class names, one for each class, got 3"):
         HookedViT.from_timm(make_timm("cls"), class_names=["a", "b", "c"])
     assert HookedViT.from_timm(make_timm("cls")).class_names[6] == "class 6"

@@ -1,4 +1,4 @@
-"""Preprocessing is timm's own; bad pictures are refused."""
+"""Preprocessing is timm's own, and has an inverse; bad pictures are refused."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def model() -> HookedViT:
     return HookedViT.from_timm(module)
 
 
-def test_it_is_timms_transform_at_the_models_size(model: HookedViT, picture: Image.Image) -> None:
+def test_preprocessing_is_timms_transform(model: HookedViT, picture: Image.Image) -> None:
     transform = timm.data.create_transform(
         input_size=(3, 32, 24), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), crop_pct=0.8, interpolation="bicubic"
     )
@@ -82,7 +82,7 @@ def test_bad_pictures(model: HookedViT, picture: object, error: type[Exception],
         model.preprocess(picture)
 
 
-def test_files_that_are_no_pictures(model: HookedViT, picture: Image.Image, tmp_path: Path) -> None:
+def test_files_that_are_not_pictures(model: HookedViT, picture: Image.Image, tmp_path: Path) -> None:
     picture.save(tmp_path / "x.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "x.jpg").read_bytes()[:600])
     (tmp_path / "text.png").write_text("not a picture", "utf-8")
@@ -99,7 +99,7 @@ def test_nan_in_a_batch_made_by_hand_is_found() -> None:
         check_finite(batch)
 
 
-def test_a_photo_is_turned_upright(model: HookedViT, picture: Image.Image, tmp_path: Path) -> None:
+def test_a_photo_is_rotated_upright(model: HookedViT, picture: Image.Image, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # taken with the camera on its side
     picture.save(tmp_path / "turned.png", exif=exif)
