@@ -7,7 +7,7 @@ import pytest
 from conftest import make_timm
 
 from hooked_vit import HookedViT
-from hooked_vit.hook_names import resolve_names
+from hooked_vit.hook_names import require_names, resolve_names
 
 KNOWN = [
     "hook_embed", "blocks.0.ln1.hook_scale", "blocks.0.ln2.hook_scale", "blocks.0.attn.hook_q",
@@ -99,3 +99,13 @@ def test_a_model_lists_its_hook_points(kind: str) -> None:
         for layer in range(3)
         for name in ("attn.hook_result", "hook_q_input", "hook_k_input", "hook_v_input", "hook_mlp_in")
     }
+
+
+def test_missing_names_are_counted_and_the_first_is_named() -> None:
+    held = {"hook_embed": 1, "hook_tokens": 2}
+    require_names(["hook_tokens", "hook_embed"], held, "the cache", ": run the model")
+    require_names([], held, "the cache", ": run the model")
+    with pytest.raises(ValueError, match=r"^the cache lacks 'hook_pooled': run the model$"):
+        require_names(["hook_embed", "hook_pooled"], held, "the cache", ": run the model")
+    with pytest.raises(ValueError, match=r"^`means` lacks 'hook_pooled' and 1 more: compute it$"):
+        require_names(["hook_pooled", "hook_logits"], held, "`means`", ": compute it")
