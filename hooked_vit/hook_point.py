@@ -12,10 +12,17 @@ from transformer_lens.hook_points import LensHandle
 class HookPoint(LensHookPoint):
     """A named point in the forward pass. What a hook returns must fit what it was given.
 
+    A hook may edit its activation in place: it is called with a copy, unless it carries `only_reads` or
+    `leaves_storage`, as caching hooks do, which promise not to write into the tensor that they are given.
+
     Raises:
         ValueError: From the forward or backward pass, if a hook returns another shape, dtype or device.
         TypeError: If a hook returns something other than a tensor.
     """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The activation itself; a copy while a plain PyTorch hook is on, which may edit it in place."""
+        return x.clone() if len(self._forward_hooks) != len(self.fwd_hooks) else x
 
     def add_hook(
         self,
@@ -41,8 +48,22 @@ class HookPoint(LensHookPoint):
         return handle
 
     def _checked(self, user_hook: Callable[..., Any], dir: str, activation: Tensor, hook: Any) -> Any:
-        """What a user's hook returns, if it fits; `hook` is TransformerLens's keyword for the hook point."""
-        result = user_hook(activation, hook=hook)
+        """What a user's hook returns, if it fits; `hook` is TransformerLens's keyword for the point."""
+        if not getattr(user_hook, "leaves_storage", False):
+            return self._fitting(self._on_a_copy(user_hook, activation, hook), dir, activation)
+        return self._fitting(user_hook(activation, hook=hook), dir, activation)
+
+    def _on_a_copy(self, user_hook: Callable[..., Any], activation: Tensor, hook: Any) -> Any:
+        """Call the hook with a copy: neighbouring points share storage, and autograd needs some activations intact."""
+        copy = activation.clone()
+        result = user_hook(copy, hook=hook)
+        if result is not None:
+            return result
+        # the original goes on where the hook cannot have edited the copy, nor hold it for its gradient
+        untouched = not copy.requires_grad and not copy.is_inference() and copy._version == 0
+        return None if untouched else copy
+
+    def _fitting(self, result: Any, dir: str, activation: Tensor) -> Any:
         if result is None:
             return None
         # a backward hook may return its gradient in a tuple of length one, as in PyTorch
@@ -69,17 +90,6 @@ class HookPoint(LensHookPoint):
 def is_watched(point: LensHookPoint) -> bool:
     """Whether a hook is attached, in either direction, by TransformerLens or plain PyTorch."""
     return bool(point._forward_hooks or point._backward_hooks or point._forward_pre_hooks or point._backward_pre_hooks)
-
-
-def unbind(x: Tensor, dim: int, *points: LensHookPoint) -> tuple[Tensor, ...]:
-    """The slices of `x` along `dim`, each of which passes one of `points` next.
-
-    Autograd forbids edits in place of the results of `Tensor.unbind`. So if a hook is attached, the slices are
-    selected one by one, with a slower backward pass.
-    """
-    if any(is_watched(point) for point in points):
-        return tuple(x.select(dim, index) for index in range(x.shape[dim]))
-    return x.unbind(dim)
 
 
 def is_only_read(point: LensHookPoint) -> bool:

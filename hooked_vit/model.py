@@ -255,9 +255,7 @@ class HookedViT(Parameters, ClassSpace, Running):
             check_token_mask(token_mask, len(residual), residual.device, self.cfg)
             kept = KeptTokens.from_mask(token_mask, self.token_layout)
         check_residual(residual, self.embed.patch.weight, self.cfg, None if kept is None else kept.index.shape[1])
-        # a copy if hooks may edit: an edit in place must not reach the tensor of the caller
-        only_read = all(is_only_read(point) for point in self.hook_points())
-        return residual if only_read else residual.clone(), kept
+        return residual, kept
 
     def head_logits(
         self, residual: Float[Tensor, "batch kept d_model"], kept: KeptTokens | None = None

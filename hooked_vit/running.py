@@ -166,11 +166,14 @@ class Running(HookedRootModule):
 
         def save(activation: Tensor, hook: Any, suffix: str) -> None:
             kept = at_tokens(activation.detach(), hook.name, tokens, self.cfg)
-            kept = kept if device is None else kept.to(device)
+            if len(hook._forward_hooks) != len(hook.fwd_hooks):  # a plain PyTorch hook may edit it afterwards
+                kept = kept.clone()
+            kept = kept.to(device) if device is not None else kept
             store[hook.name + suffix] = kept[0] if remove_batch_dim else kept
 
         read, read_gradient = partial(save, suffix=""), partial(save, suffix="_grad")
-        read.only_reads = True  # pyright: ignore[reportAttributeAccessIssue]  (see is_only_read)
+        read.only_reads = read.leaves_storage = True  # pyright: ignore[reportAttributeAccessIssue]  (see HookPoint)
+        read_gradient.leaves_storage = True  # pyright: ignore[reportAttributeAccessIssue]
         names = self.hook_names(names_filter)
         return store, [(name, read) for name in names], [(name, read_gradient) for name in names] if incl_bwd else []
 
@@ -229,6 +232,7 @@ class Running(HookedRootModule):
             recorded[hook.name] = tensor.requires_grad_()
             return recorded[hook.name]
 
+        record.leaves_storage = True  # pyright: ignore[reportFunctionMemberAccess]  (see HookPoint)
         names = self.hook_names(names_filter)
         with torch.inference_mode(False), torch.enable_grad():
             input = input.clone() if isinstance(input, Tensor) and input.is_inference() else input

@@ -10,7 +10,7 @@ from transformer_lens import FactoredMatrix
 
 from hooked_vit.components.norm import Norm
 from hooked_vit.config import HookedViTConfig, NormConfig
-from hooked_vit.hook_point import HookPoint, is_only_read, is_watched, unbind
+from hooked_vit.hook_point import HookPoint, is_only_read, is_watched
 
 
 def additive_mask(keys: Bool[Tensor, "batch key"], dtype: torch.dtype) -> Float[Tensor, "batch 1 1 key"]:
@@ -104,7 +104,7 @@ class Attention(AttentionCore):
     ) -> Float[Tensor, "batch token head d_head"]:
         """From the normed residual stream to `z`."""
         qkv = self.qkv(x).unflatten(-1, (3, self.n_heads, self.d_head))
-        q, k, v = unbind(qkv, 2, self.hook_q, self.hook_k, self.hook_v)
+        q, k, v = qkv.unbind(2)
         return self.mix(q, k, v, mask)
 
     def forward_split(

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from hooked_vit.components.norm import Norm
 from hooked_vit.config import HookedViTConfig, MlpKind, NormConfig
-from hooked_vit.hook_point import HookPoint, unbind
+from hooked_vit.hook_point import HookPoint
 
 
 def quick_gelu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
@@ -94,7 +94,7 @@ class Mlp(nn.Module):
         if self.gate is not None:
             return self.gate(x), self.inp(x)
         assert self.hook_pre_linear is not None
-        first, second = unbind(self.inp(x).unflatten(-1, (2, self.d_mlp)), -2, self.hook_pre, self.hook_pre_linear)
+        first, second = self.inp(x).unflatten(-1, (2, self.d_mlp)).unbind(-2)
         return (second, first) if self.gate_last else (first, second)
 
     def _activate(self, pre: Tensor, linear: Tensor | None) -> Tensor:
