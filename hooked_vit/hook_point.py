@@ -20,6 +20,8 @@ class HookPoint(LensHookPoint):
         TypeError: If a hook returns something other than a tensor.
     """
 
+    live = False  # whether it runs without a hook, too: see `Running.set_live_hook_points`
+
     def forward(self, x: Tensor) -> Tensor:
         """The activation itself; a copy while a plain PyTorch hook is on, which may edit it in place."""
         return x.clone() if len(self._forward_hooks) != len(self.fwd_hooks) else x
@@ -88,18 +90,22 @@ class HookPoint(LensHookPoint):
 
 
 def is_watched(point: LensHookPoint) -> bool:
-    """Whether a hook is attached, in either direction, by TransformerLens or plain PyTorch."""
-    return bool(point._forward_hooks or point._backward_hooks or point._forward_pre_hooks or point._backward_pre_hooks)
+    """Whether the point runs: it is live, or has a hook of either direction, TransformerLens's or plain PyTorch's."""
+    return bool(point._forward_hooks) or _is_followed(point)
 
 
 def is_only_read(point: LensHookPoint) -> bool:
-    """Whether all hooks of a point, if any, are known to leave its activation unchanged (they have `only_reads`).
+    """Whether all hooks of a point, if any, are known to leave its activation unchanged (they carry `only_reads`).
 
-    Then a fused computation may bypass the point; otherwise what the hooks return must be used, and gradients must
-    flow through it.
+    Then a fused computation may run besides the point; otherwise what the hooks return must be followed, and
+    gradients must flow through it.
     """
-    followed = point._backward_hooks or point._forward_pre_hooks or point._backward_pre_hooks
-    # a hook registered with PyTorch alone may do anything
-    if followed or len(point._forward_hooks) != len(point.fwd_hooks):
+    # a hook that PyTorch knows and TransformerLens does not may do anything
+    if _is_followed(point) or len(point._forward_hooks) != len(point.fwd_hooks):
         return False
     return all(getattr(handle.user_hook, "only_reads", False) for handle in point.fwd_hooks)
+
+
+def _is_followed(point: LensHookPoint) -> bool:
+    hooks = point._backward_hooks or point._forward_pre_hooks or point._backward_pre_hooks
+    return bool(hooks) or getattr(point, "live", False)
