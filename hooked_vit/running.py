@@ -69,7 +69,7 @@ class Running(HookedRootModule):
         (True, False)
         """
         for name in self.hook_names(names):
-            self.hook_dict[name].live = live
+            setattr(self.hook_dict[name], "live", live)  # noqa: B010  (no tensor or module, as pyright expects)
 
     def hook_names(self, names: NamesFilter = lambda name: True) -> list[str]:
         """The hook points that `names` selects (all by default); see `resolve_names` for what it may be.
