@@ -8,12 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analyses.analysis import Analysis, AnalysisBatch
-from analyses.group_tables import GroupSums, Resampling, object_minus_context, ratio_rows
-from analyses.null_control import compare_with_null
+from analyses.analysis.base import Analysis, AnalysisBatch
+from analyses.analysis.tables import GroupSums, object_minus_context, ratio_rows
+from analyses.statistics.intervals import Resampling
+from analyses.analysis.null_control import compare_with_null
 from analyses.projection import Stream, stream_names
-from analyses.statistics import adjust_p_values, pooled_permutation_test
-from analyses.token_groups import TOKEN_GROUPS, count_ranks, sum_by_group, token_groups
+from analyses.statistics.corrections import adjust_p_values
+from analyses.statistics.hypothesis_tests import pooled_permutation_test
+from analyses.analysis.groups import TOKEN_GROUPS, count_ranks, sum_by_group, token_groups
 from hooked_vit import HookedViTConfig, TokenLayout
 
 __all__ = [

@@ -20,7 +20,7 @@ from tables import print_table
 from timing import paired_seconds, ratio
 from torch import Tensor
 
-from analyses.explainers.relevance import relevance
+from analyses.feature_importance import relevance
 from analyses.faithfulness import removal_curve
 from analyses.feature_importance import feature_importance
 from hooked_vit import HookedViT

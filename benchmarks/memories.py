@@ -23,12 +23,12 @@ from torch import Tensor
 
 from analyses.analysis import Analysis
 from analyses.categorical_updates import CategoricalUpdates
-from analyses.compositionality import Compositionality
-from analyses.data.reading import ItemReader
-from analyses.key_value_agreement import KeyValueAgreement
-from analyses.memories.tables import MemoryTables
+from analyses.memory_pairs import Compositionality
+from analyses.data import ItemReader
+from analyses.memory_pairs import KeyValueAgreement
+from analyses.memory_pairs import MemoryTables
 from analyses.memory_pairs import first_match
-from analyses.sweep import _forward
+from analyses.sweep.run import _forward
 from hooked_vit import HookedViT
 
 ARCHITECTURES = {"B/32": "vit_base_patch32_224", "B/16": "vit_base_patch16_224"}

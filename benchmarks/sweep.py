@@ -22,12 +22,13 @@ from torch import Tensor
 
 from analyses.analysis import Analysis
 from analyses.categorical_updates import CategoricalUpdates
-from analyses.data.reading import ItemReader
+from analyses.data import ItemReader
 from analyses.identifiability import Identifiability
 from analyses.projection import project
-from analyses.sweep import _forward, sweep
-from analyses.sweeping.accuracy import Accuracy
-from analyses.sweeping.share import Share
+from analyses.sweep import sweep
+from analyses.sweep.run import _forward
+from analyses.sweep import Accuracy
+from analyses.sweep import Share
 from hooked_vit import HookedViT
 
 ARCHITECTURES = {"B/32": "vit_base_patch32_224", "B/16": "vit_base_patch16_224"}

@@ -21,9 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from analyses.data import LabelledImages
-from analyses.identifiability import Identifiability, compare_with_null
-from analyses.images_for import images_for
-from analyses.in_words import blocks_in_words
+from analyses.analysis import compare_with_null
+from analyses.identifiability import Identifiability
+from analyses.data import images_for
+from in_words import blocks_in_words
 from analyses.plots.curves import rows_of
 from analyses.plots.identifiability import identifiability_figure
 from analyses.sweep import sweep

@@ -26,23 +26,23 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from analyses.causal_memories import CausalMemories
-from analyses.class_taxonomy import taxonomy_of
-from analyses.class_value_agreement import compare_class_value_agreement
-from analyses.compositionality import Compositionality
+from analyses.memory_pairs import CausalMemories
+from analyses.value_vectors import taxonomy_of
+from analyses.value_vectors import compare_class_value_agreement
+from analyses.memory_pairs import Compositionality
 from analyses.data import EmojiScenes, LabelledImages
-from analyses.images_for import images_for
-from analyses.in_words import blocks_in_words
-from analyses.key_value_agreement import KeyValueAgreement
+from analyses.data import images_for
+from in_words import blocks_in_words
+from analyses.memory_pairs import KeyValueAgreement
 from analyses.plots.causal_memories import causal_memories_figure
 from analyses.plots.curves import rows_of
 from analyses.plots.memory_pairs import compositionality_figure, key_value_agreement_figure
 from analyses.plots.patch_maps import picture_of
-from analyses.plots.value_vector_statistics import value_vector_statistics_figure
+from analyses.plots.class_value_agreement import value_vector_statistics_figure
 from analyses.plots.value_vectors import value_vectors_figure
-from analyses.semantic_coherence import semantic_coherence
+from analyses.value_vectors import semantic_coherence
 from analyses.sweep import sweep
-from analyses.top_activations import TopActivations, images_at
+from analyses.memory_pairs import TopActivations, images_at
 from analyses.value_vectors import top_classes, value_logits
 from hooked_vit import HookedViT
 

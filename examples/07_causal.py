@@ -25,14 +25,14 @@ from rich.table import Table
 from scipy import stats
 from torch import Tensor
 
-from analyses.ablation import AblationStudy
-from analyses.attribution_patching import attribution_patching
+from analyses.patching import AblationStudy
+from analyses.patching import attribution_patching
 from analyses.data import EmojiScenes, token_labels
-from analyses.data.masks import mask_like
+from analyses.data import mask_like
 from analyses.identifiability import identifiability
 from analyses.patching import PatchResult, activation_patching, agreement, logit_difference
-from analyses.path_patching import all_receivers, all_senders, path_patching
-from analyses.plots.block_lines import draw_block_lines
+from analyses.patching import all_receivers, all_senders, path_patching
+from analyses.plots.curves import draw_block_lines
 from analyses.plots.patch_maps import picture_of
 from analyses.plots.patching import ablation_figure, agreement_figure, head_patching_figure, token_patching_figure
 from analyses.projection import project, stream_names

@@ -76,7 +76,7 @@ def commands(block: Block) -> list[list[str]]:
 
 def check_command(arguments: list[str]) -> None:
     """Raise typer's usage error unless a command and all its options exist and have values of their kinds."""
-    from analyses.cli import app
+    from analyses.commands.cli import app
 
     group: Any = typer.main.get_command(app)
     for command in group.commands.values():
@@ -93,7 +93,7 @@ def run_command(arguments: list[str]) -> str:
     Raises:
         AssertionError: If its exit status is not 0.
     """
-    from analyses.cli import app
+    from analyses.commands.cli import app
 
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, f"hooked-vit {shlex.join(arguments)}\n{result.output}"

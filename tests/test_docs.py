@@ -9,8 +9,8 @@ import pytest
 import yaml
 from doc_blocks import ROOT, check_command, code_blocks, commands, run_command, run_python
 
-from analyses.data import sample_scenes
-from analyses.reporting.published import PUBLISHED
+from analyses.data.emoji_scenes.sample_pictures import sample_scenes
+from analyses.pages.report.published import PUBLISHED
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -142,7 +142,7 @@ class TestBuild:
         pytest.importorskip("mkdocs")
         import typer
 
-        from analyses.cli import app
+        from analyses.commands.cli import app
 
         page, group = hook("command_page").page(), typer.main.get_command(app)
         for name, command in group.commands.items():  # type: ignore[attr-defined]

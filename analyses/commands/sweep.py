@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analyses.commands.model_options import Device, ModelName, RandomWeights, WeightsFile
-from analyses.commands.reporting import AsJson, Reporter
-from analyses.commands.user_errors import USAGE, complain, fail, user_errors
+from analyses.commands.options import Device, ModelName, RandomWeights, WeightsFile
+from analyses.commands.output import AsJson, Reporter
+from analyses.commands.errors import USAGE, complain, fail, user_errors
 
 if TYPE_CHECKING:
-    from analyses.analysis import Analysis
+    from analyses.analysis.base import Analysis
 
 __all__ = ["ANALYSES", "make_analyses", "sweep"]
 
 ANALYSES = {
     "identifiability": ("analyses.identifiability", "Identifiability"),
-    "updates": ("analyses.categorical_updates", "CategoricalUpdates"),
-    "perturbation": ("analyses.perturbation", "Perturbation"),
-    "key-value": ("analyses.key_value_agreement", "KeyValueAgreement"),
-    "compositionality": ("analyses.compositionality", "Compositionality"),
-    "class-value": ("analyses.class_value_agreement", "ClassValueAgreement"),
-    "causal-memories": ("analyses.causal_memories", "CausalMemories"),
-    "faithfulness": ("analyses.explanation_quality", "Faithfulness"),
-    "localisation": ("analyses.explanation_quality", "Localisation"),
-    "ablation": ("analyses.ablation", "AblationStudy"),
+    "updates": ("analyses.categorical_updates.over_dataset", "CategoricalUpdates"),
+    "perturbation": ("analyses.perturbation.over_dataset", "Perturbation"),
+    "key-value": ("analyses.memory_pairs.agreement", "KeyValueAgreement"),
+    "compositionality": ("analyses.memory_pairs.composition", "Compositionality"),
+    "class-value": ("analyses.value_vectors.alignment", "ClassValueAgreement"),
+    "causal-memories": ("analyses.memory_pairs.causal", "CausalMemories"),
+    "faithfulness": ("analyses.faithfulness.over_dataset", "Faithfulness"),
+    "localisation": ("analyses.faithfulness.over_dataset", "Localisation"),
+    "ablation": ("analyses.patching.ablation", "AblationStudy"),
 }
 """Module and class of each analysis, by its name on the command line; imported when it is asked for."""
 
@@ -92,7 +92,7 @@ def sweep(
 
     from analyses.commands.load_model import load_model
     from analyses.data.open import open_dataset
-    from analyses.sweep import sweep as run
+    from analyses.sweep.run import sweep as run
     from hooked_vit.initialisation import freshly_initialised
 
     report = Reporter("sweep", as_json)
@@ -131,7 +131,7 @@ def sweep(
 
 def _note(folder: Path, asked: dict[str, Any]) -> None:
     """Put into the record what a sweep itself cannot know: the names by which its model and dataset were asked for."""
-    from analyses.sweeping.store import Store
+    from analyses.sweep.store import Store
 
     store = Store(folder)
     record = store.read_record() or {}

@@ -52,7 +52,7 @@ def open_dataset(spec: str, class_names: Sequence[str] | None = None) -> Labelle
 
 
 def _emoji_scenes(path: str, options: Options, class_names: Sequence[str] | None) -> LabelledImages:
-    from analyses.data.emoji_scenes import EmojiScenes
+    from analyses.data.emoji_scenes.scenes import EmojiScenes
 
     if class_names is not None and tuple(class_names) != EmojiScenes.class_names:
         raise ValueError(

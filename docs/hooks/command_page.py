@@ -28,7 +28,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 def page() -> str:
     """The introduction, then what `typer ... utils docs` says, a section for each command."""
-    command = [sys.executable, "-m", "typer", "analyses.cli", "utils", "docs", "--name", "hooked-vit"]
+    command = [sys.executable, "-m", "typer", "analyses.commands.cli", "utils", "docs", "--name", "hooked-vit"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         raise PluginError(f"typer cannot describe the command line:\n{run.stderr}")

@@ -20,7 +20,7 @@ number of axes, and axes of one name have one length within a signature. The exa
 
 `hooked_vit` is the model; `analyses` asks questions with it, one file a question. Start with
 [`hooked_vit.model`](hooked_vit/model.md), [`analyses.projection`](analyses/projection.md) and
-[`analyses.sweep`](analyses/sweep.md).
+[`analyses.sweep.run`](analyses/sweep.md).
 """
 
 

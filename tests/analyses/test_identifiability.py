@@ -6,18 +6,18 @@ import pytest
 import torch
 from analysis_batches import batch_of
 
-from analyses.analysis import AnalysisBatch
+from analyses.analysis.base import AnalysisBatch
+from analyses.analysis.null_control import compare_with_null
 from analyses.identifiability import (
     Identifiability,
     ImageIdentifiability,
     change_rate,
-    compare_with_null,
     identifiability,
     identifiability_rate,
 )
 from analyses.projection import project
-from analyses.statistics import permutation_test, pooled_permutation_test
-from analyses.token_groups import TOKEN_GROUPS, token_groups
+from analyses.statistics.hypothesis_tests import permutation_test, pooled_permutation_test
+from analyses.analysis.groups import TOKEN_GROUPS, token_groups
 from hooked_vit import TokenLayout
 
 
@@ -173,7 +173,7 @@ def test_a_single_image_without_mask_has_no_intervals_and_no_differences():
 
 
 def test_it_is_reexported():
-    from analyses import null_control
+    from analyses.analysis import null_control
 
     assert compare_with_null is null_control.compare_with_null
 

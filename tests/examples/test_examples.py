@@ -12,8 +12,9 @@ import torch
 from analysis_batches import batch_of
 from PIL import Image
 
-from analyses.identifiability import Identifiability, compare_with_null
-from analyses.images_for import images_for
+from analyses.analysis.null_control import compare_with_null
+from analyses.identifiability import Identifiability
+from analyses.data.open import images_for
 from hooked_vit import TokenLayout
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("[0-9]*.py"))

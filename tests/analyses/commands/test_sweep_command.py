@@ -9,12 +9,12 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from analyses.cli import app
+from analyses.commands.cli import app
 from analyses.commands.sweep import ANALYSES, make_analyses
-from analyses.data import EmojiScenes
+from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.identifiability import Identifiability
-from analyses.reporting.figures import FIGURES
-from analyses.sweep import sweep
+from analyses.catalogue import FIGURES
+from analyses.sweep.run import sweep
 from hooked_vit import HookedViT
 
 

@@ -7,10 +7,10 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from analyses.cli import app
+from analyses.commands.cli import app
 from analyses.commands.sweep import make_analyses
-from analyses.reporting.figures import FIGURES
-from analyses.value_vectors import top_classes, top_memories
+from analyses.catalogue import FIGURES
+from analyses.value_vectors.vectors import top_classes, top_memories
 from hooked_vit import HookedViT
 
 

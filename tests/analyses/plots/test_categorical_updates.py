@@ -3,7 +3,7 @@
 import pytest
 from analysis_batches import batch_of
 
-from analyses.categorical_updates import CategoricalUpdates
+from analyses.categorical_updates.over_dataset import CategoricalUpdates
 from analyses.plots.categorical_updates import categorical_updates_figure, head_updates_figure
 
 

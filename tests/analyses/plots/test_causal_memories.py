@@ -2,7 +2,7 @@
 
 from analysis_batches import batch_of
 
-from analyses.causal_memories import CausalMemories
+from analyses.memory_pairs.causal import CausalMemories
 from analyses.plots.causal_memories import causal_memories_figure
 
 

@@ -3,7 +3,8 @@
 import pytest
 from analysis_batches import batch_of
 
-from analyses.identifiability import Identifiability, compare_with_null
+from analyses.analysis.null_control import compare_with_null
+from analyses.identifiability import Identifiability
 from analyses.plots.identifiability import identifiability_figure
 
 

@@ -3,7 +3,7 @@
 import pytest
 from analysis_batches import batch_of
 
-from analyses.perturbation import Perturbation
+from analyses.perturbation.over_dataset import Perturbation
 from analyses.plots.perturbation import perturbation_figure
 
 

@@ -5,8 +5,8 @@ import pytest
 from analysis_batches import batch_of, model_of
 
 from analyses.plots.value_vectors import value_vectors_figure
-from analyses.top_activations import TopActivations
-from analyses.value_vectors import top_classes
+from analyses.memory_pairs.top_activations import TopActivations
+from analyses.value_vectors.vectors import top_classes
 
 
 @pytest.mark.parametrize("sublayer", ["mlp", "attn"])

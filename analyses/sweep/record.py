@@ -1,0 +1,111 @@
+"""The record of a sweep: model, weights, data, analyses, options and versions; and whether two sweeps are the same."""
+
+import inspect
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torchmetrics import Metric
+
+from analyses.analysis.base import Analysis
+from analyses.data.dataset import LabelledImages
+from analyses.sweep.describe import describe, differences, hash_tensors
+from hooked_vit import HookedViT
+
+__all__ = ["analysis_options", "check_continues", "check_same", "make_record"]
+
+_SAME = ("model", "preprocessing", "dataset", "analyses", "options")
+# besides, what the last bit of an activation and the division of the batches depend on
+_SAME_TO_CONTINUE = (*_SAME, "processes", "arithmetic")
+_PACKAGES = (
+    "hooked-vit", "torch", "torchvision", "timm", "transformer-lens", "torchmetrics", "accelerate", "pillow", "numpy",
+    "pandas",
+)  # fmt: skip
+
+
+def make_record(
+    model: HookedViT,
+    dataset: LabelledImages,
+    n_images: int,
+    analyses: Mapping[str, Analysis],
+    options: Mapping[str, Any],
+    n_processes: int,
+) -> dict[str, Any]:
+    """All that a sweep's tables follow from, as JSON."""
+    weight = model.embed.patch.weight
+    cfg = {name: value for name, value in describe(model.cfg).items() if name != "device"}
+    hooks = [
+        [name, describe(getattr(handle, "user_hook", None))]
+        for name, point in model.hook_dict.items()
+        for handle in point.fwd_hooks
+    ]
+    return {
+        "model": {"cfg": cfg, "weights_sha256": hash_tensors(model.state_dict()), "hooks": hooks},
+        "class_names": list(model.class_names),
+        "preprocessing": describe(model.data_config),
+        "dataset": {"n_images": n_images, "description": describe(dataset)},
+        "analyses": {
+            name: {"type": f"{type(one).__module__}.{type(one).__qualname__}", "options": analysis_options(one)}
+            for name, one in analyses.items()
+        },
+        "definitions": {name: inspect.getdoc(type(one)) for name, one in analyses.items()},
+        "hook_points": {name: one.names(model.cfg) for name, one in analyses.items()},
+        "options": dict(options),
+        "processes": n_processes,
+        "arithmetic": {"device": weight.device.type, "torch": torch.__version__},
+        "machine": {"device": _device_name(weight.device), "threads": torch.get_num_threads()},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+    }
+
+
+def analysis_options(analysis: Analysis) -> Any:
+    """What an analysis was made with: its constructor's arguments, from the attributes of their names.
+
+    Where an argument is kept under no such name, all attributes that torchmetrics does not keep itself.
+    """
+    parameters = inspect.signature(type(analysis).__init__).parameters.values()
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"]
+    kept = {name: next((a for a in (name, f"_{name}") if hasattr(analysis, a)), None) for name in named}
+    if all(kept.values()):
+        return {name: describe(getattr(analysis, str(attribute))) for name, attribute in kept.items()}
+    metric_keeps = vars(_Bare()).keys() | analysis._defaults.keys()
+    return {name: describe(value) for name, value in vars(analysis).items() if name not in metric_keeps}
+
+
+def check_same(then: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError if a finished sweep is another one than this."""
+    _check(then, now, _SAME, where, "holds the tables of another sweep")
+
+
+def check_continues(then: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError if this sweep cannot go on where an interrupted one stopped, and end as that would have."""
+    _check(then, now, _SAME_TO_CONTINUE, where, "holds an interrupted sweep that this one cannot continue")
+
+
+def _check(then: Mapping[str, Any], now: Mapping[str, Any], sections: tuple[str, ...], where: str, what: str) -> None:
+    found = [line for section in sections for line in differences(then.get(section), now.get(section), section)]
+    if found:
+        shown = "\n  ".join(found[:8]) + (f"\n  and {len(found) - 8} more" if len(found) > 8 else "")
+        raise ValueError(
+            f"'{where}' {what}; they differ in\n  {shown}\n"
+            "Choose another folder, run it as it was, or start over with resume=False, which deletes what is there."
+        )
+
+
+class _Bare(Metric):
+    def update(self) -> None: ...
+
+    def compute(self) -> None: ...
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
