@@ -9,13 +9,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.analysis.base import Analysis, AnalysisBatch
-from analyses.analysis.tables import GroupSums, object_minus_context, ratio_rows
-from analyses.statistics.intervals import Resampling
+from analyses.analysis.groups import TOKEN_GROUPS, count_ranks, sum_by_group, token_groups
 from analyses.analysis.null_control import compare_with_null
+from analyses.analysis.tables import GroupSums, object_minus_context, ratio_rows
 from analyses.projection import Stream, stream_names
 from analyses.statistics.corrections import adjust_p_values
 from analyses.statistics.hypothesis_tests import pooled_permutation_test
-from analyses.analysis.groups import TOKEN_GROUPS, count_ranks, sum_by_group, token_groups
+from analyses.statistics.intervals import Resampling
 from hooked_vit import HookedViTConfig, TokenLayout
 
 __all__ = [

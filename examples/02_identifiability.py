@@ -17,14 +17,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import typer
+from in_words import blocks_in_words
 from rich.console import Console
 from rich.table import Table
 
-from analyses.data import LabelledImages
 from analyses.analysis import compare_with_null
+from analyses.data import LabelledImages, images_for
 from analyses.identifiability import Identifiability
-from analyses.data import images_for
-from in_words import blocks_in_words
 from analyses.plots.curves import rows_of
 from analyses.plots.identifiability import identifiability_figure
 from analyses.sweep import sweep

@@ -22,28 +22,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import typer
+from in_words import blocks_in_words
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from analyses.memory_pairs import CausalMemories
-from analyses.value_vectors import taxonomy_of
-from analyses.value_vectors import compare_class_value_agreement
-from analyses.memory_pairs import Compositionality
-from analyses.data import EmojiScenes, LabelledImages
-from analyses.data import images_for
-from in_words import blocks_in_words
-from analyses.memory_pairs import KeyValueAgreement
+from analyses.data import EmojiScenes, LabelledImages, images_for
+from analyses.memory_pairs import CausalMemories, Compositionality, KeyValueAgreement, TopActivations, images_at
 from analyses.plots.causal_memories import causal_memories_figure
+from analyses.plots.class_value_agreement import value_vector_statistics_figure
 from analyses.plots.curves import rows_of
 from analyses.plots.memory_pairs import compositionality_figure, key_value_agreement_figure
 from analyses.plots.patch_maps import picture_of
-from analyses.plots.class_value_agreement import value_vector_statistics_figure
 from analyses.plots.value_vectors import value_vectors_figure
-from analyses.value_vectors import semantic_coherence
 from analyses.sweep import sweep
-from analyses.memory_pairs import TopActivations, images_at
-from analyses.value_vectors import top_classes, value_logits
+from analyses.value_vectors import (
+    compare_class_value_agreement,
+    semantic_coherence,
+    taxonomy_of,
+    top_classes,
+    value_logits,
+)
 from hooked_vit import HookedViT
 
 NAMES = {"attn_out": "attention", "mlp_out": "the MLP"}

@@ -25,13 +25,19 @@ from rich.table import Table
 from scipy import stats
 from torch import Tensor
 
-from analyses.patching import AblationStudy
-from analyses.patching import attribution_patching
-from analyses.data import EmojiScenes, token_labels
-from analyses.data import mask_like
+from analyses.data import EmojiScenes, mask_like, token_labels
 from analyses.identifiability import identifiability
-from analyses.patching import PatchResult, activation_patching, agreement, logit_difference
-from analyses.patching import all_receivers, all_senders, path_patching
+from analyses.patching import (
+    AblationStudy,
+    PatchResult,
+    activation_patching,
+    agreement,
+    all_receivers,
+    all_senders,
+    attribution_patching,
+    logit_difference,
+    path_patching,
+)
 from analyses.plots.curves import draw_block_lines
 from analyses.plots.patch_maps import picture_of
 from analyses.plots.patching import ablation_figure, agreement_figure, head_patching_figure, token_patching_figure

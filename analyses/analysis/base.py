@@ -1,5 +1,6 @@
 """What every dataset-level analysis is: the hook points it reads, a state that adds up over batches, a table."""
 
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -17,6 +18,18 @@ from analyses.projection import Projection, Stream, project
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
 
 _Result = TypeVar("_Result")
+
+
+def analysis_name(analysis: type) -> str:
+    """The name of an analysis: that of its class in snake case. Tables, records and the catalogue use it.
+
+    A module path would change whenever a file moves, and make every finished sweep a different one.
+
+    >>> class CategoricalUpdates: ...
+    >>> analysis_name(CategoricalUpdates)
+    'categorical_updates'
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", analysis.__name__).lower()
 
 
 @dataclass(frozen=True)

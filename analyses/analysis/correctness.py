@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
+from analyses.analysis.groups import TOKEN_GROUPS
 from analyses.analysis.tables import GroupSums, difference_rows, object_minus_context, ratio_rows
 from analyses.statistics.intervals import Resampling
-from analyses.analysis.groups import TOKEN_GROUPS
 
 __all__ = ["correctness_tables"]
 

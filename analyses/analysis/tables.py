@@ -8,32 +8,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Num
 
-from analyses.statistics.intervals import bootstrap_difference, bootstrap_interval, bootstrap_ratio
+from analyses.analysis.groups import TOKEN_GROUPS
 from analyses.statistics.corrections import adjust_p_values
 from analyses.statistics.hypothesis_tests import permutation_tests
-from analyses.analysis.groups import TOKEN_GROUPS
+from analyses.statistics.intervals import Resampling, bootstrap_difference, bootstrap_interval, bootstrap_ratio
 
-__all__ = ["GroupSums", "Resampling", "adjust_over_layers", "difference_rows", "object_minus_context", "ratio_rows"]
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """How bootstrap intervals and permutation tests draw: how often, for which level, from which seed.
-
-    Raises:
-        ValueError: If nothing is drawn, or the level is not between 0 and 1: before a dataset is gone through.
-    """
-
-    n_resamples: int = 999
-    level: float = 0.95
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.n_resamples < 1 or not 0 < self.level < 1:
-            raise ValueError(
-                f"expected n_resamples of at least 1 and a level between 0 and 1, such as 0.95, got {self.n_resamples} "
-                f"and {self.level}"
-            )
+__all__ = ["GroupSums", "adjust_over_layers", "difference_rows", "object_minus_context", "ratio_rows"]
 
 
 @dataclass(frozen=True)

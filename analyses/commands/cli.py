@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from analyses.commands.errors import FAILED, USAGE
 from analyses.commands.explain import explain
 from analyses.commands.explore import explore
 from analyses.commands.lens import lens
@@ -14,7 +15,6 @@ from analyses.commands.patch import patch
 from analyses.commands.plot import plot
 from analyses.commands.report import report
 from analyses.commands.sweep import sweep
-from analyses.commands.errors import FAILED, USAGE
 from analyses.commands.values import values
 
 __all__ = ["app", "main"]

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from analyses.commands.errors import USAGE, fail, user_errors
 from analyses.commands.options import Device, ModelName, RandomWeights, WeightsFile
 from analyses.commands.output import AsJson, Reporter
-from analyses.commands.errors import USAGE, fail, user_errors
 
 __all__ = ["explain"]
 

@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
-from analyses.feature_importance.methods import CLASS_AGNOSTIC, explainer
 from analyses.faithfulness.removal import removal_curve, removal_order
 from analyses.feature_importance.importance import feature_importance
+from analyses.feature_importance.methods import CLASS_AGNOSTIC, explainer
 from analyses.plots.explanation_maps import head_maps_figure, method_maps_figure
 from analyses.plots.patch_maps import picture_of
 from analyses.progress import progress_bar

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from analyses.commands.output import AsJson, Reporter
 from analyses.commands.errors import user_errors
+from analyses.commands.output import AsJson, Reporter
 
 __all__ = ["plot"]
 
@@ -23,8 +23,8 @@ def plot(
     Example: hooked-vit plot found --out figures
     """
     from analyses.catalogue import figures_of
-    from analyses.sweep.output import read_sweep
     from analyses.progress import progress_bar
+    from analyses.sweep.output import read_sweep
 
     report, target = Reporter("plot", as_json), out or folder
     with user_errors(ValueError, OSError):

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from analyses.commands.output import AsJson, Reporter
 from analyses.commands.errors import user_errors
+from analyses.commands.output import AsJson, Reporter
 
 __all__ = ["report"]
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from analyses.commands.errors import USAGE, fail, user_errors
 from analyses.commands.options import Device, ModelName, RandomWeights, WeightsFile
 from analyses.commands.output import AsJson, Reporter
-from analyses.commands.errors import USAGE, fail, user_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,8 +84,8 @@ def values(
     activations, shown = None, {}
     if data is not None:
         from analyses.data.open import open_dataset
-        from analyses.sweep.run import sweep
         from analyses.memory_pairs.top_activations import TopActivations, images_at
+        from analyses.sweep.run import sweep
 
         with user_errors(ValueError, status=USAGE), user_errors(FileNotFoundError):
             dataset = open_dataset(data, vit.class_names)

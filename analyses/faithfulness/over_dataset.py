@@ -11,13 +11,12 @@ from torch import Tensor
 
 from analyses.analysis.base import Analysis, AnalysisBatch
 from analyses.data.patch_labels import token_labels
-from analyses.statistics.intervals import bootstrap_interval
-from analyses.feature_importance.methods import Explainer, METHODS, explainer, needs_pixels
-from analyses.feature_importance.baseline import random_map
-from analyses.faithfulness.removal import Direction, TOKENS_DROPPED, most_removals, removal_curve, removal_order
-from analyses.statistics.intervals import Resampling
-from analyses.faithfulness.localisation import average_precision, mask_iou, pointing_game
 from analyses.faithfulness.areas import AucRule, auc_interval
+from analyses.faithfulness.localisation import average_precision, mask_iou, pointing_game
+from analyses.faithfulness.removal import TOKENS_DROPPED, Direction, most_removals, removal_curve, removal_order
+from analyses.feature_importance.baseline import random_map
+from analyses.feature_importance.methods import METHODS, Explainer, explainer, needs_pixels
+from analyses.statistics.intervals import Resampling, bootstrap_interval
 from hooked_vit import HookedViTConfig
 
 __all__ = ["SWEPT_METHODS", "Faithfulness", "Localisation"]
@@ -177,8 +176,8 @@ class Localisation(_OfMethods):
 
     Maps are for each image's label; a patch is on the object if the mask covers its centre. Images whose object covers
     no patch, or all, are not counted. `compute` has a row for each `method` and `metric` (`pointing_game`, `mask_iou`,
-    `average_precision`, see `analyses.faithfulness.localisation`), with `chance`, the mean share of patches on the object, which is
-    what the first and third expect of a map that knows nothing. Without masks there are no rows.
+    `average_precision`, see `analyses.faithfulness.localisation`), with `chance`, the mean share of patches on the
+    object, which is what the first and third expect of a map that knows nothing. Without masks there are no rows.
 
     >>> from hooked_vit import HookedViT
     >>> model, analysis = HookedViT.from_pretrained("emoji-vit"), Localisation(["importance"])

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analyses.statistics.intervals import bootstrap_interval
-from analyses.linear_probe.ridge import RidgeProbe, fit_ridge_probe
 from analyses.linear_probe.features import ProbeFeatures
+from analyses.linear_probe.ridge import RidgeProbe, fit_ridge_probe
 from analyses.projection import class_ranks
+from analyses.statistics.intervals import bootstrap_interval
 from hooked_vit import HookedViT
 
 __all__ = ["compare_with_projection", "probe_ranks", "projection_ranks"]

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from analyses.analysis.base import Analysis, AnalysisBatch
 from analyses.analysis.correctness import correctness_tables
+from analyses.analysis.groups import sum_by_group, token_groups
 from analyses.analysis.tables import GroupSums
-from analyses.statistics.intervals import Resampling
 from analyses.memory_pairs.calls import called_in_batch, memory_sources, source_columns, source_names, tables_of_batch
 from analyses.memory_pairs.coefficients import Coefficients
 from analyses.memory_pairs.lookup import TableStore
-from analyses.analysis.groups import sum_by_group, token_groups
+from analyses.statistics.intervals import Resampling
 from analyses.value_vectors.vectors import MemorySublayer
 from hooked_vit import HookedViTConfig
 

@@ -1,25 +1,59 @@
-"""What analyses of memory pairs ask of a sweep's batch, each computed once for all of them."""
+"""Which memories each token activates most, in a cache or in a batch of a sweep, where they are searched for once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jaxtyping import Int
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.analysis.base import AnalysisBatch
-from analyses.memory_pairs.coefficients import Coefficients, coefficient_names
+from analyses.memory_pairs.coefficients import Coefficients, coefficient_names, memory_coefficients
 from analyses.memory_pairs.lookup import MemoryTables, TableStore
-from analyses.memory_pairs.calls import called_memories
 from analyses.value_vectors.vectors import MemorySublayer, check_sublayer
-from hooked_vit import HookedViTConfig
+from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
 
-__all__ = ["called_in_batch", "memory_sources", "source_columns", "source_names", "tables_of_batch"]
+__all__ = [
+    "called_in_batch",
+    "called_memories",
+    "memory_sources",
+    "source_columns",
+    "source_names",
+    "tables_of_batch",
+]
 
+# How many coefficients are searched at a time, on a GPU; on a CPU, what is searched is read where it is.
+_CHUNK = 2**28
 # As many memories are searched for at once, since a search for a few more costs nothing: whoever asks for fewer
 # takes the first of them.
 _DEPTH = 10
 
 Source = tuple[MemorySublayer, Coefficients]
+
+
+def called_memories(
+    model: HookedViT, cache: ViTActivationCache, sublayer: MemorySublayer, k: int, coefficients: Coefficients
+) -> Iterator[Int[Tensor, "batch token k"]]:
+    """For one block after another, the memories of the k largest coefficients at each token, largest first.
+
+    Raises:
+        ValueError: If the cache lacks a hook point, or there are fewer memories than k.
+
+    >>> model = HookedViT.from_pretrained("emoji-vit")
+    >>> _, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64))
+    >>> [memories.shape for memories in called_memories(model, cache, "mlp", 5, "pre")][:2]
+    [torch.Size([2, 65, 5]), torch.Size([2, 65, 5])]
+    """
+    for layer in range(model.cfg.n_layers):
+        of_layer = memory_coefficients(model, cache, layer, sublayer, coefficients)
+        if not 1 <= k <= of_layer.shape[-1]:
+            raise ValueError(f"k must be from 1 to the number of memories, {of_layer.shape[-1]}, got {k}")
+        yield _largest(of_layer.to(model.cfg.device), k)
+
+
+def _largest(coefficients: Float[Tensor, "batch token memory"], k: int) -> Int[Tensor, "batch token k"]:
+    n_images = max(1, _CHUNK // max(1, coefficients[0].numel()))
+    return torch.cat([part.topk(k, dim=-1).indices for part in coefficients.split(n_images)])
 
 
 def memory_sources(sublayers: Sequence[MemorySublayer], coefficients: Sequence[Coefficients]) -> list[Source]:

@@ -12,14 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.analysis.base import Analysis, AnalysisBatch
-from analyses.statistics.intervals import bootstrap_interval
 from analyses.analysis.tables import difference_rows
-from analyses.statistics.intervals import Resampling
 from analyses.memory_pairs.calls import tables_of_batch
 from analyses.memory_pairs.choices import ChoiceDraws, contributing_memories, norm_matched_memories
 from analyses.memory_pairs.coefficients import coefficient_names, memory_coefficients
 from analyses.memory_pairs.interventions import edit_memories, intervention_name
 from analyses.memory_pairs.lookup import TableStore
+from analyses.statistics.intervals import Resampling, bootstrap_interval
 from analyses.value_vectors.vectors import MemorySublayer, block_index, check_sublayer
 from hooked_vit import HookedViTConfig
 

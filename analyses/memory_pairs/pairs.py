@@ -1,29 +1,17 @@
 """Key-value memory pairs: do the memories that a token calls on speak for its class, and make the prediction?"""
 
-from collections.abc import Iterator
-
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from analyses.value_vectors.alignment import class_value_agreement
-from analyses.memory_pairs.coefficients import Coefficients, memory_coefficients
+from analyses.memory_pairs.calls import called_memories
+from analyses.memory_pairs.coefficients import Coefficients
 from analyses.memory_pairs.lookup import MemoryTables
 from analyses.projection import Stream, project
 from analyses.value_vectors.vectors import MemorySublayer, check_sublayer
 from hooked_vit import HookedViT, ViTActivationCache
 
-__all__ = [
-    "called_memories",
-    "class_value_agreement",
-    "compositionality",
-    "first_match",
-    "key_value_agreement",
-    "output_of",
-]
-
-# How many coefficients are searched at a time, on a GPU; on a CPU, what is searched is read where it is.
-_CHUNK = 2**28
+__all__ = ["compositionality", "first_match", "key_value_agreement", "output_of"]
 
 
 @torch.no_grad()
@@ -103,31 +91,6 @@ def compositionality(
     outputs = project(model, cache, output_of(sublayer), k=1).top_classes[..., 0]
     matches = [first_match(tables, layer, memories, outputs[layer]) for layer, memories in enumerate(called)]
     return torch.stack(matches) == k
-
-
-def called_memories(
-    model: HookedViT, cache: ViTActivationCache, sublayer: MemorySublayer, k: int, coefficients: Coefficients
-) -> Iterator[Int[Tensor, "batch token k"]]:
-    """For one block after another, the memories of the k largest coefficients at each token, largest first.
-
-    Raises:
-        ValueError: If the cache lacks a hook point, or there are fewer memories than k.
-
-    >>> model = HookedViT.from_pretrained("emoji-vit")
-    >>> _, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64))
-    >>> [memories.shape for memories in called_memories(model, cache, "mlp", 5, "pre")][:2]
-    [torch.Size([2, 65, 5]), torch.Size([2, 65, 5])]
-    """
-    for layer in range(model.cfg.n_layers):
-        of_layer = memory_coefficients(model, cache, layer, sublayer, coefficients)
-        if not 1 <= k <= of_layer.shape[-1]:
-            raise ValueError(f"k must be from 1 to the number of memories, {of_layer.shape[-1]}, got {k}")
-        yield _largest(of_layer.to(model.cfg.device), k)
-
-
-def _largest(coefficients: Float[Tensor, "batch token memory"], k: int) -> Int[Tensor, "batch token k"]:
-    n_images = max(1, _CHUNK // max(1, coefficients[0].numel()))
-    return torch.cat([part.topk(k, dim=-1).indices for part in coefficients.split(n_images)])
 
 
 def first_match(

@@ -142,7 +142,7 @@ def images_at(
     Raises:
         ValueError: If an image cannot be read.
 
-    >>> from analyses.data.emoji_scenes.scenes.scenes import EmojiScenes
+    >>> from analyses.data import EmojiScenes
     >>> images_at(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(10, seed=0), [7, 3]).shape
     torch.Size([2, 3, 64, 64])
     """

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from analyses.analysis.base import Analysis, AnalysisBatch
-from analyses.statistics.intervals import bootstrap_interval
 from analyses.patching.plan import PatchPlan, PatchStream, plan_patches
 from analyses.patching.runs import patched_runs, rows_within
 from analyses.projection import class_ranks
+from analyses.statistics.intervals import bootstrap_interval
 from hooked_vit import HookedViT, HookedViTConfig
 from hooked_vit.resuming import RESUMABLE, check_unhooked, resume_stream
 

@@ -8,29 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.patching.metrics import (
-    Metric,
-    checked_metric,
-    class_probability,
-    class_rank,
-    kl_divergence,
-    logit_difference,
-    metric_values,
-)
-from analyses.patching.plan import PATCH_STREAMS, PatchPlan, PatchStream, plan_patches
-from analyses.patching.result import Agreement, Direction, PatchResult, agreement
-from analyses.patching.runs import patched_runs, record, rows_within
+from analyses.patching.metrics import Metric, checked_metric, metric_values
+from analyses.patching.plan import PatchStream, plan_patches
+from analyses.patching.result import Direction, PatchResult, as_result, check_direction
+from analyses.patching.runs import check_pair, patched_runs, record, rows_within
 from analyses.progress import progress_bar
 from hooked_vit import HookedViT
-from hooked_vit.input_checks import check_images
 from hooked_vit.interventions import random_directions
-from hooked_vit.resuming import check_unhooked, resume
+from hooked_vit.resuming import resume
 
-__all__ = [
-    "PATCH_STREAMS", "Agreement", "Direction", "Metric", "PatchResult", "PatchStream", "activation_patching",
-    "agreement", "as_result", "check_direction", "check_pair", "class_probability", "class_rank", "kl_divergence",
-    "logit_difference",
-]  # fmt: skip
+__all__ = ["activation_patching"]
 
 
 @torch.no_grad()
@@ -86,7 +73,8 @@ def activation_patching(
         ValueError: If clean and corrupt differ in shape, the metric returns no scalar, a stream, layer, token, head or
             neuron does not exist, the model has hooks on, or one run needs more than `memory_limit`.
 
-    >>> from analyses.data.emoji_scenes.scenes.scenes import EmojiScenes
+    >>> from analyses.data import EmojiScenes
+    >>> from analyses.patching import logit_difference
     >>> model, scenes = HookedViT.from_pretrained("emoji-vit"), EmojiScenes(1, seed=0)
     >>> clean, corrupt = scenes.batch([0]), scenes.swap_object().batch([0])
     >>> metric = logit_difference(clean.labels[:, 0], against=corrupt.labels[:, 0])
@@ -120,34 +108,3 @@ def activation_patching(
                 advance(len(logits))
             values.append(torch.cat(of_layer))
     return as_result(plan, direction, model, torch.stack(values), *ends)
-
-
-def as_result(
-    plan: PatchPlan, direction: Direction, model: HookedViT, values: Tensor, base: Tensor, source: Tensor
-) -> PatchResult:
-    """Values [layer cell] or [layer cell batch] of a plan with their axes named."""
-    axes, labels = plan.axes, dict(plan.labels)
-    if base.ndim:
-        axes, labels["image"] = (*axes, "image"), tuple(range(len(base)))
-    shape = tuple(len(labels[axis]) for axis in axes)
-    return PatchResult(plan.stream, direction, axes, labels, values.reshape(shape), base, source, model.token_layout)
-
-
-def check_direction(direction: str) -> None:
-    """Raise ValueError unless it is one."""
-    if direction not in ("denoising", "noising"):
-        raise ValueError(f"expected direction 'denoising' or 'noising', got {direction!r}")
-
-
-def check_pair(model: HookedViT, clean: Tensor, corrupt: Tensor) -> None:
-    """Raise ValueError unless the images are pairs that the model takes, and nobody has hooks on it."""
-    for images in (clean, corrupt):
-        check_images(images, model.cfg, model.embed.patch.weight)
-    if clean.shape != corrupt.shape:
-        raise ValueError(
-            f"expected a corrupt image for each clean one, of the same size, got clean {tuple(clean.shape)} and "
-            f"corrupt {tuple(corrupt.shape)}"
-        )
-    if model.cfg.n_classes == 0:
-        _ = model.W_U  # says what to do
-    check_unhooked(model)

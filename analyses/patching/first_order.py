@@ -9,10 +9,8 @@ from torch import Tensor
 
 from analyses.patching.metrics import Metric, checked_metric
 from analyses.patching.plan import PatchPlan, PatchStream, plan_patches
-from analyses.patching.result import Direction, PatchResult
-from analyses.patching.runs import Run, record, rows_within
-from analyses.patching.result import as_result, check_direction
-from analyses.patching.runs import check_pair
+from analyses.patching.result import Direction, PatchResult, as_result, check_direction
+from analyses.patching.runs import Run, check_pair, record, rows_within
 from hooked_vit import HookedViT
 from hooked_vit.resuming import resume
 
@@ -68,7 +66,7 @@ def attribution_patching(
     Raises:
         ValueError: As `activation_patching`; if the metric has no gradient, or `steps` is negative.
 
-    >>> from analyses.patching.activation.metrics import logit_difference
+    >>> from analyses.patching import logit_difference
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> images = torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)
     >>> attribution_patching(model, *images, logit_difference(3, against=14), "post").values.shape

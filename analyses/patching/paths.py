@@ -11,10 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from analyses.patching.metrics import Metric, checked_metric, metric_values
-from analyses.patching.result import Direction
-from analyses.patching.runs import rows_within
-from analyses.patching.result import check_direction
-from analyses.patching.runs import check_pair
+from analyses.patching.result import Direction, check_direction
+from analyses.patching.runs import check_pair, rows_within
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
 from hooked_vit.interventions.places import token_choice
 
@@ -138,7 +136,7 @@ def path_patching(
         ValueError: As `activation_patching`; if a sender or receiver does not exist, or no receiver lies behind a
             sender.
 
-    >>> from analyses.patching.activation.metrics import logit_difference
+    >>> from analyses.patching import logit_difference
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> images = torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)
     >>> direct = path_patching(model, *images, logit_difference(3, against=14), receivers=[("logits",)])

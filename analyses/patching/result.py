@@ -11,9 +11,10 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from hooked_vit import TokenLayout
+from analyses.patching.plan import PatchPlan
+from hooked_vit import HookedViT, TokenLayout
 
-__all__ = ["Agreement", "Direction", "PatchResult", "agreement"]
+__all__ = ["Agreement", "Direction", "PatchResult", "agreement", "as_result", "check_direction"]
 
 Direction = Literal["denoising", "noising"]
 
@@ -145,3 +146,20 @@ def agreement(a: PatchResult, b: PatchResult) -> Agreement:
     pearson: Any = (float("nan"),) if constant else stats.pearsonr(x, y)
     spearman: Any = (float("nan"),) if constant else stats.spearmanr(x, y)
     return Agreement(float(pearson[0]), float(spearman[0]), float(np.abs(x - y).mean()), len(x))
+
+
+def as_result(
+    plan: PatchPlan, direction: Direction, model: HookedViT, values: Tensor, base: Tensor, source: Tensor
+) -> PatchResult:
+    """Values [layer cell] or [layer cell batch] of a plan with their axes named."""
+    axes, labels = plan.axes, dict(plan.labels)
+    if base.ndim:
+        axes, labels["image"] = (*axes, "image"), tuple(range(len(base)))
+    shape = tuple(len(labels[axis]) for axis in axes)
+    return PatchResult(plan.stream, direction, axes, labels, values.reshape(shape), base, source, model.token_layout)
+
+
+def check_direction(direction: str) -> None:
+    """Raise ValueError unless it is one."""
+    if direction not in ("denoising", "noising"):
+        raise ValueError(f"expected direction 'denoising' or 'noising', got {direction!r}")

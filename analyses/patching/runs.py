@@ -9,9 +9,10 @@ from torch import Tensor
 
 from analyses.patching.plan import PatchPlan, PatchStream
 from hooked_vit import HookedViT
-from hooked_vit.resuming import RESUMABLE
+from hooked_vit.input_checks import check_images
+from hooked_vit.resuming import RESUMABLE, check_unhooked
 
-__all__ = ["Run", "patched_runs", "record", "rows_within"]
+__all__ = ["Run", "check_pair", "patched_runs", "record", "rows_within"]
 
 _DEFAULT_ON_CPU = 2**27  # bytes; enough for full speed, little enough for its caches
 _SHARE_OF_GPU = 0.25
@@ -107,3 +108,17 @@ def patched_runs(
         cells = range(first, min(first + cells_at_once, n_cells))
         at_once = [run(cells, slice(start, min(start + n_rows, n_images))) for start in range(0, n_images, n_rows)]
         yield at_once[0] if len(at_once) == 1 else torch.cat(at_once, dim=1)
+
+
+def check_pair(model: HookedViT, clean: Tensor, corrupt: Tensor) -> None:
+    """Raise ValueError unless the images are pairs that the model takes, and nobody has hooks on it."""
+    for images in (clean, corrupt):
+        check_images(images, model.cfg, model.embed.patch.weight)
+    if clean.shape != corrupt.shape:
+        raise ValueError(
+            f"expected a corrupt image for each clean one, of the same size, got clean {tuple(clean.shape)} and "
+            f"corrupt {tuple(corrupt.shape)}"
+        )
+    if model.cfg.n_classes == 0:
+        _ = model.W_U  # says what to do
+    check_unhooked(model)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from analyses.analysis.base import Analysis, AnalysisBatch
-from analyses.perturbation.attention import attention_mask, block_attention, no_cls, restrict_attention, self_only
+from analyses.analysis.groups import TOKEN_GROUPS, sum_by_group, token_groups
 from analyses.analysis.tables import GroupSums, difference_rows, ratio_rows
-from analyses.statistics.intervals import Resampling
+from analyses.perturbation.attention import attention_mask, block_attention, no_cls, restrict_attention, self_only
 from analyses.perturbation.runs import PerturbedRun, Region, perturb, perturb_stream, region_mask
 from analyses.projection import stream_names
-from analyses.analysis.groups import TOKEN_GROUPS, sum_by_group, token_groups
+from analyses.statistics.intervals import Resampling
 from hooked_vit import HookedViT, HookedViTConfig
 from hooked_vit.running import Hooks
 

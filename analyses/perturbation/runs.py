@@ -90,7 +90,7 @@ def perturb(
     Raises:
         ValueError: If the model refuses an input, or a hook comes before the stream's start, from which both runs go.
 
-    >>> from analyses.perturbation.over_dataset.attention import self_only
+    >>> from analyses.perturbation import self_only
     >>> from analyses.identifiability import identifiability_rate
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> run = perturb(model, torch.zeros(2, 3, 64, 64), torch.tensor([3, 14]), fwd_hooks=self_only(model))

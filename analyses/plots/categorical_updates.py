@@ -34,9 +34,9 @@ def categorical_updates_figure(table: pd.DataFrame, reference: str = "block_inpu
         reference: What sub-layers' outputs are held against.
         title: Above the figure: which model and images.
 
-    >>> from analyses.categorical_updates.over_dataset.over_dataset import CategoricalUpdates
-    >>> from analyses.data.emoji_scenes.scenes.scenes import EmojiScenes
-    >>> from analyses.sweep.run.run import sweep
+    >>> from analyses.categorical_updates import CategoricalUpdates
+    >>> from analyses.data import EmojiScenes
+    >>> from analyses.sweep import sweep
     >>> from hooked_vit import HookedViT
     >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(8, 0), [CategoricalUpdates()])
     >>> len(categorical_updates_figure(tables["categorical_updates"]).axes)

@@ -29,9 +29,9 @@ def causal_memories_figure(table: pd.DataFrame) -> Figure:
     Args:
         table: `CausalMemories().compute()`.
 
-    >>> from analyses.memory_pairs.pairs.causal import CausalMemories
-    >>> from analyses.data.emoji_scenes.scenes.scenes import EmojiScenes
-    >>> from analyses.sweep.run.run import sweep
+    >>> from analyses.memory_pairs import CausalMemories
+    >>> from analyses.data import EmojiScenes
+    >>> from analyses.sweep import sweep
     >>> analysis = CausalMemories(ks=[5], n_resamples=9)
     >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(4, 0), [analysis])
     >>> len(causal_memories_figure(tables["causal_memories"]).axes)

@@ -28,7 +28,7 @@ def value_vector_statistics_figure(*tables: pd.DataFrame) -> Figure:
     Args:
         tables: Any number of them; those of one metric share a panel.
 
-    >>> from analyses.value_vectors.vectors.alignment import compare_class_value_agreement
+    >>> from analyses.value_vectors import compare_class_value_agreement
     >>> table = compare_class_value_agreement(HookedViT.from_pretrained("emoji-vit"), n_resamples=9)
     >>> len(value_vector_statistics_figure(table).axes)
     1

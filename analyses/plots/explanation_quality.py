@@ -32,9 +32,9 @@ def faithfulness_figure(table: pd.DataFrame, rule: str = "published", *, title: 
         rule: Of the areas that the legends tell, `published` or `trapezoid`.
         title: Above the figure: which model and images.
 
-    >>> from analyses.data.emoji_scenes.scenes.scenes import EmojiScenes
-    >>> from analyses.faithfulness.removal.over_dataset import Faithfulness
-    >>> from analyses.sweep.run.run import sweep
+    >>> from analyses.data import EmojiScenes
+    >>> from analyses.faithfulness import Faithfulness
+    >>> from analyses.sweep import sweep
     >>> from hooked_vit import HookedViT
     >>> faithfulness = Faithfulness(["importance", "random"], n_steps=4)
     >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(8, 0), [faithfulness])

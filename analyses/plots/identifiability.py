@@ -30,8 +30,8 @@ def identifiability_figure(
         title: Above the figure: which model and images.
 
     >>> from analyses.identifiability import Identifiability
-    >>> from analyses.sweep.run.run import sweep
-    >>> from analyses.data.emoji_scenes.scenes.scenes import EmojiScenes
+    >>> from analyses.sweep import sweep
+    >>> from analyses.data import EmojiScenes
     >>> from hooked_vit import HookedViT
     >>> table = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(8, 0), [Identifiability()])["identifiability"]
     >>> [ax.get_title(loc="left") for ax in identifiability_figure(table).axes][:2]

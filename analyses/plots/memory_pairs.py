@@ -30,9 +30,9 @@ def key_value_agreement_figure(table: pd.DataFrame) -> Figure:
     Args:
         table: `KeyValueAgreement().compute()`.
 
-    >>> from analyses.data.emoji_scenes.scenes.scenes import EmojiScenes
-    >>> from analyses.memory_pairs.pairs.agreement import KeyValueAgreement
-    >>> from analyses.sweep.run.run import sweep
+    >>> from analyses.data import EmojiScenes
+    >>> from analyses.memory_pairs import KeyValueAgreement
+    >>> from analyses.sweep import sweep
     >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(4, 0), [KeyValueAgreement(n_resamples=9)])
     >>> len(key_value_agreement_figure(tables["key_value_agreement"]).axes)
     8
@@ -81,9 +81,9 @@ def compositionality_figure(table: pd.DataFrame) -> Figure:
     Args:
         table: `Compositionality().compute()`.
 
-    >>> from analyses.memory_pairs.pairs.composition import Compositionality
-    >>> from analyses.data.emoji_scenes.scenes.scenes import EmojiScenes
-    >>> from analyses.sweep.run.run import sweep
+    >>> from analyses.memory_pairs import Compositionality
+    >>> from analyses.data import EmojiScenes
+    >>> from analyses.sweep import sweep
     >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(4, 0), [Compositionality(n_resamples=9)])
     >>> len(compositionality_figure(tables["compositionality"]).axes)
     3

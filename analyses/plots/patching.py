@@ -50,8 +50,8 @@ def token_patching_figure(
     Raises:
         ValueError: If the sweep has no axis of tokens.
 
-    >>> from analyses.patching.activation.activation import activation_patching
-    >>> from analyses.patching.activation.metrics import logit_difference
+    >>> from analyses.patching import activation_patching
+    >>> from analyses.patching import logit_difference
     >>> from hooked_vit import HookedViT
     >>> model, images = HookedViT.from_pretrained("emoji-vit"), torch.rand(2, 1, 3, 64, 64)
     >>> result = activation_patching(model, *images, logit_difference(3, against=14), layers=[0, 3, 7])
@@ -102,8 +102,8 @@ def head_patching_figure(
     Raises:
         ValueError: If one of them is over something else.
 
-    >>> from analyses.patching.activation.activation import activation_patching
-    >>> from analyses.patching.activation.metrics import logit_difference
+    >>> from analyses.patching import activation_patching
+    >>> from analyses.patching import logit_difference
     >>> from hooked_vit import HookedViT
     >>> model, images = HookedViT.from_pretrained("emoji-vit"), torch.rand(2, 1, 3, 64, 64)
     >>> sweeps = {s: activation_patching(model, *images, logit_difference(3, against=14), s) for s in ("z", "pattern")}
@@ -138,9 +138,9 @@ def agreement_figure(
         unit: Of the metric.
         title: Above the figure.
 
-    >>> from analyses.patching.activation.activation import activation_patching
-    >>> from analyses.patching.activation.metrics import logit_difference
-    >>> from analyses.patching.activation.result import agreement
+    >>> from analyses.patching import activation_patching
+    >>> from analyses.patching import logit_difference
+    >>> from analyses.patching import agreement
     >>> from hooked_vit import HookedViT
     >>> model, images = HookedViT.from_pretrained("emoji-vit"), torch.rand(2, 1, 3, 64, 64)
     >>> sweep = activation_patching(model, *images, logit_difference(3, against=14), "z")
@@ -170,9 +170,9 @@ def ablation_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
         table: `AblationStudy().compute()`.
         title: Above the figure: which model and images.
 
-    >>> from analyses.patching.activation.ablation import AblationStudy
-    >>> from analyses.data.emoji_scenes.scenes.scenes import EmojiScenes
-    >>> from analyses.sweep.run.run import sweep
+    >>> from analyses.patching import AblationStudy
+    >>> from analyses.data import EmojiScenes
+    >>> from analyses.sweep import sweep
     >>> from hooked_vit import HookedViT
     >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(8, 0), [AblationStudy(n_resamples=9)])
     >>> len(ablation_figure(tables["ablation_study"]).axes)

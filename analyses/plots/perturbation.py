@@ -20,9 +20,9 @@ def perturbation_figure(table: pd.DataFrame, metric: str = "identifiability_rate
         metric: `identifiability`, `identifiability_rate` or `identifiability_rate_of_images`.
         title: Above the figure: which model and images.
 
-    >>> from analyses.data.emoji_scenes.scenes.scenes import EmojiScenes
-    >>> from analyses.perturbation.over_dataset.over_dataset import Perturbation
-    >>> from analyses.sweep.run.run import sweep
+    >>> from analyses.data import EmojiScenes
+    >>> from analyses.perturbation import Perturbation
+    >>> from analyses.sweep import sweep
     >>> from hooked_vit import HookedViT
     >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(8, 0), [Perturbation()])
     >>> len(perturbation_figure(tables["perturbation"]).axes)

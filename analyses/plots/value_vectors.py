@@ -34,7 +34,7 @@ def value_vectors_figure(
         patch_size: `model.cfg.patch_size`.
         label: What the bars are.
 
-    >>> from analyses.value_vectors.vectors.vectors import top_classes
+    >>> from analyses.value_vectors import top_classes
     >>> len(value_vectors_figure(top_classes(HookedViT.from_pretrained("emoji-vit"), 6, [4, 8])).axes)
     2
     """

@@ -1,4 +1,4 @@
-"""Tests, effect sizes, bootstrap intervals and corrections: scipy's, with results that say what they mean.
+"""Hypothesis tests of paired and independent observations: scipy's, with results that say what they mean.
 
 Observations are images (or classes, or whatever else was drawn independently), never the tokens of one image, which
 depend on each other. All chance comes from a seed.
@@ -13,35 +13,19 @@ from jaxtyping import Float, Num
 from scipy import stats
 
 from analyses.statistics.effect_sizes import cliffs_delta, cohens_d, rank_biserial
-from analyses.statistics.intervals import (
-    Interval,
-    bootstrap_difference,
-    bootstrap_interval,
-    bootstrap_ratio,
-    resampling_batch,
-    times_drawn,
-)
+from analyses.statistics.intervals import resampling_batch, times_drawn
 from analyses.statistics.observations import Observations, checked_observations, checked_pairs
 
 __all__ = [
-    "Interval",
     "PermutationTest",
     "SignedRankTest",
-    "adjust_p_values",
-    "bootstrap_difference",
-    "bootstrap_interval",
-    "bootstrap_ratio",
-    "cliffs_delta",
-    "cohens_d",
     "permutation_test",
     "permutation_tests",
     "pooled_permutation_test",
-    "rank_biserial",
     "signed_rank_test",
 ]
 
 Alternative = Literal["two-sided", "greater", "less"]
-Correction = Literal["holm", "fdr_bh", "fdr_by", "bonferroni"]
 
 
 @dataclass(frozen=True)
@@ -274,41 +258,3 @@ def pooled_permutation_test(
     n_extreme = {"greater": n_greater, "less": n_less, "two-sided": 2 * min(n_greater, n_less)}[alternative]
     p_value = min(1.0, n_extreme / (n_resamples + 1))
     return PermutationTest(difference, p_value, float("nan"), n_a, n_b, n_resamples, False, alternative)
-
-
-def adjust_p_values(
-    p_values: Float[np.ndarray, "test"] | Sequence[float | int], method: Correction = "holm"
-) -> Float[np.ndarray, "test"]:
-    """P-values corrected for the number of tests, such as one a block; a NaN is no test and stays NaN.
-
-    Args:
-        p_values: One a test.
-        method: `"holm"` and `"bonferroni"` bound the chance of any false discovery; `"fdr_bh"` (independent or
-            positively dependent tests) and `"fdr_by"` (any) bound the expected share of false discoveries.
-
-    Raises:
-        ValueError: If a p-value lies outside 0 to 1, or there is no such method.
-
-    >>> adjust_p_values([0.01, 0.04, 0.03]).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    p_values = np.asarray(p_values, dtype=np.float64)
-    adjusted, is_test = p_values.copy(), ~np.isnan(p_values)
-    tests = p_values[is_test]
-    if np.any((tests < 0) | (tests > 1)):
-        raise ValueError(f"p-values lie between 0 and 1, got {tests.min()} to {tests.max()}")
-    if method not in ("holm", "bonferroni", "fdr_bh", "fdr_by"):
-        raise ValueError(f"expected method 'holm', 'bonferroni', 'fdr_bh' or 'fdr_by', got {method!r}")
-    if not len(tests):
-        return adjusted
-    if method == "holm":
-        order = np.argsort(tests, kind="stable")
-        stepwise = np.maximum.accumulate(tests[order] * np.arange(len(tests), 0, -1))
-        corrected = np.empty_like(tests)
-        corrected[order] = stepwise
-    elif method == "bonferroni":
-        corrected = tests * len(tests)
-    else:
-        corrected = stats.false_discovery_control(tests, method=method.removeprefix("fdr_"))
-    adjusted[is_test] = np.minimum(corrected, 1.0)
-    return adjusted

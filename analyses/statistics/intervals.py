@@ -1,4 +1,4 @@
-"""How large a difference is and how sure one is of it: effect sizes and bootstrap intervals."""
+"""How certain an estimate is: percentile bootstrap intervals of means, ratios and differences."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -9,25 +9,41 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 from scipy import stats
 
+from analyses.statistics.observations import refuse_nan
+
 __all__ = [
     "Interval",
-    "Observations",
+    "Resampling",
     "bootstrap_difference",
     "bootstrap_interval",
     "bootstrap_ratio",
-    "checked_observations",
-    "checked_pairs",
-    "cliffs_delta",
-    "cohens_d",
-    "rank_biserial",
     "resampling_batch",
     "times_drawn",
-]  # fmt: skip
+]
 
-Observations = Num[np.ndarray, "_"] | Sequence[float | int]
 
 # Numbers that scipy's resampling may hold at a time.
 _RESAMPLED_NUMBERS = 2**22
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How bootstrap intervals and permutation tests draw: how often, for which level, from which seed.
+
+    Raises:
+        ValueError: If nothing is drawn, or the level is not between 0 and 1: before a dataset is gone through.
+    """
+
+    n_resamples: int = 999
+    level: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_resamples < 1 or not 0 < self.level < 1:
+            raise ValueError(
+                f"expected n_resamples of at least 1 and a level between 0 and 1, such as 0.95, got {self.n_resamples} "
+                f"and {self.level}"
+            )
 
 
 @dataclass(frozen=True)
@@ -83,8 +99,8 @@ def bootstrap_ratio(
     top, bottom = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
     if top.shape != bottom.shape or top.ndim == 0 or len(top) == 0:
         raise ValueError(f"expected observations of one shape, at least one, got shapes {top.shape} and {bottom.shape}")
-    _refuse_nan(top, "numerators")
-    _refuse_nan(bottom, "denominators")
+    refuse_nan(top, "numerators")
+    refuse_nan(bottom, "denominators")
 
     columns = np.stack([top.reshape(len(top), -1), bottom.reshape(len(top), -1)])
 
@@ -117,8 +133,8 @@ def bootstrap_difference(
     of_a, of_b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if 0 in (of_a.ndim, of_b.ndim, len(of_a), len(of_b)) or of_a.shape[1:] != of_b.shape[1:]:
         raise ValueError(f"expected two groups with the same trailing axes, got shapes {of_a.shape} and {of_b.shape}")
-    _refuse_nan(of_a, "a")
-    _refuse_nan(of_b, "b")
+    refuse_nan(of_a, "a")
+    refuse_nan(of_b, "b")
     columns_a, columns_b = of_a.reshape(len(of_a), -1), of_b.reshape(len(of_b), -1)
 
     def differences(drawn_a: np.ndarray, drawn_b: np.ndarray) -> np.ndarray:
@@ -171,52 +187,6 @@ def _bootstrap(
     return Interval(estimate, low, high, level)
 
 
-def rank_biserial(x: Observations, y: Observations | float = 0.0) -> float:
-    """Matched-pairs rank-biserial correlation `(W+ - W-) / (W+ + W-)`: -1 to 1, 0 if there is no difference.
-
-    >>> rank_biserial([1.0, 2.0, 3.0], [0.0, 0.0, 6.0])
-    0.0
-    """
-    x, y = checked_pairs(x, y)
-    differences = (x - y)[x != y]
-    if not len(differences):
-        return 0.0
-    signed = np.sign(differences) * stats.rankdata(np.abs(differences))
-    return float(signed.sum() / np.abs(signed).sum())
-
-
-def cliffs_delta(a: Observations, b: Observations) -> float:
-    """Share of pairs (one of each group) in which `a` is greater, minus the share in which it is smaller: -1 to 1.
-
-    >>> cliffs_delta([3, 4, 5], [1, 2, 4])
-    0.6666666666666667
-    """
-    a, b = checked_observations(a, "a"), checked_observations(b, "b")
-    u = stats.mannwhitneyu(a, b, method="asymptotic").statistic
-    return float(2 * u / (len(a) * len(b)) - 1)
-
-
-def cohens_d(a: Observations, b: Observations, *, paired: bool = False) -> float:
-    """Difference of means in standard deviations: of the differences if `paired`, else pooled over the groups.
-
-    0 where the means are equal; infinite where they differ and nothing varies.
-
-    >>> cohens_d([2.0, 4.0, 6.0], [1.0, 2.0, 3.0], paired=True)
-    2.0
-    """
-    if paired:
-        a, b = checked_pairs(a, b)
-        difference, spread = (a - b).mean(), (a - b).std(ddof=1)
-    else:
-        a, b = checked_observations(a, "a"), checked_observations(b, "b")
-        difference = a.mean() - b.mean()
-        squares = a.var(ddof=1) * (len(a) - 1) + b.var(ddof=1) * (len(b) - 1)
-        spread = np.sqrt(squares / (len(a) + len(b) - 2))
-    if difference == 0:
-        return 0.0
-    return float(difference / spread) if spread > 0 else float(np.copysign(np.inf, difference))
-
-
 def times_drawn(index: Int[np.ndarray, "resample draw"], n: int) -> Float[np.ndarray, "resample observation"]:
     """How often each of `n` observations was drawn: sums over resamples are then a product of matrices."""
     places = index + n * np.arange(len(index))[:, None]
@@ -226,29 +196,3 @@ def times_drawn(index: Int[np.ndarray, "resample draw"], n: int) -> Float[np.nda
 def resampling_batch(n_numbers: int) -> int:
     """How many resamples of so many numbers scipy may hold at a time."""
     return max(1, _RESAMPLED_NUMBERS // max(1, n_numbers))
-
-
-def checked_observations(values: Observations, name: str) -> Float[np.ndarray, "observation"]:
-    """Observations as an array, two at least and no NaN among them; the error names them."""
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or len(values) < 2:
-        raise ValueError(f"expected at least two observations in {name}, one number each, got shape {values.shape}")
-    _refuse_nan(values, name)
-    return values
-
-
-def checked_pairs(
-    x: Observations, y: Observations | float
-) -> tuple[Float[np.ndarray, "observation"], Float[np.ndarray, "observation"]]:
-    """Pairs of observations; a number in the place of `y` is the partner of each."""
-    x = checked_observations(x, "x")
-    y = np.full_like(x, y) if isinstance(y, float | int) else checked_observations(y, "y")
-    if x.shape != y.shape:
-        raise ValueError(f"paired observations come in equal numbers, got {len(x)} and {len(y)}")
-    return x, y
-
-
-def _refuse_nan(values: np.ndarray, name: str) -> None:
-    n_nan = int(np.isnan(values).sum())
-    if n_nan:
-        raise ValueError(f"{n_nan} of {values.size} numbers in {name} are NaN: leave those observations out first")

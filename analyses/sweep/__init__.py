@@ -1,1 +1,12 @@
-"""What a sweep stands on: exact totals, files that survive a kill, a record of what was run, processes, a bar."""
+"""One pass over a dataset for any number of analyses, resumable, on one process or many."""
+
+from analyses.sweep.accuracy import Accuracy
+from analyses.sweep.output import SweepOutput, read_sweep
+from analyses.sweep.run import sweep
+
+__all__ = [
+    "Accuracy",
+    "SweepOutput",
+    "read_sweep",
+    "sweep",
+]

@@ -99,7 +99,9 @@ def _object(value: Any, inside: tuple[int, ...]) -> Any:
 
 
 def _name(value: Any) -> str:
-    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', getattr(value, '__name__', ''))}"
+    """Its qualified name; without its module if it is ours, so that moving a file does not change a description."""
+    module, name = getattr(value, "__module__", ""), getattr(value, "__qualname__", getattr(value, "__name__", ""))
+    return name if str(module).partition(".")[0] in ("analyses", "hooked_vit") else f"{module}.{name}"
 
 
 def _short(value: list[Any] | dict[str, Any]) -> Any:

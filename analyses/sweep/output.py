@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from analyses.sweep.record import current_format
 from analyses.sweep.store import Store
 
 __all__ = ["SweepOutput", "read_sweep"]
@@ -38,7 +39,7 @@ class SweepOutput:
         return asked if isinstance(asked, Mapping) else {}
 
     def kind(self, name: str) -> str:
-        """The analysis that a table is of, by module and class; "" of a table that is of none."""
+        """Name of the analysis that computed a table, as in the catalogue; "" for the sweep's own tables."""
         return self.record["analyses"].get(name, {}).get("type", "")
 
 
@@ -58,6 +59,7 @@ def read_sweep(folder: str | Path) -> SweepOutput:
     if record is None:
         raise ValueError(f"no sweep in '{folder}': expected the folder that `hooked-vit sweep --out` wrote")
     try:
+        record = current_format(record)
         if not record["finished"]:
             raise ValueError(f"the sweep in '{folder}' is not finished: run it again, and it goes on where it stopped")
         _ = record["model"]["cfg"]["n_classes"], record["analyses"].items(), record["dataset"]["n_images"]

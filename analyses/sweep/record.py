@@ -2,6 +2,7 @@
 
 import inspect
 import platform
+import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import torch
 from torchmetrics import Metric
 
-from analyses.analysis.base import Analysis
+from analyses.analysis.base import Analysis, analysis_name
 from analyses.data.dataset import LabelledImages
 from analyses.sweep.describe import describe, differences, hash_tensors
 from hooked_vit import HookedViT
 
-__all__ = ["analysis_options", "check_continues", "check_same", "make_record"]
+__all__ = ["FORMAT", "analysis_options", "check_continues", "check_same", "current_format", "make_record"]
+
+FORMAT = 2
+"""Version of the record. Records of format 1, which had no version, named classes by their modules."""
 
 _SAME = ("model", "preprocessing", "dataset", "analyses", "options")
 # besides, what the last bit of an activation and the division of the batches depend on
@@ -42,13 +46,13 @@ def make_record(
         for handle in point.fwd_hooks
     ]
     return {
+        "format": FORMAT,
         "model": {"cfg": cfg, "weights_sha256": hash_tensors(model.state_dict()), "hooks": hooks},
         "class_names": list(model.class_names),
         "preprocessing": describe(model.data_config),
         "dataset": {"n_images": n_images, "description": describe(dataset)},
         "analyses": {
-            name: {"type": f"{type(one).__module__}.{type(one).__qualname__}", "options": analysis_options(one)}
-            for name, one in analyses.items()
+            name: {"type": analysis_name(type(one)), "options": analysis_options(one)} for name, one in analyses.items()
         },
         "definitions": {name: inspect.getdoc(type(one)) for name, one in analyses.items()},
         "hook_points": {name: one.names(model.cfg) for name, one in analyses.items()},
@@ -74,6 +78,30 @@ def analysis_options(analysis: Analysis) -> Any:
     return {name: describe(value) for name, value in vars(analysis).items() if name not in metric_keeps}
 
 
+def current_format(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as this version would have written it: classes and functions of our packages without their modules.
+
+    >>> current_format({"analyses": {"mine": {"type": "analyses.ablation.AblationStudy"}}})["analyses"]
+    {'mine': {'type': 'ablation_study'}}
+    """
+    if record.get("format") == FORMAT:
+        return dict(record)
+    converted: dict[str, Any] = {name: _without_modules(value) for name, value in record.items()}
+    for entry in converted.get("analyses", {}).values():
+        entry["type"] = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", str(entry["type"]).rpartition(".")[2]).lower()
+    return converted
+
+
+def _without_modules(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_modules(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_modules(entry) for entry in value]
+    if isinstance(value, str) and re.fullmatch(r"(analyses|hooked_vit)(\.[\w<>]+)+", value):
+        return value.rpartition(".")[2]
+    return value
+
+
 def check_same(then: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
     """Raise ValueError if a finished sweep is another one than this."""
     _check(then, now, _SAME, where, "holds the tables of another sweep")
@@ -85,11 +113,13 @@ def check_continues(then: Mapping[str, Any], now: Mapping[str, Any], where: str)
 
 
 def _check(then: Mapping[str, Any], now: Mapping[str, Any], sections: tuple[str, ...], where: str, what: str) -> None:
+    earlier = "" if then.get("format") == FORMAT else "it was written by an earlier version of this package, and "
+    then = current_format(then)
     found = [line for section in sections for line in differences(then.get(section), now.get(section), section)]
     if found:
         shown = "\n  ".join(found[:8]) + (f"\n  and {len(found) - 8} more" if len(found) > 8 else "")
         raise ValueError(
-            f"'{where}' {what}; they differ in\n  {shown}\n"
+            f"'{where}' {what}; {earlier}they differ in\n  {shown}\n"
             "Choose another folder, run it as it was, or start over with resume=False, which deletes what is there."
         )
 

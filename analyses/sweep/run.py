@@ -9,19 +9,19 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from analyses.analysis.base import Analysis, AnalysisBatch
+from analyses.analysis.base import Analysis, AnalysisBatch, analysis_name
 from analyses.data.dataset import LabelledImages
 from analyses.data.reading import ItemReader, ReadBatch
+from analyses.progress import progress_bar
 from analyses.sweep.accuracy import Accuracy
 from analyses.sweep.processes import join_processes
-from analyses.progress import progress_bar
 from analyses.sweep.record import make_record
 from analyses.sweep.share import Checkpoints, Share, what_is_there
 from analyses.sweep.store import Store, as_read
 from hooked_vit import HookedViT, ViTActivationCache
 from hooked_vit.running import Hooks
 
-__all__ = ["sweep"]
+__all__ = ["run_batch", "sweep"]
 
 _OWN_TABLES = ("accuracy", "skipped")
 
@@ -82,7 +82,7 @@ def sweep(
             label is no class of the model, or no image can be read; with `on_error="raise"`, if one cannot.
         TypeError: If the dataset's items are no images and labels.
 
-    >>> from analyses.data.emoji_scenes.scenes.scenes import EmojiScenes
+    >>> from analyses.data import EmojiScenes
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> tables = sweep(model, EmojiScenes(8, seed=7), [], batch_size=4)
     >>> tables["accuracy"].columns.tolist(), len(tables["skipped"])
@@ -131,7 +131,7 @@ def _named(analyses: Sequence[Analysis] | Mapping[str, Analysis]) -> dict[str, A
     if isinstance(analyses, Mapping):
         pairs = list(analyses.items())
     else:
-        pairs = [(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(one).__name__).lower(), one) for one in analyses]
+        pairs = [(analysis_name(type(analysis)), analysis) for analysis in analyses]
     for name, one in pairs:
         if not isinstance(one, Analysis):
             kind = one.__name__ + " itself: pass an instance" if isinstance(one, type) else type(one).__name__
@@ -192,7 +192,7 @@ def _run(
     with progress_bar(n_images, n_images - rest.n_images_in_all, progress) as advance:
         for place, read in zip(rest.places, loader, strict=True):
             if read.images is not None:
-                batch = _forward(model, names, read)
+                batch = run_batch(model, names, read)
                 for analysis in named.values():
                     analysis.update(batch)
             share.take(named, place, read.failures)
@@ -206,7 +206,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 @torch.no_grad()
-def _forward(model: HookedViT, names: list[str], read: ReadBatch) -> AnalysisBatch:
+def run_batch(model: HookedViT, names: list[str], read: ReadBatch) -> AnalysisBatch:
     """The one forward pass of a batch."""
     weight = model.embed.patch.weight
     assert read.images is not None

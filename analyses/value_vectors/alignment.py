@@ -85,8 +85,8 @@ def compare_class_value_agreement(
 class ClassValueAgreement(Analysis):
     """`compare_class_value_agreement` as a table of a sweep; it asks the model alone, and looks at no image.
 
-    >>> from analyses.data.emoji_scenes.scenes.scenes import EmojiScenes
-    >>> from analyses.sweep.run.run import sweep
+    >>> from analyses.data import EmojiScenes
+    >>> from analyses.sweep import sweep
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> table = sweep(model, EmojiScenes(2, 0), [ClassValueAgreement(n_resamples=9)])["class_value_agreement"]
     >>> table.groupby("stream").size().to_dict()

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analyses.value_vectors.taxonomy import Taxonomy, class_similarity
 from analyses.statistics.corrections import adjust_p_values
+from analyses.value_vectors.taxonomy import Taxonomy, class_similarity
 from analyses.value_vectors.vectors import MemorySublayer, value_logits
 from hooked_vit import HookedViT
 
@@ -94,7 +94,7 @@ def semantic_coherence(
     Raises:
         ValueError: If the taxonomy is not of the model's classes, or k does not fit.
 
-    >>> from analyses.value_vectors.vectors.taxonomy import emoji_taxonomy
+    >>> from analyses.value_vectors import emoji_taxonomy
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> coherence = semantic_coherence(model, emoji_taxonomy(), n_permutations=9)
     >>> coherence.score.shape, coherence.null.shape

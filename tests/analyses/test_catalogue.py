@@ -1,27 +1,29 @@
-"""Every analysis that a sweep knows by name is defined in words, and unknown ones are told in their own."""
-
-from importlib import import_module
+"""Every analysis of the command line is in the catalogue, defined in words and drawn; others speak for themselves."""
 
 import pytest
 
-from analyses.commands.sweep import ANALYSES
-from analyses.catalogue import DEFINITIONS, defined_as
-from analyses.catalogue import FIGURES
+from analyses.analysis import Analysis
+from analyses.catalogue import CATALOGUE, definition_of
+from analyses.commands.sweep import make_analyses
 
 
-@pytest.mark.parametrize("kind", [".".join(one) for one in ANALYSES.values()])
-def test_every_analysis_of_the_command_line_is_defined_and_drawn(kind: str) -> None:
-    assert DEFINITIONS[kind].terms
-    assert kind in FIGURES
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_entry_is_defined_and_can_be_made(name: str) -> None:
+    entry = CATALOGUE[name]
+    assert entry.definition.title
+    assert entry.definition.terms
+    assert callable(entry.figure)
+    [made] = make_analyses([entry.command])
+    assert isinstance(made, Analysis)
+    assert type(made) is entry.analysis
 
 
-def test_definitions_are_of_classes_that_exist() -> None:
-    for kind in DEFINITIONS:
-        module, _, name = kind.rpartition(".")
-        assert isinstance(getattr(import_module(module), name), type)
+def test_command_names_are_unique() -> None:
+    commands = [entry.command for entry in CATALOGUE.values()]
+    assert len(set(commands)) == len(commands) == 10
 
 
-def test_an_unknown_analysis_has_the_words_of_its_docstring() -> None:
-    told = defined_as("mine.Own", "my_own", "Counts\nthings.\n\nMore.")
-    assert (told.title, dict(told.terms)) == ("My own", {"my_own": "Counts things."})
-    assert not defined_as("mine.Own", "my_own", None).terms
+def test_an_unknown_analysis_is_defined_by_its_docstring() -> None:
+    definition = definition_of("own", "my_own", "Counts\nthings.\n\nMore.")
+    assert (definition.title, dict(definition.terms)) == ("My own", {"my_own": "Counts things."})
+    assert not definition_of("own", "my_own", None).terms

@@ -7,6 +7,7 @@ import torch
 from analysis_batches import batch_of
 
 from analyses.analysis.base import AnalysisBatch
+from analyses.analysis.groups import TOKEN_GROUPS, token_groups
 from analyses.analysis.null_control import compare_with_null
 from analyses.identifiability import (
     Identifiability,
@@ -17,7 +18,6 @@ from analyses.identifiability import (
 )
 from analyses.projection import project
 from analyses.statistics.hypothesis_tests import permutation_test, pooled_permutation_test
-from analyses.analysis.groups import TOKEN_GROUPS, token_groups
 from hooked_vit import TokenLayout
 
 

@@ -7,7 +7,7 @@ import torch
 from conftest import make_timm
 from torch import Tensor
 
-from analyses.projection import Projection, STREAMS, class_ranks, project, stream_names
+from analyses.projection import STREAMS, Projection, class_ranks, project, stream_names
 from hooked_vit import HookedViT, ViTActivationCache
 
 LABELS = torch.tensor([5, 0])

@@ -13,8 +13,8 @@ from analysis_batches import batch_of
 from PIL import Image
 
 from analyses.analysis.null_control import compare_with_null
-from analyses.identifiability import Identifiability
 from analyses.data.open import images_for
+from analyses.identifiability import Identifiability
 from hooked_vit import TokenLayout
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("[0-9]*.py"))

@@ -1,7 +1,6 @@
 """Blocks as one says them."""
 
 import pytest
-
 from in_words import blocks_in_words
 
 

@@ -13,10 +13,10 @@ import torch
 from einops import rearrange
 from jaxtyping import UInt8
 
-from analyses.data.emoji_scenes.sprite_table import sprite_table
-from analyses.data.emoji_scenes.resizing import resampling_matrix
 from analyses.data.emoji_scenes.draws import GAUSSIAN_STD, gaussian_noise
 from analyses.data.emoji_scenes.layout import SceneLayout
+from analyses.data.emoji_scenes.resizing import resampling_matrix
+from analyses.data.emoji_scenes.sprite_table import sprite_table
 
 __all__ = ["MASK_ALPHA", "RenderedScenes", "render"]
 
@@ -49,7 +49,7 @@ class RenderedScenes:
 def render(layout: SceneLayout, image_size: int) -> RenderedScenes:
     """Draw scenes of `image_size` pixels a side, on as many threads as torch has.
 
-    >>> from analyses.data.emoji_scenes.scenes.scenes import EmojiScenes
+    >>> from analyses.data import EmojiScenes
     >>> rendered = render(EmojiScenes(5, seed=0).layout([0, 3]), image_size=32)
     >>> rendered.pixels.shape, rendered.alphas.shape
     ((2, 3, 32, 32), (2, 1, 32, 32))

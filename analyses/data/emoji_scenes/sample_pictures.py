@@ -11,9 +11,9 @@ from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 
+from analyses.data.emoji_scenes.batch import Scene
 from analyses.data.emoji_scenes.classes import ARTISTS
 from analyses.data.emoji_scenes.scenes import EmojiScenes
-from analyses.data.emoji_scenes.batch import Scene
 
 __all__ = ["SampleScene", "sample_scenes", "write_samples"]
 
@@ -54,7 +54,7 @@ def sample_scenes() -> list[SampleScene]:
     >>> len(samples), samples[0].path.name, samples[0].class_names, samples[0].masks.shape
     (36, 'scene_00.png', ('eggplant', 'crocodile'), torch.Size([2, 64, 64]))
     """
-    folder = Path(str(resources.files("analyses.data") / "samples"))
+    folder = Path(str(resources.files("analyses.data.emoji_scenes") / "samples"))
     return [_load(folder, entry) for entry in json.loads((folder / _INDEX).read_text("utf-8"))["scenes"]]
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from analyses.data.emoji_scenes.classes import ARTISTS, EmojiClass, class_index, emoji_classes, emoji_groups
 from analyses.data.emoji_scenes.batch import Scene, SceneBatch, collect
+from analyses.data.emoji_scenes.classes import ARTISTS, EmojiClass, class_index, emoji_classes, emoji_groups
 from analyses.data.emoji_scenes.draws import SceneDraws
 from analyses.data.emoji_scenes.edits import MoveObject, Occlude, SceneEdit, SwapBackground, SwapObject
 from analyses.data.emoji_scenes.layout import SceneLayout, SceneRecipe, draw_layout

@@ -75,7 +75,7 @@ def sprite_table() -> SpriteTable:
 
 
 def _premultiplied_sprites(artist: str) -> np.ndarray:
-    with (resources.files("analyses.data") / "sprites" / f"{artist}.png").open("rb") as file:
+    with (resources.files("analyses.data.emoji_scenes") / "sprites" / f"{artist}.png").open("rb") as file:
         atlas = np.asarray(Image.open(file).convert("RGBA"), dtype=np.int64)
     sprites = rearrange(
         atlas, "(row height) (column width) channel -> (row column) channel height width", row=_GRID, column=_GRID

@@ -1,1 +1,8 @@
-"""What an explorer page shows of one picture, computed and packed; `analyses.pages.explorer.build` makes the page of it."""
+"""Explorer: one picture through one model, as one HTML page."""
+
+from analyses.pages.explorer.build import ExplorerPage, explore
+
+__all__ = [
+    "ExplorerPage",
+    "explore",
+]

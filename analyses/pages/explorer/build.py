@@ -19,10 +19,7 @@ from hooked_vit.preprocessing import as_picture
 
 __all__ = ["ExplorerPage", "explore"]
 
-_SCRIPTS = (
-    "explorer_numbers.js", "explorer_colours.js", "explorer_state.js", "explorer_grid.js", "explorer_panels.js",
-    "explorer_heads.js", "explorer.js",
-)  # fmt: skip
+_SCRIPTS = tuple(f"explorer/{name}.js" for name in ("numbers", "colours", "state", "grid", "panels", "heads", "main"))
 _SMALL = 160  # pixels; pictures up to this are kept as they are, and shown with their pixels
 
 
@@ -72,7 +69,7 @@ def explore(
         FileNotFoundError: If there is no file at the path.
         ValueError: If the picture cannot be read, there are several, or a class is unknown: near names are suggested.
 
-    >>> from analyses.data.emoji_scenes.scenes.sample_pictures import sample_scenes
+    >>> from analyses.data import sample_scenes
     >>> page = explore(HookedViT.from_pretrained("emoji-vit"), sample_scenes()[1].path, classes=["pizza"])
     >>> page.html[:15], len(page.html) < 8_000_000
     ('<!doctype html>', True)
@@ -87,8 +84,8 @@ def explore(
     picture = _on_grid(_pixels(batch[0], model), layout.grid, model.cfg.patch_size)
     small = max(picture.size) <= _SMALL
     page = render_page(
-        "explorer.html",
-        styles=["explorer.css"],
+        "explorer/explorer.html",
+        styles=["explorer/explorer.css"],
         scripts=_SCRIPTS,
         data={**explorer_data(model, batch, asked), "title": title, "model": model_name or "this model"},
         title=f"{title} – {model_name or 'explorer'}",

@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from analyses.feature_importance.importance import importance_names
+from analyses.memory_pairs.coefficients import coefficient_names
 from analyses.pages.explorer.attention import attention
 from analyses.pages.explorer.classes import choose_classes
 from analyses.pages.explorer.contributions import contribution_names, contributions
-from analyses.pages.explorer.memories import fired_memories
 from analyses.pages.explorer.importance import importances
+from analyses.pages.explorer.memories import fired_memories
 from analyses.pages.explorer.projections import EXPLORED_STREAMS, projections
-from analyses.feature_importance.importance import importance_names
-from analyses.memory_pairs.coefficients import coefficient_names
 from analyses.projection import stream_names
 from hooked_vit import HookedViT, TokenLayout
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analyses.pages.explorer.packing import packed_rows
 from analyses.feature_importance.importance import importance_from_cache
+from analyses.pages.explorer.packing import packed_rows
 from hooked_vit import HookedViT, ViTActivationCache
 
 __all__ = ["importances"]

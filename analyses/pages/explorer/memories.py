@@ -5,8 +5,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from analyses.pages.explorer.packing import packed, packed_linear
 from analyses.memory_pairs.coefficients import memory_coefficients
+from analyses.pages.explorer.packing import packed, packed_linear
 from analyses.value_vectors.vectors import MemorySublayer, value_logits
 from hooked_vit import HookedViT, ViTActivationCache
 

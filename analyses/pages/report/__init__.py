@@ -1,1 +1,8 @@
-"""What a report of a sweep is made of: its folder read, its figures, their definitions and the published values."""
+"""Report: the output folder of a sweep as one HTML page."""
+
+from analyses.pages.report.build import Report, report
+
+__all__ = [
+    "Report",
+    "report",
+]

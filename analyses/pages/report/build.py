@@ -9,9 +9,9 @@ from typing import Any
 from analyses.pages.page import render_page, write_page
 from analyses.pages.pdf import print_page
 from analyses.pages.report.published import SETTING, SOURCE, in_published_setting, published_of
-from analyses.sweep.output import SweepOutput, read_sweep
 from analyses.pages.report.run_record import record_rows
 from analyses.pages.report.section import section_of
+from analyses.sweep.output import SweepOutput, read_sweep
 
 __all__ = ["Report", "report"]
 
@@ -61,9 +61,9 @@ def report(
         ValueError: If there is no finished sweep, the null control is of another model's shape or other images, or
             nothing was published of such a model.
 
-    >>> from analyses.data.emoji_scenes.scenes.scenes import EmojiScenes
+    >>> from analyses.data import EmojiScenes
     >>> from analyses.identifiability import Identifiability
-    >>> from analyses.sweep.run.run import sweep
+    >>> from analyses.sweep import sweep
     >>> from hooked_vit import HookedViT
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -87,8 +87,8 @@ def report(
     sections = [section_of(found, table, control, known) for table in found.tables if table not in _OWN_TABLES]
     title = name or f"A ViT of {found.record['model']['cfg'].get('n_layers', '?')} blocks"
     page = render_page(
-        "report.html",
-        styles=["report.css"],
+        "report/report.html",
+        styles=["report/report.css"],
         title=title,
         untrained=untrained,
         accuracy=section_of(found, "accuracy", control, known) if "accuracy" in found.tables else None,

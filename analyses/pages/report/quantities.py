@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from analyses.catalogue import CATALOGUE, Headline
+
 __all__ = ["Quantity", "has_blocks", "quantities_of"]
 
 
@@ -36,71 +38,8 @@ class Quantity:
     published_control: float = np.nan
 
 
-_ALL_PATCHES = {"token_type": "patch", "region": "all"}
-_RATE = {"metric": "identifiability_rate"}
-_IMAGES_RATE = {"metric": "identifiability_rate_of_images"}
-_UPDATES: dict[str, Any] = {"reference": "block_input", "images": "all", "metric": "similarity_change_rate"}
-_COMPOSED: dict[str, Any] = {**_ALL_PATCHES, "images": "all"}
-
-# label, unit, the row's columns, the column of the number, its published key
-_Spec = tuple[str, str, Mapping[str, Any], str, str]
-_SPECS: Mapping[str, Sequence[_Spec]] = {
-    "analyses.identifiability.Identifiability": [
-        ("patch tokens with the class on top", "%", {**_RATE, **_ALL_PATCHES}, "value", "rate"),
-        ("images with at least one such patch", "%",
-         {"metric": "images_with_identifiable", **_ALL_PATCHES}, "value", "images_with_one"),
-        ("identifiability of patches", "", {"metric": "identifiability", **_ALL_PATCHES}, "value", ""),
-        ("identifiability of CLS", "", {"metric": "identifiability", "token_type": "cls"}, "value", ""),
-        ("identifiability of patches on the object", "",
-         {"metric": "identifiability", "token_type": "patch", "region": "object"}, "value", ""),
-        ("identifiability of patches of context", "",
-         {"metric": "identifiability", "token_type": "patch", "region": "context"}, "value", ""),
-        ("object minus context, within images", "",
-         {"metric": "identifiability", "region": "object_minus_context"}, "value", ""),
-    ],
-    "analyses.categorical_updates.over_dataset.CategoricalUpdates": [
-        (f"{name}: {tokens} moved towards the class, share", "",
-         {**_UPDATES, "stream": stream, "token_type": kind, "region": "all"}, "value", "")
-        for stream, name in (("attn_out", "attention"), ("mlp_out", "MLP"))
-        for kind, tokens in (("cls", "CLS"), ("patch", "patches"))
-    ] + [
-        (f"patches whose top class is that of {name}", "%", {**_COMPOSED, "metric": f"composition_{part}"}, "value", "")
-        for part, name in (("previous", "the block's input"), ("attn", "attention"), ("mlp", "the MLP"),
-                           ("none", "none of the three"))
-    ],
-    "analyses.perturbation.over_dataset.Perturbation": [
-        ("rate of patches, unperturbed", "%",
-         {**_RATE, **_ALL_PATCHES, "perturbation": "self_only"}, "before", "rate"),
-        ("self only: rate of patches", "%",
-         {**_RATE, **_ALL_PATCHES, "perturbation": "self_only"}, "after", "rate_self_only"),
-        ("no CLS: rate of patches", "%", {**_RATE, **_ALL_PATCHES, "perturbation": "no_cls"}, "after", "rate_no_cls"),
-        ("patches on the object, with context: rate", "%",
-         {**_RATE, **_ALL_PATCHES, "perturbation": "no_context"}, "before", "rate_no_context_before"),
-        ("patches on the object, no context: rate", "%",
-         {**_IMAGES_RATE, **_ALL_PATCHES, "perturbation": "no_context"}, "after", "rate_no_context_after"),
-        ("patches of context, with the object: rate", "%",
-         {**_RATE, **_ALL_PATCHES, "perturbation": "no_object"}, "before", "rate_no_object_before"),
-        ("patches of context, no object: rate", "%",
-         {**_IMAGES_RATE, **_ALL_PATCHES, "perturbation": "no_object"}, "after", "rate_no_object_after"),
-        *(
-            (f"{name}: change of the rate of patches", "points",
-             {**_RATE, **_ALL_PATCHES, "perturbation": perturbation}, "value", "")
-            for perturbation, name in (("self_only", "self only"), ("no_cls", "no CLS"),
-                                       ("no_context", "no context"), ("no_object", "no object"))
-        ),
-    ],
-    "analyses.memory_pairs.composition.Compositionality": [
-        (f"{name}, 5 memories, all tokens", "%",
-         {"metric": "compositionality", "images": "all", "token_type": "all", "k": 5, "coefficients": kind},
-         "value", "")
-        for kind, name in (("z", "attention"), ("pre", "MLP, coefficients before f"),
-                           ("post", "MLP, coefficients after f"))
-    ],
-}  # fmt: skip
-
-
 def quantities_of(
-    kind: str,
+    name: str,
     table: pd.DataFrame,
     null: pd.DataFrame | None = None,
     published: Mapping[str, float] | None = None,
@@ -109,7 +48,7 @@ def quantities_of(
     """The headline numbers of a table, those after the last block unless their label says otherwise.
 
     Args:
-        kind: The analysis, by module and class; one that is unknown has no headline.
+        name: The analysis, as in `CATALOGUE`; one that is not in it has no headline.
         table: What it computed.
         null: The same of the untrained model.
         published: By key, as in `analyses.pages.report.published`.
@@ -117,42 +56,47 @@ def quantities_of(
     """
     published, published_null = published or {}, published_null or {}
     found = []
-    for label, unit, where, column, key in _SPECS.get(kind, []):
-        row = _row(table, where)
+    for headline in _headlines(name):
+        column = headline.column
+        row = _row(table, headline.where)
         if row is None:
             continue
-        untrained = None if null is None else _row(null, where)
+        untrained = None if null is None else _row(null, headline.where)
         # the interval of a perturbation is of its effect, not of what comes of it
         low, high = (row[end] for end in ("low", "high")) if column == "value" else (np.nan, np.nan)
         found.append(
             Quantity(
-                label,
-                unit,
+                headline.label,
+                headline.unit,
                 float(row[column]),
                 float(low),
                 float(high),
                 np.nan if untrained is None else float(untrained[column]),
-                published.get(key, np.nan),
-                published_null.get(key, np.nan),
+                published.get(headline.published, np.nan),
+                published_null.get(headline.published, np.nan),
             )
         )
     own = {
-        "analyses.sweep.accuracy.Accuracy": _accuracies,
-        "analyses.perturbation.over_dataset.Perturbation": _perturbed_accuracies,
-        "analyses.memory_pairs.agreement.KeyValueAgreement": _agreements,
-        "analyses.value_vectors.alignment.ClassValueAgreement": _class_values,
-        "analyses.faithfulness.over_dataset.Faithfulness": _areas,
-        "analyses.faithfulness.over_dataset.Localisation": _localised,
-        "analyses.patching.ablation.AblationStudy": _largest_ablations,
+        "accuracy": _accuracies,
+        "perturbation": _perturbed_accuracies,
+        "key_value_agreement": _agreements,
+        "class_value_agreement": _class_values,
+        "faithfulness": _areas,
+        "localisation": _localised,
+        "ablation_study": _largest_ablations,
     }
-    if kind in own:
-        found += own[kind](table, null, published)
+    if name in own:
+        found += own[name](table, null, published)
     return found
 
 
-def has_blocks(kind: str) -> bool:
+def has_blocks(name: str) -> bool:
     """Whether the headline numbers of an analysis are those after the last block."""
-    return kind in _SPECS
+    return bool(_headlines(name))
+
+
+def _headlines(name: str) -> Sequence[Headline]:
+    return CATALOGUE[name].headlines if name in CATALOGUE else ()
 
 
 def _rows(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:

@@ -10,9 +10,8 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from analyses.catalogue import CATALOGUE, Definition, definition_of, figures_of
 from analyses.pages.page import picture_url
-from analyses.catalogue import Definition, defined_as
-from analyses.catalogue import draws_null, figures_of
 from analyses.pages.report.published import PublishedModel
 from analyses.pages.report.quantities import Quantity, has_blocks, quantities_of
 from analyses.sweep.output import SweepOutput
@@ -75,7 +74,7 @@ def section_of(
     shown = table.head(_MOST_ROWS)
     return Section(
         name,
-        defined_as(kind, name, found.record.get("definitions", {}).get(name)),
+        definition_of(kind, name, found.record.get("definitions", {}).get(name)),
         _counts(table),
         "after the last block" if has_blocks(kind) else "",
         [_in_words(number) for number in numbers],
@@ -93,7 +92,7 @@ def _pictures(found: SweepOutput, name: str, of_null: pd.DataFrame | None) -> li
     kind, table = found.kind(name), found.tables[name]
     figures = figures_of(kind, table, found.n_classes, of_null)
     pictures = [_picture(figure, suffix.removeprefix("-").replace("_", " ")) for suffix, figure in figures.items()]
-    if of_null is not None and not draws_null(kind):
+    if of_null is not None and not (kind in CATALOGUE and CATALOGUE[kind].draws_null):
         pictures = [replace(one, caption=f"This model{one.caption and ', '}{one.caption}") for one in pictures]
         for suffix, figure in figures_of(kind, of_null, found.n_classes).items():
             of = suffix.removeprefix("-").replace("_", " ")

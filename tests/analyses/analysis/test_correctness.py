@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from analyses.analysis.correctness import correctness_tables
-from analyses.analysis.tables import GroupSums
-from analyses.statistics.intervals import Resampling
-from analyses.statistics.hypothesis_tests import permutation_test
 from analyses.analysis.groups import TOKEN_GROUPS
+from analyses.analysis.tables import GroupSums
+from analyses.statistics.hypothesis_tests import permutation_test
+from analyses.statistics.intervals import Resampling
 
 
 def test_each_row_is_the_mean_by_hand():

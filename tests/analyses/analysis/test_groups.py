@@ -3,8 +3,8 @@
 import torch
 from analysis_batches import batch_of, model_of
 
-from analyses.identifiability import Identifiability
 from analyses.analysis.groups import TOKEN_GROUPS, count_ranks, sum_by_group, token_groups
+from analyses.identifiability import Identifiability
 
 
 def test_each_token_is_in_the_groups_of_its_type(kind):

@@ -6,8 +6,8 @@ import pytest
 from analysis_batches import batch_of
 from scipy import stats
 
-from analyses.identifiability import Identifiability
 from analyses.analysis.null_control import compare_with_null
+from analyses.identifiability import Identifiability
 
 
 @pytest.fixture

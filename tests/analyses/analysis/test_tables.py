@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analyses.analysis.groups import TOKEN_GROUPS
 from analyses.analysis.tables import GroupSums, difference_rows, object_minus_context, ratio_rows
-from analyses.statistics.intervals import Resampling
 from analyses.statistics.corrections import adjust_p_values
 from analyses.statistics.hypothesis_tests import permutation_test
-from analyses.analysis.groups import TOKEN_GROUPS
+from analyses.statistics.intervals import Resampling
 
 
 @pytest.fixture

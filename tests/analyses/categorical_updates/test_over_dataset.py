@@ -7,10 +7,10 @@ import torch
 from analysis_batches import batch_of
 
 from analyses.analysis.base import AnalysisBatch
+from analyses.analysis.groups import TOKEN_GROUPS, token_groups
 from analyses.categorical_updates.measures import residual_composition, similarity_change_rate, similarity_increase
 from analyses.categorical_updates.over_dataset import CategoricalUpdates
 from analyses.statistics.hypothesis_tests import permutation_test
-from analyses.analysis.groups import TOKEN_GROUPS, token_groups
 
 BOTH = ("block_input", "layer_input")
 STREAMS = {"attn": "attn_out", "mlp": "mlp_out", "block": "resid_post"}

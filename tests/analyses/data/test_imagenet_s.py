@@ -8,7 +8,7 @@ import torch
 from conftest import make_timm
 from PIL import Image
 
-from analyses.data.imagenet_s import IGNORED, ImageNetS, PUBLISHED_EXCLUSIONS, decode_segmentation, segmentation_ids
+from analyses.data.imagenet_s import IGNORED, PUBLISHED_EXCLUSIONS, ImageNetS, decode_segmentation, segmentation_ids
 from analyses.sweep.run import sweep
 from hooked_vit import HookedViT
 

@@ -9,13 +9,13 @@ import torch
 from analysis_batches import batch_of, model_of
 
 from analyses.data.patch_labels import token_labels
+from analyses.faithfulness.localisation import average_precision, mask_iou, pointing_game
+from analyses.faithfulness.over_dataset import Faithfulness, Localisation
+from analyses.faithfulness.removal import removal_curve, removal_order
 from analyses.feature_importance.baseline import random_map
 from analyses.feature_importance.methods import explainer
 from analyses.feature_importance.probe_order import ProbeOrder
-from analyses.faithfulness.over_dataset import Faithfulness, Localisation
-from analyses.faithfulness.removal import removal_curve, removal_order
 from analyses.linear_probe.ridge import fit_ridge_probe
-from analyses.faithfulness.localisation import average_precision, mask_iou, pointing_game
 
 METHODS = ("importance", "relevance", "random")
 

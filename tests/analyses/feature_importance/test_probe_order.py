@@ -6,8 +6,8 @@ from conftest import ported
 from torch import Tensor
 
 from analyses.feature_importance.probe_order import ProbeOrder
-from analyses.linear_probe.ridge import fit_ridge_probe
 from analyses.linear_probe.features import probe_features
+from analyses.linear_probe.ridge import fit_ridge_probe
 
 CLASSES = torch.tensor([5, 0])
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from conftest import ported
 
-from analyses.linear_probe.ridge import fit_ridge_probe
-from analyses.linear_probe.features import probe_features
 from analyses.linear_probe.comparison import compare_with_projection, probe_ranks, projection_ranks
+from analyses.linear_probe.features import probe_features
+from analyses.linear_probe.ridge import fit_ridge_probe
 
 
 def test_ranks_and_the_table() -> None:

@@ -8,10 +8,10 @@ from analysis_batches import batch_of
 from conftest import make_timm
 
 from analyses.analysis.base import AnalysisBatch
+from analyses.analysis.groups import TOKEN_GROUPS, token_groups
 from analyses.memory_pairs.agreement import KeyValueAgreement
 from analyses.memory_pairs.coefficients import memory_coefficients
 from analyses.memory_pairs.pairs import key_value_agreement
-from analyses.analysis.groups import TOKEN_GROUPS, token_groups
 from analyses.value_vectors.vectors import value_logits
 from hooked_vit import HookedViT
 

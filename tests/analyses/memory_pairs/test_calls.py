@@ -4,11 +4,10 @@ import pytest
 import torch
 from analysis_batches import batch_of
 
-from analyses.memory_pairs.composition import Compositionality
 from analyses.memory_pairs.agreement import KeyValueAgreement
-from analyses.memory_pairs.calls import called_in_batch, memory_sources, tables_of_batch
+from analyses.memory_pairs.calls import called_in_batch, called_memories, memory_sources, tables_of_batch
+from analyses.memory_pairs.composition import Compositionality
 from analyses.memory_pairs.lookup import TableStore
-from analyses.memory_pairs.calls import called_memories
 
 
 def test_a_search_is_shared_whoever_asks_first(monkeypatch):

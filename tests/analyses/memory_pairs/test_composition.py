@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 from analysis_batches import batch_of
 
+from analyses.analysis.groups import TOKEN_GROUPS, token_groups
 from analyses.memory_pairs.composition import Compositionality
 from analyses.memory_pairs.pairs import compositionality
-from analyses.analysis.groups import TOKEN_GROUPS, token_groups
 
 
 def test_every_mean_is_that_of_the_function(kind):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from analysis_batches import model_of
 
-from analyses.memory_pairs.coefficients import memory_coefficients
 from analyses.memory_pairs.calls import called_memories
+from analyses.memory_pairs.coefficients import memory_coefficients
 from analyses.memory_pairs.pairs import compositionality, key_value_agreement
 from analyses.value_vectors.alignment import class_value_agreement
 from analyses.value_vectors.vectors import value_logits

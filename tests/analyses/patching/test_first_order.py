@@ -5,8 +5,8 @@ import torch
 from conftest import make_timm, ported
 from torch import Tensor
 
-from analyses.patching.first_order import attribution_patching
 from analyses.patching.activation import activation_patching
+from analyses.patching.first_order import attribution_patching
 from analyses.patching.metrics import class_rank
 from analyses.patching.result import agreement
 from hooked_vit import HookedViT

@@ -10,11 +10,11 @@ import torch
 from analysis_batches import batch_of
 
 from analyses.analysis.base import AnalysisBatch
+from analyses.analysis.groups import TOKEN_GROUPS, token_groups
 from analyses.perturbation.attention import no_cls, self_only
 from analyses.perturbation.over_dataset import Perturbation
 from analyses.perturbation.runs import perturb_stream, region_mask
 from analyses.statistics.hypothesis_tests import permutation_test
-from analyses.analysis.groups import TOKEN_GROUPS, token_groups
 
 
 def runs_of(batch: AnalysisBatch) -> dict[str, list]:

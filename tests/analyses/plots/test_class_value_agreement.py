@@ -2,8 +2,8 @@
 
 from analysis_batches import model_of
 
-from analyses.value_vectors.alignment import compare_class_value_agreement
 from analyses.plots.class_value_agreement import value_vector_statistics_figure
+from analyses.value_vectors.alignment import compare_class_value_agreement
 from analyses.value_vectors.coherence import semantic_coherence
 
 PATHS = [("a",), ("a",), ("b",), ("b",), ("b",), ("c",), ("c",)]

@@ -2,8 +2,8 @@
 
 from analysis_batches import batch_of
 
-from analyses.memory_pairs.composition import Compositionality
 from analyses.memory_pairs.agreement import KeyValueAgreement
+from analyses.memory_pairs.composition import Compositionality
 from analyses.plots.memory_pairs import compositionality_figure, key_value_agreement_figure
 
 

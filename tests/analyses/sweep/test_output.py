@@ -18,7 +18,7 @@ def test_a_finished_sweep_comes_back(tmp_path: Path) -> None:
     found = read_sweep(tmp_path)
     assert list(found.tables) == list(tables)
     assert found.n_classes == 100
-    assert found.kind("mine") == "analyses.identifiability.Identifiability"
+    assert found.kind("mine") == "identifiability"
     assert found.kind("skipped") == ""
     assert found.asked == {}
     (tmp_path / "mine.parquet").write_bytes(b"no table")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import sweep_toys
 import torch
 from sweep_toys import (
     BATCH_SIZE,
@@ -101,7 +102,7 @@ def test_killed_while_a_file_is_written(
 
 
 def test_kill_9_of_a_program(undisturbed: dict[str, pd.DataFrame], tmp_path: Path) -> None:
-    script, out = str(Path(__file__).parents[1] / "sweep_toys.py"), str(tmp_path)
+    script, out = str(Path(sweep_toys.__file__)), str(tmp_path)
     killed = in_a_process(script, out, "21", str(tmp_path / "marker"), check=False)
     assert killed.returncode == -signal.SIGKILL
     assert_same_tables(run(out), undisturbed)
@@ -201,7 +202,7 @@ def test_the_record_says_what_the_tables_follow_from(tmp_path: Path) -> None:
     assert len(record["model"]["weights_sha256"]) == 64
     assert record["preprocessing"]["crop_mode"] == "center"
     assert record["dataset"] == {"n_images": 37, "description": {"type": "sweep_toys.ToyImages", "n": 37, "seed": 0}}
-    assert record["analyses"]["float_sums"] == {"type": "sweep_toys.FloatSums", "options": {"power": 1}}
+    assert record["analyses"]["float_sums"] == {"type": "float_sums", "options": {"power": 1}}
     assert record["definitions"]["accuracy"].startswith("Percentage of images whose class has the largest logit")
     assert record["hook_points"]["image_rows"] == ["hook_pooled"]
     assert record["options"] == {"batch_size": 4, "on_error": "skip"}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import sweep_toys
 from sweep_toys import ToyImages, assert_same_tables, forked, forked_result, in_a_process, run, toy_analyses, toy_model
 
 from analyses.categorical_updates.over_dataset import CategoricalUpdates
@@ -112,7 +113,7 @@ def test_torchrun_restarts_what_was_killed(of_one_process: dict[str, pd.DataFram
 
     By itself, torch 2.14 fails here or hangs: gloo finds the addresses of the first start in the agent's store.
     """
-    script = str(Path(__file__).parents[1] / "sweep_toys.py")
+    script = str(Path(sweep_toys.__file__))
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1", "--monitor-interval=0.1",
                 "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]  # fmt: skip
     result = in_a_process(*launcher, script, str(tmp_path), "29", str(tmp_path / "marker"))

@@ -7,8 +7,8 @@ from analysis_batches import model_of
 from conftest import ported
 from scipy import stats
 
-from analyses.value_vectors.alignment import ClassValueAgreement, class_value_agreement, compare_class_value_agreement
 from analyses.sweep.run import sweep
+from analyses.value_vectors.alignment import ClassValueAgreement, class_value_agreement, compare_class_value_agreement
 from analyses.value_vectors.vectors import read_by_head, value_vectors
 from hooked_vit.initialisation import freshly_initialised
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from analysis_batches import model_of
 
-from analyses.value_vectors.taxonomy import class_similarity
 from analyses.value_vectors.coherence import coherence_of_classes, semantic_coherence
+from analyses.value_vectors.taxonomy import class_similarity
 from analyses.value_vectors.vectors import value_logits
 
 PATHS = [("a", "b"), ("a", "b"), ("a", "c"), ("d", "e"), ("d", "e"), ("f", "g"), ("f", "h")]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from analyses.value_vectors.taxonomy import class_similarity, emoji_taxonomy, taxonomy_of, wordnet_taxonomy
 from analyses.data.emoji_scenes.scenes import EmojiScenes
+from analyses.value_vectors.taxonomy import class_similarity, emoji_taxonomy, taxonomy_of, wordnet_taxonomy
 from hooked_vit.class_names import imagenet_class_names
 
 PATHS = [("a", "b", "c"), ("a", "b", "d"), ("a", "e"), ("f",), ("f", "b", "c"), ("a", "b", "c")]

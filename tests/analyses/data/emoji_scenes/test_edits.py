@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.data.emoji_scenes.classes import group_of_class
 from analyses.data.emoji_scenes.rendering import render
+from analyses.data.emoji_scenes.scenes import EmojiScenes
 
 ROWS = range(48)
 GROUPS = torch.tensor(group_of_class())

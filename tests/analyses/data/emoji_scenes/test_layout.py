@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.data.emoji_scenes.classes import group_of_class
+from analyses.data.emoji_scenes.scenes import EmojiScenes
 
 
 @pytest.mark.parametrize("objects", [1, 2, "mixed"])

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-import analyses.data
+import analyses.data.emoji_scenes
 from analyses.data.emoji_scenes.classes import ARTISTS
-from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.data.emoji_scenes.rendering import render
+from analyses.data.emoji_scenes.scenes import EmojiScenes
 
-FOLDER = Path(analyses.data.__file__).parent / "sprites"
+FOLDER = Path(analyses.data.emoji_scenes.__file__).parent / "sprites"
 
 
 def slow_object(layout, row: int, slot: int, size: int) -> np.ndarray:

@@ -6,9 +6,8 @@ import numpy as np
 import torch
 
 from analyses.data.emoji_scenes.classes import ARTISTS
-from analyses.data.emoji_scenes.sample_pictures import sample_scenes
+from analyses.data.emoji_scenes.sample_pictures import sample_scenes, write_samples
 from analyses.data.emoji_scenes.scenes import EmojiScenes
-from analyses.data.emoji_scenes.sample_pictures import write_samples
 
 FOLDER = sample_scenes()[0].path.parent
 

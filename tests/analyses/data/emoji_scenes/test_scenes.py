@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.data.dataset import LabelledImages
+from analyses.data.emoji_scenes.scenes import EmojiScenes
 
 SCENES = EmojiScenes(1000, seed=6, objects="mixed")
 

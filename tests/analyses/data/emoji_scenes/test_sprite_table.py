@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-import analyses.data
+import analyses.data.emoji_scenes
 from analyses.data.emoji_scenes.classes import ARTISTS
 from analyses.data.emoji_scenes.sprite_table import sprite_table
 
-FOLDER = Path(analyses.data.__file__).parent / "sprites"
+FOLDER = Path(analyses.data.emoji_scenes.__file__).parent / "sprites"
 
 
 def sprite(artist: int, label: int, level: int) -> np.ndarray:

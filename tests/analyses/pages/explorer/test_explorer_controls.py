@@ -11,8 +11,8 @@ from browser import Visit
 from explorer_reading import Reading, Truth, number
 
 from analyses.data.emoji_scenes.sample_pictures import sample_scenes
-from analyses.pages.explorer.build import explore
 from analyses.memory_pairs.coefficients import memory_coefficients
+from analyses.pages.explorer.build import explore
 from analyses.projection import Stream
 from analyses.value_vectors.vectors import top_classes
 from hooked_vit import HookedViT

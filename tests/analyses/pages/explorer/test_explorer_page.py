@@ -13,8 +13,8 @@ from conftest import make_timm, ported
 from explorer_reading import Reading, Truth
 from PIL import Image
 
-from analyses.pages.explorer import build as explorer
 from analyses.data.emoji_scenes.sample_pictures import sample_scenes
+from analyses.pages.explorer import build as explorer
 from analyses.pages.explorer.build import explore
 from analyses.pages.explorer.content import explorer_data
 from analyses.pages.page import write_page

@@ -14,8 +14,8 @@ from analyses.commands.cli import app
 from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.faithfulness.over_dataset import Localisation
 from analyses.identifiability import Identifiability
-from analyses.pages.report.build import report
 from analyses.pages.pdf import print_page
+from analyses.pages.report.build import report
 from analyses.sweep.run import sweep
 from hooked_vit import HookedViT
 from hooked_vit.initialisation import freshly_initialised

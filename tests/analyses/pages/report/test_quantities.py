@@ -7,16 +7,16 @@ import pytest
 from scipy.stats import norm
 
 from analyses.categorical_updates.over_dataset import CategoricalUpdates
-from analyses.value_vectors.alignment import ClassValueAgreement
-from analyses.memory_pairs.composition import Compositionality
 from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.faithfulness.over_dataset import Faithfulness, Localisation
 from analyses.identifiability import Identifiability
 from analyses.memory_pairs.agreement import KeyValueAgreement
-from analyses.perturbation.over_dataset import Perturbation
+from analyses.memory_pairs.composition import Compositionality
 from analyses.pages.report.published import PUBLISHED
 from analyses.pages.report.quantities import Quantity, quantities_of
+from analyses.perturbation.over_dataset import Perturbation
 from analyses.sweep.run import sweep
+from analyses.value_vectors.alignment import ClassValueAgreement
 from hooked_vit import HookedViT
 
 Tables = dict[str, pd.DataFrame]
@@ -41,7 +41,7 @@ def of(kind: str, table: pd.DataFrame, null: pd.DataFrame | None = None) -> dict
 
 def test_identifiability_is_that_of_the_last_block(tables: Tables) -> None:
     table = tables["identifiability"]
-    numbers = of("analyses.identifiability.Identifiability", table, table.assign(value=table["value"] / 2))
+    numbers = of("identifiability", table, table.assign(value=table["value"] / 2))
     rate = numbers["patch tokens with the class on top"]
     [row] = table.query(
         "layer == 7 and metric == 'identifiability_rate' and token_type == 'patch' and region == 'all'"
@@ -55,7 +55,7 @@ def test_identifiability_is_that_of_the_last_block(tables: Tables) -> None:
 
 def test_accuracy_has_wilsons_interval() -> None:
     table = pd.DataFrame([{"n_images": 50, "top1": 80.0, "top5": 100.0}])
-    top1 = of("analyses.sweep.accuracy.Accuracy", table)["accuracy, top 1"]
+    top1 = of("accuracy", table)["accuracy, top 1"]
     z, p, n = norm.ppf(0.975), 0.8, 50
     middle, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     assert top1.low == pytest.approx(100 * (middle - half) / (1 + z**2 / n))
@@ -64,7 +64,7 @@ def test_accuracy_has_wilsons_interval() -> None:
 
 
 def test_perturbations_are_paired_with_what_was_published_of_them(tables: Tables) -> None:
-    numbers = of("analyses.perturbation.over_dataset.Perturbation", tables["perturbation"])
+    numbers = of("perturbation", tables["perturbation"])
     table = tables["perturbation"].query("layer == 7 and token_type == 'patch' and region == 'all'")
     after = table.query("perturbation == 'no_context' and metric == 'identifiability_rate_of_images'")["after"].item()
     before = table.query("perturbation == 'no_context' and metric == 'identifiability_rate'")["before"].item()
@@ -79,26 +79,26 @@ def test_perturbations_are_paired_with_what_was_published_of_them(tables: Tables
 
 
 def test_the_rest(tables: Tables) -> None:
-    updates = of("analyses.categorical_updates.over_dataset.CategoricalUpdates", tables["categorical_updates"])
+    updates = of("categorical_updates", tables["categorical_updates"])
     composed = [one.value for label, one in updates.items() if label.startswith("patches whose top class")]
     assert len(composed) == 4
     assert max(composed) <= 100
-    agreement = of("analyses.memory_pairs.agreement.KeyValueAgreement", tables["key_value_agreement"])
+    agreement = of("key_value_agreement", tables["key_value_agreement"])
     best = tables["key_value_agreement"].query(
         "metric == 'agreement_rate' and images == 'all' and token_type == 'all' and coefficients == 'pre'"
     )
     [told] = [one for label, one in agreement.items() if label.startswith("MLP, before f")]
     assert told.value == best["value"].max()
     assert 0 < told.control < 100
-    assert len(of("analyses.memory_pairs.composition.Compositionality", tables["compositionality"])) == 3
-    values = of("analyses.value_vectors.alignment.ClassValueAgreement", tables["class_value_agreement"])
+    assert len(of("compositionality", tables["compositionality"])) == 3
+    values = of("class_value_agreement", tables["class_value_agreement"])
     last = tables["class_value_agreement"].query("layer == 7 and stream == 'mlp_out'")
     assert values["MLP: mean largest cosine, last block"].control == last["null"].item()
-    areas = of("analyses.faithfulness.over_dataset.Faithfulness", tables["faithfulness"])
+    areas = of("faithfulness", tables["faithfulness"])
     assert areas["importance: area, negative (higher is better)"].published == 0.836
     assert areas["importance: area, positive (lower is better)"].control == \
         areas["random: area, positive (lower is better)"].value  # fmt: skip
-    located = of("analyses.faithfulness.over_dataset.Localisation", tables["localisation"])
+    located = of("localisation", tables["localisation"])
     assert math.isnan(located["importance: mask IoU"].control)
     assert located["importance: pointing game"].control == tables["localisation"]["chance"].iloc[0]
     assert quantities_of("mine.Own", tables["localisation"]) == []

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 from browser import open_page, started_browser, the_browser
 
-from analyses.value_vectors.alignment import ClassValueAgreement
 from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.identifiability import Identifiability
 from analyses.pages.report.build import Report, report
 from analyses.sweep.run import sweep
+from analyses.value_vectors.alignment import ClassValueAgreement
 from hooked_vit import HookedViT
 
 if TYPE_CHECKING:

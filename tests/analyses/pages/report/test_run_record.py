@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from analyses.data.emoji_scenes.scenes import EmojiScenes
+from analyses.pages.report.run_record import record_rows
 from analyses.perturbation.over_dataset import Perturbation
 from analyses.sweep.output import read_sweep
-from analyses.pages.report.run_record import record_rows
 from analyses.sweep.run import sweep
 from hooked_vit import HookedViT
 
@@ -19,7 +19,7 @@ def test_what_a_run_was(tmp_path: Path) -> None:
     )
     assert rows["weights"] == f"SHA-256 {found.record['model']['weights_sha256']}"
     assert rows["dataset"].startswith("EmojiScenes n 2, seed 5, image_size 64")
-    assert "interventions (self_only analyses.perturbation.attention.self_only, no_cls" in rows["analysis: perturbation"]
+    assert "interventions (self_only self_only, no_cls" in rows["analysis: perturbation"]
     assert "resampling (Resampling n_resamples 9, level 0.95, seed 0)" in rows["analysis: perturbation"]
     assert "torch " in rows["versions"]
     assert rows["images"] == "2"
