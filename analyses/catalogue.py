@@ -160,14 +160,12 @@ _ENTRIES = (
                 "p = E · norm(x) + b. With rank the number of classes whose logit is above the correct class's, of C "
                 "classes, identifiability is r = 1 − rank / C: 1 where the correct class is on top, about one half by "
                 "chance.",
-                "Identifiability "
-"The percentage of tokens with rank 0; of images, the percentage with at least one "
-                "such patch token."tage of tokens with rank 0; of images, the percentage with at least one "
-                "such patch token.",
+                "Identifiability rate": "The percentage of tokens with rank 0; of images, the percentage with at "
+                "least one such patch token.",
                 "Class against context tokens": "Patches on the object (the object's mask on the patch grid) minus "
                 "patches of context, each image with itself, where the dataset has masks.",
-                "Change "
-"The share of tokens whose correct-class logit rises from one block's output to the next."                "rate": "The share of tokens whose correct-class logit rises from one block's output to the next.",
+                "Change rate": "The share of tokens whose correct-class logit rises from one block's output to the "
+                "next.",
             },
             _UNTRAINED,
         ),
@@ -185,11 +183,9 @@ _ENTRIES = (
                 "Class-similarity change rate": "The share of tokens whose correct-class logit is greater in the "
                 "projection of a sub-layer's output than in that of the block's input; the size of the update is the "
                 "mean difference of the two.",
-                "Residual "
-"The percentage of tokens whose top class after the block is that of the block's input, of "
-                "attention's output, of the MLP's output, or of none of the three. Parts may agree with each other, so "
-                "percentages do not add up to 100."utput, or of none of the three. Parts may agree with each "
-                "other, so percentages do not add up to 100.",
+                "Residual composition": "The percentage of tokens whose top class after the block is that of the "
+                "block's input, of attention's output, of the MLP's output, or of none of the three. Parts may agree "
+                "with each other, so percentages do not add up to 100.",
             },
             _UNTRAINED,
         ),
@@ -220,10 +216,10 @@ _ENTRIES = (
             "Memories: key-value agreement",
             "section 5.2",
             {
-                "Key-value agreement rate": "A neuron of an MLP, or a dimension of an attention head, is a memory: its "
-                "activation is a coefficient, its row of the output matrix a value vector. The rate is the percentage "
-                "of tokens for which at least one of the 5 largest coefficients is of one of the 5 value vectors with "
-                "the largest logit for the correct class."
+                "Key-value agreement rate": "A neuron of an MLP, or a dimension of an attention head, is a memory: "
+                "its activation is a coefficient, its row of the output matrix a value vector. The rate is the "
+                "percentage of tokens for which at least one of the 5 largest coefficients is of one of the 5 value "
+                "vectors with the largest logit for the correct class."
             },
             "A class drawn at random in the place of the correct one, as an exact expectation.",
         ),
@@ -237,8 +233,8 @@ _ENTRIES = (
             "section 5.2",
             {
                 "Compositionality": "The percentage of tokens for which the top class of a sub-layer's output is the "
-                "top class of none of the value vectors of the k largest coefficients: no single memory predicts what "
-                "they predict together."
+                "top class of none of the value vectors of the k largest coefficients: no single memory predicts "
+                "what they predict together."
             },
             _UNTRAINED,
         ),
@@ -252,13 +248,10 @@ _ENTRIES = (
             "Memories: class-value agreement",
             "section 5.2",
             {
-                "Class-value "
-"For each class, the largest cosine between the class's embedding and the value vectors "
-                "of a layer; mean over classes. Filled markers: above the untrained model, Wilcoxon's signed-rank test "
-                "with classes as pairs, one-sided, p < 0.05 after Holm's correction over blocks. A property of the "
-                "weights: no image takes part, and intervals are over "
-                "classes."orrection over blocks. A property of the "
-                "weights: no image takes part, and intervals are over classes."
+                "Class-value agreement": "For each class, the largest cosine between the class's embedding and the "
+                "value vectors of a layer; mean over classes. Filled markers: above the untrained model, Wilcoxon's "
+                "signed-rank test with classes as pairs, one-sided, p < 0.05 after Holm's correction over blocks. A "
+                "property of the weights: no image takes part, and intervals are over classes."
             },
             "The model freshly initialised.",
         ),
@@ -272,11 +265,9 @@ _ENTRIES = (
             "Memories, causally",
             "",
             {
-                "Causal "
-"The coefficients of k memories of one block are set to zero, to their mean, or multiplied, "
-                "at every token, and the rest of the model runs on. Drawn is what becomes of the correct class's logit "
-                "and of accuracy: after minus before."odel runs on. Drawn is what becomes of the correct class's logit "
-                "and of accuracy: after minus before."
+                "Causal test": "The coefficients of k memories of one block are set to zero, to their mean, or "
+                "multiplied, at every token, and the rest of the model runs on. Drawn is what becomes of the correct "
+                "class's logit and of accuracy: after minus before."
             },
             "As many random memories whose value vectors are as long; and memories of another class.",
         ),

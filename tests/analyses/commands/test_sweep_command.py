@@ -1,6 +1,7 @@
 """`hooked-vit sweep` and `hooked-vit plot` on a real folder and on Emoji Scenes."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
