@@ -151,14 +151,12 @@ class Identifiability(Analysis):
     n_identifiable: list[Tensor]  # [image layer group]
     n_rising: list[Tensor]  # [image layer group], 0 at the first block
 
-    def __init__(self, stream: Stream = "resid_post", n_resamples: int = 999, level: float = 0.95, seed: int = 0):
+    def __init__(self, stream: Stream = "resid_post", resampling: Resampling = Resampling()):
         """Ask it of the residual stream, or of another.
 
         Args:
             stream: Any but `result`.
-            n_resamples: Bootstrap samples and permutations.
-            level: Of the bootstrap intervals.
-            seed: Of both.
+            resampling: Bootstrap intervals and permutation tests.
 
         Raises:
             ValueError: If the stream is `result`.
@@ -169,7 +167,7 @@ class Identifiability(Analysis):
                 "heads' results have no identifiability of their own: pass 'attn_out', or a residual stream"
             )
         self.stream: Stream = stream
-        self.resampling = Resampling(n_resamples, level, seed)
+        self.resampling = resampling
         # a zero of no shape, to which counts of any shape add up
         self.add_state("histogram", torch.tensor(0), dist_reduce_fx="sum")
         for name in ("index", "n_tokens", "rank_sum", "n_identifiable", "n_rising"):

@@ -35,6 +35,7 @@ from analyses.plots.curves import rows_of
 from analyses.plots.memory_pairs import compositionality_figure, key_value_agreement_figure
 from analyses.plots.patch_maps import picture_of
 from analyses.plots.value_vectors import value_vectors_figure
+from analyses.statistics import Resampling
 from analyses.sweep import sweep
 from analyses.value_vectors import (
     compare_class_value_agreement,
@@ -308,7 +309,10 @@ def main(
     layer = int(of_mlp["layer"].iloc[int(of_mlp["value"].to_numpy().argmax())])
     neurons, shown = neurons_figure(vit, layer, images, n=2 if quick else 6)
     n_resamples = 99 if quick else 999
-    analyses = [KeyValueAgreement(n_resamples=n_resamples), Compositionality(n_resamples=n_resamples)]
+    analyses = [
+        KeyValueAgreement(resampling=Resampling(n_resamples)),
+        Compositionality(resampling=Resampling(n_resamples)),
+    ]
     tables = sweep(vit, images, analyses, progress=False)
     agreement, compositionality = tables["key_value_agreement"], tables["compositionality"]
     causal = causal_tables(vit, few, quick)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, Num
 from analyses.analysis.groups import TOKEN_GROUPS
 from analyses.statistics.corrections import adjust_p_values
 from analyses.statistics.hypothesis_tests import permutation_tests
-from analyses.statistics.intervals import Resampling, bootstrap_difference, bootstrap_interval, bootstrap_ratio
+from analyses.statistics.intervals import Resampling
 
 __all__ = ["GroupSums", "adjust_over_layers", "difference_rows", "object_minus_context", "ratio_rows"]
 
@@ -88,13 +88,7 @@ def ratio_rows(of: GroupSums, resampling: Resampling) -> pd.DataFrame:
         seen = of.of_images(of.has(group))
         if not len(seen.sums):
             continue
-        interval = bootstrap_ratio(
-            seen.sums[:, :, place],
-            seen.counts[:, :, place],
-            level=resampling.level,
-            n_resamples=resampling.n_resamples,
-            seed=resampling.seed,
-        )
+        interval = resampling.ratio(seen.sums[:, :, place], seen.counts[:, :, place])
         numbers = {"value": interval.estimate, "low": interval.low, "high": interval.high}
         size = {"n_images": len(seen.sums), "n_tokens": int(seen.n_tokens[:, place].sum())}
         tables.append(of.rows.assign(token_type=token_type, region=region, **numbers, **size))
@@ -132,9 +126,9 @@ def difference_rows(
     n_resamples, seed = resampling.n_resamples, resampling.seed
     tests = permutation_tests(a, b, paired=paired, n_resamples=n_resamples, seed=seed)
     if paired:
-        interval = bootstrap_interval(a - b, level=resampling.level, n_resamples=n_resamples, seed=seed)
+        interval = resampling.interval(a - b)
     else:
-        interval = bootstrap_difference(a, b, level=resampling.level, n_resamples=n_resamples, seed=seed)
+        interval = resampling.difference(a, b)
     p_values = np.array([test.p_value for test in tests])
     return rows.assign(
         value=[test.difference for test in tests],

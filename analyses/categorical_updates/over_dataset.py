@@ -63,9 +63,7 @@ its input, of attention, of the MLP, of none of these |
         references: Sequence[Reference] = ("block_input",),
         heads: bool = False,
         sublayer_norm: bool = False,
-        n_resamples: int = 999,
-        level: float = 0.95,
-        seed: int = 0,
+        resampling: Resampling = Resampling(),
     ):
         """Ask it.
 
@@ -73,9 +71,7 @@ its input, of attention, of the MLP, of none of these |
             references: What sub-layers' outputs are held against; `layer_input` costs a projection of `resid_mid`.
             heads: Whether to project each head's share of `attn_out` too, which costs `n_heads` projections a block.
             sublayer_norm: As for `project`.
-            n_resamples: Bootstrap samples and permutations.
-            level: Of the bootstrap intervals.
-            seed: Of both.
+            resampling: Bootstrap intervals and permutation tests.
 
         Raises:
             ValueError: If there is no such reference, or none.
@@ -85,7 +81,7 @@ its input, of attention, of the MLP, of none of these |
             known = ", ".join(map(repr, get_args(Reference)))
             raise ValueError(f"expected a list of references out of {known}, got {references!r}")
         self.references, self.heads, self.sublayer_norm = tuple(references), heads, sublayer_norm
-        self.resampling = Resampling(n_resamples, level, seed)
+        self.resampling = resampling
         for name in ("index", "correct", "n_tokens", "n_rising", "increase", "n_matching"):
             self.add_state(name, [], dist_reduce_fx="cat")
 

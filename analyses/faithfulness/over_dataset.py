@@ -35,7 +35,7 @@ class _OfMethods(Analysis):
 
     index: list[Tensor]  # [image]
 
-    def __init__(self, methods: Sequence[str] | Mapping[str, Explainer], n_resamples: int, level: float, seed: int):
+    def __init__(self, methods: Sequence[str] | Mapping[str, Explainer], resampling: Resampling):
         super().__init__()
         if isinstance(methods, str) or not methods:
             raise ValueError(f"expected some of {', '.join(METHODS)}, or explainers by name, got {methods!r}")
@@ -43,7 +43,7 @@ class _OfMethods(Analysis):
             methods = {name: explainer(name) for name in methods}
         self.explainers = dict(methods)
         self.methods = tuple(self.explainers)
-        self.resampling = Resampling(n_resamples, level, seed)
+        self.resampling = resampling
         self.add_state("index", [], dist_reduce_fx="cat")
 
     def names(self, cfg: HookedViTConfig) -> list[str]:
@@ -95,9 +95,7 @@ class Faithfulness(_OfMethods):
         methods: Sequence[str] | Mapping[str, Explainer] = SWEPT_METHODS,
         samples: Samples = "all",
         n_steps: int = 50,
-        n_resamples: int = 999,
-        level: float = 0.95,
-        seed: int = 0,
+        resampling: Resampling = Resampling(),
     ):
         """Say which methods.
 
@@ -105,14 +103,12 @@ class Faithfulness(_OfMethods):
             methods: Any of `METHODS` by name, or explainers of your own by a name for each, `ProbeOrder` for instance.
             samples: `"all"` images, or those classified `"correct"` when whole.
             n_steps: At most so many removals are looked at, evenly spread; each is a pass with what is left.
-            n_resamples: Bootstrap samples.
-            level: Of the intervals.
-            seed: Of the bootstrap.
+            resampling: Bootstrap intervals.
 
         Raises:
             ValueError: If a method is unknown, or an option is none of these.
         """
-        super().__init__(methods, n_resamples, level, seed)
+        super().__init__(methods, resampling)
         if samples not in _SAMPLES or n_steps < 1:
             raise ValueError(f"expected samples 'all' or 'correct' and n_steps from 1, got {samples!r} and {n_steps}")
         self.samples: Samples = samples
@@ -194,16 +190,14 @@ class Localisation(_OfMethods):
     def __init__(
         self,
         methods: Sequence[str] | Mapping[str, Explainer] = SWEPT_METHODS,
-        n_resamples: int = 999,
-        level: float = 0.95,
-        seed: int = 0,
+        resampling: Resampling = Resampling(),
     ):
         """Say which methods, as for `Faithfulness`; the rest is of the bootstrap intervals.
 
         Raises:
             ValueError: If a method is unknown.
         """
-        super().__init__(methods, n_resamples, level, seed)
+        super().__init__(methods, resampling)
         self.add_state("scores", [], dist_reduce_fx="cat")
         self.add_state("share", [], dist_reduce_fx="cat")
 
@@ -236,7 +230,7 @@ class Localisation(_OfMethods):
         if not len(scores):
             return pd.DataFrame(columns=columns)
         drawn = self.resampling
-        interval = bootstrap_interval(scores, level=drawn.level, n_resamples=drawn.n_resamples, seed=drawn.seed)
+        interval = drawn.interval(scores)
         rows = []
         for m, method in enumerate(self.methods):
             for s, metric in enumerate(_LOCALISATION):

@@ -64,9 +64,7 @@ class KeyValueAgreement(Analysis):
         coefficients: Sequence[Coefficients] = ("pre", "post"),
         k: int = 5,
         layer_scale: bool = False,
-        n_resamples: int = 999,
-        level: float = 0.95,
-        seed: int = 0,
+        resampling: Resampling = Resampling(),
     ):
         """Ask it.
 
@@ -75,16 +73,14 @@ class KeyValueAgreement(Analysis):
             coefficients: Of MLPs, any of `pre`, `post` (see `memory_coefficients`).
             k: How many memories of a token, and how many value vectors of a class.
             layer_scale: As for `value_vectors`.
-            n_resamples: Bootstrap samples and permutations.
-            level: Of the bootstrap intervals.
-            seed: Of both.
+            resampling: Bootstrap intervals and permutation tests.
 
         Raises:
             ValueError: If there is no such sub-layer, or none.
         """
         super().__init__()
         self.sublayers, self.coefficients, self.k, self.layer_scale = sublayers, coefficients, k, layer_scale
-        self.n_resamples, self.level, self.seed = n_resamples, level, seed
+        self.resampling = resampling
         self._sources, self._store = memory_sources(sublayers, coefficients), TableStore()
         for name in ("index", "correct", "n_tokens", "n_agreeing", "random_agreeing", "class_logit", "random_logit"):
             self.add_state(name, [], dist_reduce_fx="cat")
@@ -143,5 +139,5 @@ class KeyValueAgreement(Analysis):
             for place, source in enumerate(self._sources)
             for metric, sums in metrics.items()
         ]
-        resampling = Resampling(self.n_resamples, self.level, self.seed)
+        resampling = self.resampling
         return correctness_tables(GroupSums.stack(parts), correct, resampling).reindex(columns=_COLUMNS)

@@ -18,7 +18,7 @@ from analyses.memory_pairs.choices import ChoiceDraws, contributing_memories, no
 from analyses.memory_pairs.coefficients import coefficient_names, memory_coefficients
 from analyses.memory_pairs.interventions import edit_memories, intervention_name
 from analyses.memory_pairs.lookup import TableStore
-from analyses.statistics.intervals import Resampling, bootstrap_interval
+from analyses.statistics.intervals import Resampling
 from analyses.value_vectors.vectors import MemorySublayer, block_index, check_sublayer
 from hooked_vit import HookedViTConfig
 
@@ -85,8 +85,7 @@ class CausalMemories(Analysis):
         interventions: Sequence[str | float | int] = ("zero",),
         means: Float[Tensor, "layer token memory"] | None = None,
         layer_scale: bool = False,
-        n_resamples: int = 999,
-        level: float = 0.95,
+        resampling: Resampling = Resampling(),
         seed: int = 0,
     ):
         """Ask it.
@@ -98,9 +97,8 @@ class CausalMemories(Analysis):
             interventions: Any of `"zero"`, `"mean"`, and factors such as 3.0.
             means: What `"mean"` sets coefficients to: `MemoryMeans(sublayer).means()` after a sweep.
             layer_scale: As for `value_vectors`: for the choice of memories alone.
-            n_resamples: Bootstrap samples and permutations.
-            level: Of the intervals.
-            seed: Of both, of the other classes and of the random memories.
+            resampling: Bootstrap intervals and permutation tests.
+            seed: Of the other classes and of the random memories.
 
         Raises:
             ValueError: If an argument does not fit.
@@ -114,7 +112,7 @@ class CausalMemories(Analysis):
             raise ValueError("'mean' needs means: sweep `MemoryMeans(sublayer)` first and pass its `means()`")
         self.sublayer: MemorySublayer = sublayer
         self.layers, self.ks, self.interventions, self.means = layers, ks, interventions, means
-        self.layer_scale, self.n_resamples, self.level, self.seed = layer_scale, n_resamples, level, seed
+        self.layer_scale, self.resampling, self.seed = layer_scale, resampling, seed
         self._store = TableStore()
         for name in ("index", "effect"):
             self.add_state(name, [], dist_reduce_fx="cat")
@@ -211,10 +209,10 @@ class CausalMemories(Analysis):
         of_choice = {choice: one.reshape(len(effect), -1) for choice, one in zip(_CHOICES, by_choice, strict=True)}
         tables = []
         for choice, values in of_choice.items():
-            interval = bootstrap_interval(values, level=self.level, n_resamples=self.n_resamples, seed=self.seed)
+            interval = self.resampling.interval(values)
             numbers: dict[str, Any] = {"value": interval.estimate, "low": interval.low, "high": interval.high}
             tables.append(rows.assign(memories=choice, **numbers, n_images=len(values)))
-        resampling = Resampling(self.n_resamples, self.level, self.seed)
+        resampling = self.resampling
         for choice, against in _COMPARISONS:
             compared = difference_rows(of_choice[choice], of_choice[against], rows, resampling, paired=True)
             tables.append(compared.assign(memories=choice, against=against))

@@ -58,9 +58,7 @@ class Compositionality(Analysis):
         coefficients: Sequence[Coefficients] = ("pre", "post"),
         ks: Sequence[int] = (1, 2, 5, 10),
         layer_scale: bool = False,
-        n_resamples: int = 999,
-        level: float = 0.95,
-        seed: int = 0,
+        resampling: Resampling = Resampling(),
     ):
         """Ask it.
 
@@ -69,9 +67,7 @@ class Compositionality(Analysis):
             coefficients: Of MLPs, any of `pre`, `post` (see `memory_coefficients`).
             ks: How many memories are considered.
             layer_scale: As for `value_vectors`.
-            n_resamples: Bootstrap samples and permutations.
-            level: Of the bootstrap intervals.
-            seed: Of both.
+            resampling: Bootstrap intervals and permutation tests.
 
         Raises:
             ValueError: If there is no such sub-layer, or a k is not positive.
@@ -80,7 +76,7 @@ class Compositionality(Analysis):
         if not len(ks) or min(ks) < 1:
             raise ValueError(f"expected numbers of memories from 1 on, such as ks=(1, 5), got {list(ks)}")
         self.sublayers, self.coefficients, self.ks, self.layer_scale = sublayers, coefficients, ks, layer_scale
-        self.n_resamples, self.level, self.seed = n_resamples, level, seed
+        self.resampling = resampling
         self._sources, self._store = memory_sources(sublayers, coefficients), TableStore()
         for name in ("index", "correct", "n_tokens", "n_single"):
             self.add_state(name, [], dist_reduce_fx="cat")
@@ -121,5 +117,5 @@ class Compositionality(Analysis):
                 none = n_tokens[:, None] - single
                 parts.append(GroupSums.of_layers(100 * none, n_tokens, metric="compositionality", **columns))
                 parts.append(GroupSums.of_layers(100 * single, n_tokens, metric="single_memory", **columns))
-        resampling = Resampling(self.n_resamples, self.level, self.seed)
+        resampling = self.resampling
         return correctness_tables(GroupSums.stack(parts), correct, resampling).reindex(columns=_COLUMNS)

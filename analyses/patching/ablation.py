@@ -12,7 +12,7 @@ from analyses.analysis.base import Analysis, AnalysisBatch
 from analyses.patching.plan import PatchPlan, PatchStream, plan_patches
 from analyses.patching.runs import patched_runs, rows_within
 from analyses.projection import class_ranks
-from analyses.statistics.intervals import bootstrap_interval
+from analyses.statistics.intervals import Resampling
 from hooked_vit import HookedViT, HookedViTConfig
 from hooked_vit.resuming import RESUMABLE, check_unhooked, resume_stream
 
@@ -64,9 +64,7 @@ class AblationStudy(Analysis):
         means: Mapping[str, Tensor] | None = None,
         min_images: int = 8,
         memory_limit: float | int | None = None,
-        n_resamples: int = 999,
-        level: float = 0.95,
-        seed: int = 0,
+        resampling: Resampling = Resampling(),
     ):
         """Say how.
 
@@ -75,9 +73,7 @@ class AblationStudy(Analysis):
             means: `mean_activations(model, batches, ["z", "mlp_out"])` of images like these.
             min_images: Without `means`: of how many images at least a mean is taken.
             memory_limit: Bytes that the ablated runs may take at a time.
-            n_resamples: Bootstrap samples.
-            level: Of the bootstrap intervals.
-            seed: Of both.
+            resampling: Bootstrap intervals.
 
         Raises:
             ValueError: If there is no such method.
@@ -86,7 +82,7 @@ class AblationStudy(Analysis):
         if method not in ("mean", "zero"):
             raise ValueError(f"expected method 'mean' or 'zero', got {method!r}")
         self.method, self.means, self.min_images, self.memory_limit = method, means, min_images, memory_limit
-        self.n_resamples, self.level, self.seed = n_resamples, level, seed
+        self.resampling = resampling
         for name in ("index", "labels", "outcomes"):
             self.add_state(name, [], dist_reduce_fx="cat")
         for name in ("n_layers", "n_heads"):
@@ -170,7 +166,7 @@ class AblationStudy(Analysis):
         )
         places["head"] = places["head"].where(places["component"] == "head").astype("Int64")
         before, after = outcomes[:, :1], outcomes[:, 1:]
-        interval = bootstrap_interval(after - before, level=self.level, n_resamples=self.n_resamples, seed=self.seed)
+        interval = self.resampling.interval(after - before)
         tables = []
         for place, metric in enumerate(_METRICS):
             numbers: dict[str, Any] = {

@@ -85,9 +85,7 @@ class Perturbation(Analysis):
         self,
         interventions: Mapping[str, Callable[[HookedViT], Hooks]] | None = None,
         removals: Sequence[Removed] = ("context", "object"),
-        n_resamples: int = 999,
-        level: float = 0.95,
-        seed: int = 0,
+        resampling: Resampling = Resampling(),
     ):
         """Say which.
 
@@ -95,9 +93,7 @@ class Perturbation(Analysis):
             interventions: From a model to hooks, such as `no_cls` or
                 `lambda model: block_attention(model, [("patch", "register")], blocks=[0, 1])`, by name.
             removals: Which patches to drop, where the dataset has masks: `context`, `object`, `touched`.
-            n_resamples: Bootstrap samples and permutations.
-            level: Of the bootstrap intervals.
-            seed: Of both.
+            resampling: Bootstrap intervals and permutation tests.
 
         Raises:
             ValueError: If patches of no such kind are to be dropped, or two perturbations have one name.
@@ -115,7 +111,7 @@ class Perturbation(Analysis):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"several perturbations are called {', '.join(twice)}: name each its own way")
-        self.resampling = Resampling(n_resamples, level, seed)
+        self.resampling = resampling
         for name in ("index", "correct", "n_tokens", "rank_sum", "n_identifiable"):
             self.add_state(name, [], dist_reduce_fx="cat")
         self.add_state("n_classes", torch.tensor(0), dist_reduce_fx="max")

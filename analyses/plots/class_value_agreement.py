@@ -29,7 +29,8 @@ def value_vector_statistics_figure(*tables: pd.DataFrame) -> Figure:
         tables: Any number of them; those of one metric share a panel.
 
     >>> from analyses.value_vectors import compare_class_value_agreement
-    >>> table = compare_class_value_agreement(HookedViT.from_pretrained("emoji-vit"), n_resamples=9)
+    >>> from analyses.statistics import Resampling
+    >>> table = compare_class_value_agreement(HookedViT.from_pretrained("emoji-vit"), resampling=Resampling(9))
     >>> len(value_vector_statistics_figure(table).axes)
     1
     """

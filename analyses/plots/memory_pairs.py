@@ -33,7 +33,9 @@ def key_value_agreement_figure(table: pd.DataFrame) -> Figure:
     >>> from analyses.data import EmojiScenes
     >>> from analyses.memory_pairs import KeyValueAgreement
     >>> from analyses.sweep import sweep
-    >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(4, 0), [KeyValueAgreement(n_resamples=9)])
+    >>> from analyses.statistics import Resampling
+    >>> analysis = KeyValueAgreement(resampling=Resampling(9))
+    >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(4, 0), [analysis])
     >>> len(key_value_agreement_figure(tables["key_value_agreement"]).axes)
     8
     """
@@ -84,7 +86,9 @@ def compositionality_figure(table: pd.DataFrame) -> Figure:
     >>> from analyses.memory_pairs import Compositionality
     >>> from analyses.data import EmojiScenes
     >>> from analyses.sweep import sweep
-    >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(4, 0), [Compositionality(n_resamples=9)])
+    >>> from analyses.statistics import Resampling
+    >>> analysis = Compositionality(resampling=Resampling(9))
+    >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(4, 0), [analysis])
     >>> len(compositionality_figure(tables["compositionality"]).axes)
     3
     """

@@ -174,7 +174,9 @@ def ablation_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
     >>> from analyses.data import EmojiScenes
     >>> from analyses.sweep import sweep
     >>> from hooked_vit import HookedViT
-    >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(8, 0), [AblationStudy(n_resamples=9)])
+    >>> from analyses.statistics import Resampling
+    >>> analysis = AblationStudy(resampling=Resampling(9))
+    >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(8, 0), [analysis])
     >>> len(ablation_figure(tables["ablation_study"]).axes)
     6
     """

@@ -1,5 +1,6 @@
 """How certain an estimate is: percentile bootstrap intervals of means, ratios and differences."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,16 @@ _RESAMPLED_NUMBERS = 2**22
 
 
 @dataclass(frozen=True)
+class Interval:
+    """An estimate and its bootstrap confidence interval, for each of the trailing axes of the observations."""
+
+    estimate: Float[np.ndarray, "*axes"]
+    low: Float[np.ndarray, "*axes"]
+    high: Float[np.ndarray, "*axes"]
+    level: float
+
+
+@dataclass(frozen=True)
 class Resampling:
     """How bootstrap intervals and permutation tests draw: how often, for which level, from which seed.
 
@@ -45,15 +56,21 @@ class Resampling:
                 f"and {self.level}"
             )
 
+    def interval(self, observations: Num[np.ndarray, "observation *axes"]) -> Interval:
+        """`bootstrap_interval` of the mean."""
+        return bootstrap_interval(observations, **dataclasses.asdict(self))
 
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and its bootstrap confidence interval, for each of the trailing axes of the observations."""
+    def ratio(
+        self, numerators: Num[np.ndarray, "observation *axes"], denominators: Num[np.ndarray, "observation *axes"]
+    ) -> Interval:
+        """`bootstrap_ratio` of two sums."""
+        return bootstrap_ratio(numerators, denominators, **dataclasses.asdict(self))
 
-    estimate: Float[np.ndarray, "*axes"]
-    low: Float[np.ndarray, "*axes"]
-    high: Float[np.ndarray, "*axes"]
-    level: float
+    def difference(
+        self, a: Num[np.ndarray, "observation *axes"], b: Num[np.ndarray, "other_observation *axes"]
+    ) -> Interval:
+        """`bootstrap_difference` of two independent groups."""
+        return bootstrap_difference(a, b, **dataclasses.asdict(self))
 
 
 def bootstrap_interval(

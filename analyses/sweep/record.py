@@ -89,6 +89,10 @@ def current_format(record: Mapping[str, Any]) -> dict[str, Any]:
     converted: dict[str, Any] = {name: _without_modules(value) for name, value in record.items()}
     for entry in converted.get("analyses", {}).values():
         entry["type"] = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", str(entry["type"]).rpartition(".")[2]).lower()
+        options = entry.get("options", {})
+        if "n_resamples" in options:
+            drawn = {"n_resamples": options.pop("n_resamples"), "level": options.pop("level", 0.95), "seed": 0}
+            options["resampling"] = {"type": "Resampling", **drawn, "seed": options.pop("seed", 0)}
     return converted
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from analyses.analysis.base import Analysis, AnalysisBatch
 from analyses.analysis.tables import adjust_over_layers
 from analyses.statistics.hypothesis_tests import signed_rank_test
-from analyses.statistics.intervals import bootstrap_interval
+from analyses.statistics.intervals import Resampling
 from analyses.value_vectors.vectors import MemorySublayer, value_logits
 from hooked_vit import HookedViT, HookedViTConfig
 from hooked_vit.initialisation import freshly_initialised
@@ -47,7 +47,7 @@ def compare_class_value_agreement(
     *,
     null: HookedViT | None = None,
     seed: int = 0,
-    n_resamples: int = 999,
+    resampling: Resampling = Resampling(),
 ) -> pd.DataFrame:
     """Is class-value agreement above that of the model freshly initialised? Per block, attention and MLP.
 
@@ -56,9 +56,9 @@ def compare_class_value_agreement(
     Args:
         model: The trained model.
         sublayers: Any of `mlp`, `attn`.
-        null: What it is held against; by default `freshly_initialised(model, seed)`.
-        seed: Of the null model, and of the bootstrap.
-        n_resamples: Bootstrap samples, over classes.
+        null: The model to compare with; by default `freshly_initialised(model, seed)`.
+        seed: Of the null model.
+        resampling: Bootstrap intervals, over classes.
 
     Returns:
         A row for each sub-layer and block: `layer`, `stream` (`mlp_out`, `attn_out`), `metric`, `value` (mean over
@@ -68,7 +68,7 @@ def compare_class_value_agreement(
     Raises:
         ValueError: If the two models have not the same blocks and classes.
 
-    >>> table = compare_class_value_agreement(HookedViT.from_pretrained("emoji-vit"), ["mlp"], n_resamples=9)
+    >>> table = compare_class_value_agreement(HookedViT.from_pretrained("emoji-vit"), ["mlp"], resampling=Resampling(9))
     >>> table["layer"].tolist(), set(table["stream"])
     ([0, 1, 2, 3, 4, 5, 6, 7], {'mlp_out'})
     """
@@ -79,16 +79,18 @@ def compare_class_value_agreement(
     agreements = (
         torch.stack([class_value_agreement(one, sublayer) for sublayer in sublayers]) for one in (model, null)
     )
-    return _compared(sublayers, *agreements, n_resamples=n_resamples, seed=seed)
+    return _compared(sublayers, *agreements, resampling=resampling)
 
 
 class ClassValueAgreement(Analysis):
     """`compare_class_value_agreement` as a table of a sweep; it asks the model alone, and looks at no image.
 
     >>> from analyses.data import EmojiScenes
+    >>> from analyses.statistics import Resampling
     >>> from analyses.sweep import sweep
     >>> model = HookedViT.from_pretrained("emoji-vit")
-    >>> table = sweep(model, EmojiScenes(2, 0), [ClassValueAgreement(n_resamples=9)])["class_value_agreement"]
+    >>> analysis = ClassValueAgreement(resampling=Resampling(9))
+    >>> table = sweep(model, EmojiScenes(2, 0), [analysis])["class_value_agreement"]
     >>> table.groupby("stream").size().to_dict()
     {'attn_out': 8, 'mlp_out': 8}
     """
@@ -97,10 +99,15 @@ class ClassValueAgreement(Analysis):
     agreement: Float[Tensor, "sublayer layer n_classes"]
     null_agreement: Float[Tensor, "sublayer layer n_classes"]
 
-    def __init__(self, sublayers: Sequence[MemorySublayer] = ("mlp", "attn"), n_resamples: int = 999, seed: int = 0):
+    def __init__(
+        self,
+        sublayers: Sequence[MemorySublayer] = ("mlp", "attn"),
+        resampling: Resampling = Resampling(),
+        seed: int = 0,
+    ):
         """Say which memories; arguments are those of `compare_class_value_agreement`."""
         super().__init__()
-        self.sublayers, self.n_resamples, self.seed = tuple(sublayers), n_resamples, seed
+        self.sublayers, self.resampling, self.seed = tuple(sublayers), resampling, seed
         self._of: tuple[HookedViT, Tensor, Tensor] | None = None
         for name in ("agreement", "null_agreement"):
             self.add_state(name, torch.full((1, 1, 1), -1.0), dist_reduce_fx="max")
@@ -119,20 +126,19 @@ class ClassValueAgreement(Analysis):
 
     def compute(self) -> pd.DataFrame:
         """The table of `compare_class_value_agreement`."""
-        return _compared(self.sublayers, self.agreement, self.null_agreement, self.n_resamples, self.seed)
+        return _compared(self.sublayers, self.agreement, self.null_agreement, self.resampling)
 
 
 def _compared(
     sublayers: Sequence[MemorySublayer],
     agreement: Float[Tensor, "sublayer layer n_classes"],
     null_agreement: Float[Tensor, "sublayer layer n_classes"],
-    n_resamples: int,
-    seed: int,
+    resampling: Resampling,
 ) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for sublayer, *both in zip(sublayers, agreement, null_agreement, strict=True):
         ours, theirs = (one.double().cpu().numpy() for one in both)
-        interval = bootstrap_interval(ours.T, n_resamples=n_resamples, seed=seed)
+        interval = resampling.interval(ours.T)
         for layer, (x, y) in enumerate(zip(ours, theirs, strict=True)):
             test = signed_rank_test(x, y, "greater") if len(x) > 1 else None
             rows.append(

@@ -10,6 +10,7 @@ from analyses.analysis.base import AnalysisBatch
 from analyses.analysis.groups import TOKEN_GROUPS, token_groups
 from analyses.categorical_updates.measures import residual_composition, similarity_change_rate, similarity_increase
 from analyses.categorical_updates.over_dataset import CategoricalUpdates
+from analyses.statistics import Resampling
 from analyses.statistics.hypothesis_tests import permutation_test
 
 BOTH = ("block_input", "layer_input")
@@ -112,7 +113,7 @@ def test_a_stream_edited_between_two_blocks_is_projected_anew():
 
 
 def test_every_number_is_that_of_the_loop(kind):
-    analysis = CategoricalUpdates(BOTH, heads=True, n_resamples=30)
+    analysis = CategoricalUpdates(BOTH, heads=True, resampling=Resampling(30))
     batch = batch_of(kind, [analysis], index=range(5))
     analysis.update(batch)
     table, groups = analysis.compute(), token_groups(batch).numpy()
@@ -148,7 +149,7 @@ def test_every_number_is_that_of_the_loop(kind):
 
 
 def test_correct_images_are_compared_with_wrong_ones():
-    analysis = CategoricalUpdates(n_resamples=99, seed=2)
+    analysis = CategoricalUpdates(resampling=Resampling(99, seed=2))
     batch = batch_of("cls", [analysis], index=range(6))
     analysis.update(batch)
     correct = (batch.logits.argmax(-1) == batch.labels).numpy()
@@ -168,12 +169,15 @@ def test_correct_images_are_compared_with_wrong_ones():
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 def test_shards_merge_to_one_pass():
-    whole, shards = CategoricalUpdates(n_resamples=30), [CategoricalUpdates(n_resamples=30) for _ in range(3)]
+    whole, shards = (
+        CategoricalUpdates(resampling=Resampling(30)),
+        [CategoricalUpdates(resampling=Resampling(30)) for _ in range(3)],
+    )
     for shard, index in zip(shards, ([0, 1, 2], [3, 4], [5, 6, 7, 8]), strict=True):
         batch = batch_of("qk_norm", [whole], index=index)
         whole.update(batch)
         shard.update(batch)
-    merged = CategoricalUpdates(n_resamples=30)
+    merged = CategoricalUpdates(resampling=Resampling(30))
     for one in (2, 0, 1):
         merged.merge_state(shards[one])
     pd.testing.assert_frame_equal(merged.compute(), whole.compute(), check_exact=True)

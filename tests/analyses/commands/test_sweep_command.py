@@ -14,6 +14,7 @@ from analyses.commands.cli import app
 from analyses.commands.sweep import make_analyses
 from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.identifiability import Identifiability
+from analyses.statistics import Resampling
 from analyses.sweep.run import sweep
 from hooked_vit import HookedViT
 
@@ -63,7 +64,7 @@ def test_analyses_of_ones_own_have_a_figure_a_metric(tmp_path: Path) -> None:
         pass
 
     model = HookedViT.from_pretrained("emoji-vit")
-    tables = sweep(model, EmojiScenes(3, seed=2), [Mine(n_resamples=9)], out=tmp_path)
+    tables = sweep(model, EmojiScenes(3, seed=2), [Mine(resampling=Resampling(9))], out=tmp_path)
     assert invoke("plot", tmp_path).exit_code == 0
     metrics = set(tables["mine"]["metric"])
     assert {path.stem for path in tmp_path.glob("*.png")} == {f"mine-{metric}" for metric in metrics}

@@ -16,6 +16,7 @@ from analyses.feature_importance.baseline import random_map
 from analyses.feature_importance.methods import explainer
 from analyses.feature_importance.probe_order import ProbeOrder
 from analyses.linear_probe.ridge import fit_ridge_probe
+from analyses.statistics import Resampling
 
 METHODS = ("importance", "relevance", "random")
 
@@ -28,7 +29,7 @@ def maps_of(name: str, batch):
 
 
 def test_faithfulness(kind: str) -> None:
-    analysis = Faithfulness(METHODS, n_steps=4, n_resamples=20)
+    analysis = Faithfulness(METHODS, n_steps=4, resampling=Resampling(20))
     batch = batch_of(kind, [analysis], index=range(5))
     analysis.update(batch)
     table = analysis.compute()

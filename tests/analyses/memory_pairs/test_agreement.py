@@ -12,6 +12,7 @@ from analyses.analysis.groups import TOKEN_GROUPS, token_groups
 from analyses.memory_pairs.agreement import KeyValueAgreement
 from analyses.memory_pairs.coefficients import memory_coefficients
 from analyses.memory_pairs.pairs import key_value_agreement
+from analyses.statistics import Resampling
 from analyses.value_vectors.vectors import value_logits
 from hooked_vit import HookedViT
 
@@ -19,7 +20,7 @@ from hooked_vit import HookedViT
 @pytest.mark.parametrize("place", range(3))
 def test_every_mean_is_that_of_the_definition(kind, place):
     sublayer, coefficients, column = (("mlp", "pre", "pre"), ("mlp", "post", "post"), ("attn", "pre", "z"))[place]
-    analysis = KeyValueAgreement(k=3, n_resamples=9)
+    analysis = KeyValueAgreement(k=3, resampling=Resampling(9))
     batch = batch_of(kind, [analysis], index=range(4))
     analysis.update(batch)
     table, groups = analysis.compute(), token_groups(batch)
@@ -62,7 +63,7 @@ def test_every_mean_is_that_of_the_definition(kind, place):
 
 
 def test_correct_and_wrong_images_are_told_apart():
-    analysis = KeyValueAgreement(n_resamples=99)
+    analysis = KeyValueAgreement(resampling=Resampling(99))
     batch = batch_of("cls", [analysis], index=range(6))
     analysis.update(batch)
     table = analysis.compute()
@@ -77,19 +78,25 @@ def test_correct_and_wrong_images_are_told_apart():
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 def test_shards_merge_to_one_pass():
-    whole, shards = KeyValueAgreement(n_resamples=20), [KeyValueAgreement(n_resamples=20) for _ in range(2)]
+    whole, shards = (
+        KeyValueAgreement(resampling=Resampling(20)),
+        [KeyValueAgreement(resampling=Resampling(20)) for _ in range(2)],
+    )
     for shard, index in zip(shards, ([3, 4], [0, 1, 2]), strict=True):
         batch = batch_of("distilled", [whole], index=index)
         whole.update(batch)
         shard.update(batch)
-    merged = KeyValueAgreement(n_resamples=20)
+    merged = KeyValueAgreement(resampling=Resampling(20))
     for shard in reversed(shards):
         merged.merge_state(shard)
     pd.testing.assert_frame_equal(merged.compute(), whole.compute(), check_exact=True)
 
 
 def test_an_edit_between_batches_is_seen_and_no_weight_is_changed():
-    model, analysis = HookedViT.from_timm(make_timm("cls", 4)), KeyValueAgreement(["mlp"], ["pre"], n_resamples=9)
+    model, analysis = (
+        HookedViT.from_timm(make_timm("cls", 4)),
+        KeyValueAgreement(["mlp"], ["pre"], resampling=Resampling(9)),
+    )
     names, labels = analysis.names(model.cfg), torch.tensor([1, 2])
 
     def rate() -> pd.Series:

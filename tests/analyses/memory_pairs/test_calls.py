@@ -8,6 +8,7 @@ from analyses.memory_pairs.agreement import KeyValueAgreement
 from analyses.memory_pairs.calls import called_in_batch, called_memories, memory_sources, tables_of_batch
 from analyses.memory_pairs.composition import Compositionality
 from analyses.memory_pairs.lookup import TableStore
+from analyses.statistics import Resampling
 
 
 def test_a_search_is_shared_whoever_asks_first(monkeypatch):
@@ -36,7 +37,7 @@ def test_tables_are_shared_between_analyses():
 
 @pytest.mark.parametrize("first", [KeyValueAgreement, Compositionality])
 def test_the_order_of_analyses_does_not_matter(first):
-    both = [KeyValueAgreement(n_resamples=9), Compositionality(n_resamples=9)]
+    both = [KeyValueAgreement(resampling=Resampling(9)), Compositionality(resampling=Resampling(9))]
     alone = []
     for one in both:
         one.update(batch_of("swiglu_packed", both))

@@ -9,6 +9,7 @@ from analyses.memory_pairs.causal import CausalMemories
 from analyses.memory_pairs.choices import ChoiceDraws
 from analyses.memory_pairs.coefficients import memory_coefficients
 from analyses.memory_pairs.interventions import MemoryMeans
+from analyses.statistics import Resampling
 from analyses.statistics.hypothesis_tests import permutation_test
 from analyses.value_vectors.vectors import value_logits
 
@@ -36,7 +37,9 @@ def slow_effect(batch, layer, chosen, sublayer, change):
 
 @pytest.mark.parametrize("sublayer", ["mlp", "attn"])
 def test_effects_are_those_of_single_runs(kind, sublayer):
-    analysis = CausalMemories(sublayer, layers=[0, 2], ks=[1, 4], interventions=["zero", 2.5], n_resamples=9, seed=3)
+    analysis = CausalMemories(
+        sublayer, layers=[0, 2], ks=[1, 4], interventions=["zero", 2.5], resampling=Resampling(9, seed=3), seed=3
+    )
     batch = batch_of(kind, [analysis], index=[6, 2, 9])
     before = {name: value.clone() for name, value in batch.model.state_dict().items()}
     analysis.update(batch)
@@ -84,7 +87,7 @@ def test_effects_are_those_of_single_runs(kind, sublayer):
 def test_mean_ablation_sets_means():
     means = MemoryMeans("mlp")
     means.update(batch_of("cls", [means], index=range(4)))
-    analysis = CausalMemories(layers=[1], ks=[2], interventions=["mean"], means=means.means(), n_resamples=9)
+    analysis = CausalMemories(layers=[1], ks=[2], interventions=["mean"], means=means.means(), resampling=Resampling(9))
     batch = batch_of("cls", [analysis], index=[0, 1])
     analysis.update(batch)
     chosen = value_logits(batch.model, 1)[:, batch.labels].topk(2, dim=0).indices.T.tolist()
@@ -96,7 +99,7 @@ def test_mean_ablation_sets_means():
 
 
 def test_comparisons_are_paired_tests_on_images():
-    analysis = CausalMemories(layers=[2], ks=[3], n_resamples=50, seed=1)
+    analysis = CausalMemories(layers=[2], ks=[3], resampling=Resampling(50, seed=1), seed=1)
     analysis.update(batch_of("cls", [analysis], index=range(6)))
     table = analysis.compute()
     effect = torch.cat(analysis.effect).view(6, 5, 5)  # image, choice, metric
@@ -110,16 +113,19 @@ def test_comparisons_are_paired_tests_on_images():
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 def test_shards_merge_and_batches_do_not_matter(monkeypatch):
-    whole, shards = CausalMemories(ks=[2], n_resamples=9), [CausalMemories(ks=[2], n_resamples=9) for _ in range(2)]
+    whole, shards = (
+        CausalMemories(ks=[2], resampling=Resampling(9)),
+        [CausalMemories(ks=[2], resampling=Resampling(9)) for _ in range(2)],
+    )
     whole.update(batch_of("swiglu_packed", [whole], index=range(5)))
     for shard, index in zip(shards, ([3, 4], [0, 1, 2]), strict=True):
         shard.update(batch_of("swiglu_packed", [whole], index=index))
-    merged = CausalMemories(ks=[2], n_resamples=9)
+    merged = CausalMemories(ks=[2], resampling=Resampling(9))
     for shard in reversed(shards):
         merged.merge_state(shard)
     pd.testing.assert_frame_equal(merged.compute(), whole.compute(), atol=1e-4)
     monkeypatch.setattr("analyses.memory_pairs.causal._AT_ONCE_ON_CPU", 1)
-    one_by_one = CausalMemories(ks=[2], n_resamples=9)
+    one_by_one = CausalMemories(ks=[2], resampling=Resampling(9))
     one_by_one.update(batch_of("swiglu_packed", [whole], index=range(5)))
     pd.testing.assert_frame_equal(one_by_one.compute(), whole.compute(), atol=1e-4)
 

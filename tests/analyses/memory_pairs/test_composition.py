@@ -7,10 +7,11 @@ from analysis_batches import batch_of
 from analyses.analysis.groups import TOKEN_GROUPS, token_groups
 from analyses.memory_pairs.composition import Compositionality
 from analyses.memory_pairs.pairs import compositionality
+from analyses.statistics import Resampling
 
 
 def test_every_mean_is_that_of_the_function(kind):
-    analysis = Compositionality(ks=[1, 4, 13], n_resamples=9)
+    analysis = Compositionality(ks=[1, 4, 13], resampling=Resampling(9))
     batch = batch_of(kind, [analysis], index=range(3))
     analysis.update(batch)
     table, groups = analysis.compute(), token_groups(batch)
@@ -28,12 +29,15 @@ def test_every_mean_is_that_of_the_function(kind):
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 def test_shards_merge_to_one_pass():
-    whole, shards = Compositionality(n_resamples=20), [Compositionality(n_resamples=20) for _ in range(2)]
+    whole, shards = (
+        Compositionality(resampling=Resampling(20)),
+        [Compositionality(resampling=Resampling(20)) for _ in range(2)],
+    )
     for shard, index in zip(shards, ([3, 4], [0, 1, 2]), strict=True):
         batch = batch_of("post_norm", [whole], index=index)
         whole.update(batch)
         shard.update(batch)
-    merged = Compositionality(n_resamples=20)
+    merged = Compositionality(resampling=Resampling(20))
     for shard in reversed(shards):
         merged.merge_state(shard)
     pd.testing.assert_frame_equal(merged.compute(), whole.compute(), check_exact=True)

@@ -7,6 +7,7 @@ from analysis_batches import batch_of, model_of
 
 from analyses.patching.ablation import AblationStudy
 from analyses.projection import class_ranks
+from analyses.statistics import Resampling
 from hooked_vit.interventions import edit, mean_activations
 
 
@@ -47,7 +48,7 @@ def slow(kind: str, index: list[int], labels: torch.Tensor, put_in: dict | None)
 @pytest.mark.parametrize("method", ["zero", "mean"])
 def test_every_component_of_every_kind_against_whole_runs(kind: str, method: str) -> None:
     index = [0, 1, 2, 3]
-    analysis = AblationStudy(method, min_images=2, memory_limit=1e6, n_resamples=9)
+    analysis = AblationStudy(method, min_images=2, memory_limit=1e6, resampling=Resampling(9))
     batch = batch_of(kind, [analysis], index)
     analysis.update(batch)
     table = analysis.compute()
@@ -73,7 +74,7 @@ def test_every_component_of_every_kind_against_whole_runs(kind: str, method: str
 def test_means_of_other_images() -> None:
     model = model_of("cls")
     means = mean_activations(model, [images_of([7, 8, 9])], ["z", "mlp_out"])
-    analysis = AblationStudy(means=means, n_resamples=9)
+    analysis = AblationStudy(means=means, resampling=Resampling(9))
     batch = batch_of("cls", [analysis], [0])
     analysis.update(batch)
     table = analysis.compute()
@@ -84,7 +85,7 @@ def test_means_of_other_images() -> None:
 
 def test_shards_add_up_whatever_their_order() -> None:
     def run(parts: list[list[int]]) -> pd.DataFrame:
-        analysis = AblationStudy("zero", n_resamples=9)
+        analysis = AblationStudy("zero", resampling=Resampling(9))
         for part in parts:
             analysis.update(batch_of("post_norm", [analysis], part))
         return analysis.compute()
@@ -93,7 +94,7 @@ def test_shards_add_up_whatever_their_order() -> None:
 
 
 def test_batches_too_small_for_a_mean_are_not_counted() -> None:
-    analysis = AblationStudy(min_images=3, n_resamples=9)
+    analysis = AblationStudy(min_images=3, resampling=Resampling(9))
     analysis.update(batch_of("cls", [analysis], [0, 1, 2]))
     analysis.update(batch_of("cls", [analysis], [3, 4]))
     assert set(analysis.compute().query("class_index.isna()")["n_images"]) == {3}

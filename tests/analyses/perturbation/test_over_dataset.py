@@ -14,6 +14,7 @@ from analyses.analysis.groups import TOKEN_GROUPS, token_groups
 from analyses.perturbation.attention import no_cls, self_only
 from analyses.perturbation.over_dataset import Perturbation
 from analyses.perturbation.runs import perturb_stream, region_mask
+from analyses.statistics import Resampling
 from analyses.statistics.hypothesis_tests import permutation_test
 
 
@@ -41,7 +42,7 @@ def runs_of(batch: AnalysisBatch) -> dict[str, list]:
 
 
 def test_every_number_is_that_of_the_loop(kind):
-    analysis = Perturbation(n_resamples=30, seed=1)
+    analysis = Perturbation(resampling=Resampling(30, seed=1))
     batch = batch_of(kind, [analysis], index=range(4))
     with torch.no_grad():
         analysis.update(batch)
@@ -76,7 +77,7 @@ def test_every_number_is_that_of_the_loop(kind):
 
 
 def test_every_patch_that_shows_some_of_the_object_can_be_dropped():
-    analysis = Perturbation({}, removals=["touched"], n_resamples=30)
+    analysis = Perturbation({}, removals=["touched"], resampling=Resampling(30))
     batch = batch_of("cls", [analysis], index=range(4))
     layout, mask = batch.model.token_layout, torch.zeros(4, 32, 24, dtype=torch.bool)
     mask[:, 5:14, 3:20] = True  # the top left pixel of two patches, some pixel of six
@@ -95,7 +96,7 @@ def test_every_patch_that_shows_some_of_the_object_can_be_dropped():
 
 
 def test_removals_leave_out_images_of_one_region_alone():
-    analysis = Perturbation({}, n_resamples=30)
+    analysis = Perturbation({}, resampling=Resampling(30))
     analysis.update(batch_of("cls", [analysis], index=range(4)))  # image 1 shows no context
     assert set(analysis.compute()["n_images"]) == {3}
 
@@ -107,7 +108,9 @@ def test_nothing_to_perturb_gives_an_empty_table():
 
 
 def test_chosen_interventions_alone():
-    analysis = Perturbation({"late": partial(self_only, blocks=[2]), "none": lambda model: []}, n_resamples=30)
+    analysis = Perturbation(
+        {"late": partial(self_only, blocks=[2]), "none": lambda model: []}, resampling=Resampling(30)
+    )
     analysis.update(batch_of("qk_norm", [analysis], masks=False))
     table = analysis.compute()
     assert table["perturbation"].unique().tolist() == ["late", "none"]
@@ -118,19 +121,19 @@ def test_chosen_interventions_alone():
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 def test_shards_merge_to_one_pass():
-    whole, shards = Perturbation(n_resamples=30), [Perturbation(n_resamples=30) for _ in range(3)]
+    whole, shards = Perturbation(resampling=Resampling(30)), [Perturbation(resampling=Resampling(30)) for _ in range(3)]
     for shard, index in zip(shards, ([0, 1, 2], [3, 4], [5, 6, 7, 8]), strict=True):
         batch = batch_of("cls", [whole], index=index)
         whole.update(batch)
         shard.update(batch)
-    merged = Perturbation(n_resamples=30)
+    merged = Perturbation(resampling=Resampling(30))
     for one in (2, 0, 1):
         merged.merge_state(shards[one])
     pd.testing.assert_frame_equal(merged.compute(), whole.compute(), check_exact=True)
 
 
 def test_a_single_image_has_no_tests():
-    analysis = Perturbation(n_resamples=30)
+    analysis = Perturbation(resampling=Resampling(30))
     analysis.update(batch_of("cls", [analysis], index=[0]))
     table = analysis.compute()
     assert table["p_value"].isna().all()

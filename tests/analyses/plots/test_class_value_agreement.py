@@ -3,6 +3,7 @@
 from analysis_batches import model_of
 
 from analyses.plots.class_value_agreement import value_vector_statistics_figure
+from analyses.statistics import Resampling
 from analyses.value_vectors.alignment import compare_class_value_agreement
 from analyses.value_vectors.coherence import semantic_coherence
 
@@ -11,7 +12,7 @@ PATHS = [("a",), ("a",), ("b",), ("b",), ("b",), ("c",), ("c",)]
 
 def test_curves_are_the_tables(tmp_path):
     model = model_of("cls")
-    agreement = compare_class_value_agreement(model, n_resamples=9)
+    agreement = compare_class_value_agreement(model, resampling=Resampling(9))
     coherence = semantic_coherence(model, PATHS, "attn", n_permutations=9).table()
     figure = value_vector_statistics_figure(agreement, coherence)
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["Class-value agreement", "Semantic coherence"]

@@ -7,6 +7,7 @@ import pytest
 
 from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.identifiability import Identifiability
+from analyses.statistics import Resampling
 from analyses.sweep.output import read_sweep
 from analyses.sweep.run import sweep
 from hooked_vit import HookedViT
@@ -14,7 +15,7 @@ from hooked_vit import HookedViT
 
 def test_a_finished_sweep_comes_back(tmp_path: Path) -> None:
     model = HookedViT.from_pretrained("emoji-vit")
-    tables = sweep(model, EmojiScenes(3, 0), {"mine": Identifiability(n_resamples=9)}, out=tmp_path)
+    tables = sweep(model, EmojiScenes(3, 0), {"mine": Identifiability(resampling=Resampling(9))}, out=tmp_path)
     found = read_sweep(tmp_path)
     assert list(found.tables) == list(tables)
     assert found.n_classes == 100

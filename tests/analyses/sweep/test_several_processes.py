@@ -16,6 +16,7 @@ from analyses.categorical_updates.over_dataset import CategoricalUpdates
 from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.identifiability import Identifiability
 from analyses.perturbation.over_dataset import Perturbation
+from analyses.statistics import Resampling
 from analyses.sweep.run import sweep
 from hooked_vit import HookedViT
 
@@ -68,8 +69,8 @@ def test_the_papers_analyses_merge_exactly(tmp_path: Path) -> None:
     model, scenes = HookedViT.from_pretrained("emoji-vit"), EmojiScenes(7, seed=4)
 
     def work() -> dict[str, pd.DataFrame]:
-        resampling = {"n_resamples": 9}
-        analyses = [Identifiability(**resampling), CategoricalUpdates(**resampling), Perturbation(**resampling)]
+        kinds = (Identifiability, CategoricalUpdates, Perturbation)
+        analyses = [kind(resampling=Resampling(9)) for kind in kinds]
         return sweep(model, scenes, analyses, 2)
 
     expected = work()

@@ -7,6 +7,7 @@ from analysis_batches import model_of
 from conftest import ported
 from scipy import stats
 
+from analyses.statistics import Resampling
 from analyses.sweep.run import sweep
 from analyses.value_vectors.alignment import ClassValueAgreement, class_value_agreement, compare_class_value_agreement
 from analyses.value_vectors.vectors import read_by_head, value_vectors
@@ -28,7 +29,7 @@ def test_it_is_the_largest_cosine(kind, sublayer):
 def test_the_comparison_is_scipys_paired_by_class():
     model = model_of("cls")
     null = freshly_initialised(model, 5)
-    table = compare_class_value_agreement(model, seed=5, n_resamples=50)
+    table = compare_class_value_agreement(model, seed=5, resampling=Resampling(50, seed=5))
     assert len(table) == 6
     for sublayer in ("mlp", "attn"):
         ours, theirs = class_value_agreement(model, sublayer), class_value_agreement(null, sublayer)
@@ -54,6 +55,8 @@ def test_a_null_model_of_ones_own_must_fit():
 def test_a_sweep_writes_the_comparison_of_its_model() -> None:
     model = ported("qk_norm")
     images = [(torch.randn(3, 32, 24, generator=torch.Generator().manual_seed(n)), n) for n in range(5)]
-    table = sweep(model, images, [ClassValueAgreement(n_resamples=19)], batch_size=2)["class_value_agreement"]
-    expected = compare_class_value_agreement(model, n_resamples=19)
+    table = sweep(model, images, [ClassValueAgreement(resampling=Resampling(19))], batch_size=2)[
+        "class_value_agreement"
+    ]
+    expected = compare_class_value_agreement(model, resampling=Resampling(19))
     pd.testing.assert_frame_equal(table, expected)

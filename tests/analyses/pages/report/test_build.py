@@ -16,6 +16,7 @@ from analyses.faithfulness.over_dataset import Localisation
 from analyses.identifiability import Identifiability
 from analyses.pages.pdf import print_page
 from analyses.pages.report.build import report
+from analyses.statistics import Resampling
 from analyses.sweep.run import sweep
 from hooked_vit import HookedViT
 from hooked_vit.initialisation import freshly_initialised
@@ -93,7 +94,12 @@ def test_the_page_has_every_section_and_its_parts(folder: Path) -> None:
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep from Python: its record tells no names."""
     folder = tmp_path_factory.mktemp("plain")
-    sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(3, 0), [Identifiability(n_resamples=9)], out=folder)
+    sweep(
+        HookedViT.from_pretrained("emoji-vit"),
+        EmojiScenes(3, 0),
+        [Identifiability(resampling=Resampling(9))],
+        out=folder,
+    )
     return folder
 
 
@@ -117,7 +123,7 @@ def test_published_values_stand_beside_with_their_setting(plain: Path, tmp_path:
 
 def test_an_analysis_of_ones_own_has_a_section_and_its_names_are_text(tmp_path: Path) -> None:
     model = HookedViT.from_pretrained("emoji-vit")
-    sweep(model, EmojiScenes(2, 0), {"mine": Own(), "id": Identifiability(n_resamples=9)}, out=tmp_path)
+    sweep(model, EmojiScenes(2, 0), {"mine": Own(), "id": Identifiability(resampling=Resampling(9))}, out=tmp_path)
     record = json.loads((tmp_path / "record.json").read_text())
     record["asked"] = {"model": NASTY, "data": NASTY}
     (tmp_path / "record.json").write_text(json.dumps(record))
@@ -131,18 +137,23 @@ def test_an_analysis_of_ones_own_has_a_section_and_its_names_are_text(tmp_path: 
 def test_a_table_that_cannot_be_drawn_says_why(tmp_path: Path) -> None:
     model, scenes = HookedViT.from_pretrained("emoji-vit"), EmojiScenes(2, 0)
     without_masks = [scenes[index][:2] for index in range(2)]
-    sweep(model, without_masks, [Localisation(["importance"], n_resamples=9)], out=tmp_path / "masks")
+    sweep(model, without_masks, [Localisation(["importance"], resampling=Resampling(9))], out=tmp_path / "masks")
     assert "cannot be drawn or summed up: nothing was localised: the dataset has no masks" in text_of(
         report(tmp_path / "masks").html
     )
-    sweep(model, scenes, [Identifiability(n_resamples=9)], out=tmp_path / "other")
+    sweep(model, scenes, [Identifiability(resampling=Resampling(9))], out=tmp_path / "other")
     pd.DataFrame({"what": [1]}).to_parquet(tmp_path / "other" / "identifiability.parquet")
     assert "cannot be drawn or summed up: it lacks &#39;metric&#39;" in text_of(report(tmp_path / "other").html)
 
 
 def test_what_is_no_null_control(folder: Path, tmp_path: Path) -> None:
     model = HookedViT.from_pretrained("emoji-vit")
-    sweep(freshly_initialised(model, 0), EmojiScenes(5, 2), [Identifiability(n_resamples=9)], out=tmp_path / "five")
+    sweep(
+        freshly_initialised(model, 0),
+        EmojiScenes(5, 2),
+        [Identifiability(resampling=Resampling(9))],
+        out=tmp_path / "five",
+    )
     with pytest.raises(ValueError, match=r"is no null control of .*: they differ in the dataset; run the same sweep"):
         report(folder, null=tmp_path / "five")
     with pytest.raises(ValueError, match="it has the same weights"):

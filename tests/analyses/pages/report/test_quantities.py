@@ -15,6 +15,7 @@ from analyses.memory_pairs.composition import Compositionality
 from analyses.pages.report.published import PUBLISHED
 from analyses.pages.report.quantities import Quantity, quantities_of
 from analyses.perturbation.over_dataset import Perturbation
+from analyses.statistics import Resampling
 from analyses.sweep.run import sweep
 from analyses.value_vectors.alignment import ClassValueAgreement
 from hooked_vit import HookedViT
@@ -27,10 +28,11 @@ B32 = PUBLISHED["B/32"]
 def tables() -> Tables:
     """A small sweep of everything that has headline numbers."""
     model = HookedViT.from_pretrained("emoji-vit")
+    nine = Resampling(9)
     analyses = [
-        Identifiability(n_resamples=9), CategoricalUpdates(n_resamples=9), Perturbation(n_resamples=9),
-        KeyValueAgreement(n_resamples=9), Compositionality(n_resamples=9), ClassValueAgreement(n_resamples=9),
-        Faithfulness(["importance", "random"], n_steps=2, n_resamples=9), Localisation(["importance"], n_resamples=9),
+        Identifiability(resampling=nine), CategoricalUpdates(resampling=nine), Perturbation(resampling=nine),
+        KeyValueAgreement(resampling=nine), Compositionality(resampling=nine), ClassValueAgreement(resampling=nine),
+        Faithfulness(["importance", "random"], n_steps=2, resampling=nine), Localisation(["importance"], resampling=nine),
     ]  # fmt: skip
     return sweep(model, EmojiScenes(3, seed=3), analyses)
 

@@ -11,6 +11,7 @@ from browser import open_page, started_browser, the_browser
 from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.identifiability import Identifiability
 from analyses.pages.report.build import Report, report
+from analyses.statistics import Resampling
 from analyses.sweep.run import sweep
 from analyses.value_vectors.alignment import ClassValueAgreement
 from hooked_vit import HookedViT
@@ -32,7 +33,7 @@ def chromium() -> "Iterator[Browser]":
 def page(tmp_path_factory: pytest.TempPathFactory) -> Report:
     """The report of a small sweep of a model with a nasty name."""
     folder = tmp_path_factory.mktemp("page")
-    analyses = [Identifiability(n_resamples=9), ClassValueAgreement(n_resamples=9)]
+    analyses = [Identifiability(resampling=Resampling(9)), ClassValueAgreement(resampling=Resampling(9))]
     sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(3, 1), analyses, out=folder)
     record = json.loads((folder / "record.json").read_text())
     (folder / "record.json").write_text(json.dumps({**record, "asked": {"model": NASTY, "data": NASTY}}))

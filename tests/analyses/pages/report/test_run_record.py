@@ -5,13 +5,19 @@ from pathlib import Path
 from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.pages.report.run_record import record_rows
 from analyses.perturbation.over_dataset import Perturbation
+from analyses.statistics import Resampling
 from analyses.sweep.output import read_sweep
 from analyses.sweep.run import sweep
 from hooked_vit import HookedViT
 
 
 def test_what_a_run_was(tmp_path: Path) -> None:
-    sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(2, 5), [Perturbation(n_resamples=9)], out=tmp_path)
+    sweep(
+        HookedViT.from_pretrained("emoji-vit"),
+        EmojiScenes(2, 5),
+        [Perturbation(resampling=Resampling(9))],
+        out=tmp_path,
+    )
     found = read_sweep(tmp_path)
     rows = dict(record_rows(found))
     assert rows["architecture"].startswith(
