@@ -1,4 +1,4 @@
-"""hooked_vit: any timm Vision Transformer with a TransformerLens-style name for every activation and weight."""
+"""hooked_vit: timm Vision Transformers with a TransformerLens-style name for every activation and weight."""
 
 from hooked_vit.cache import ViTActivationCache
 from hooked_vit.config import HookedViTConfig, NormConfig

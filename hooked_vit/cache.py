@@ -1,6 +1,6 @@
-"""What run_with_cache returns: TransformerLens's ActivationCache, right on a ViT."""
+"""What run_with_cache returns: TransformerLens's ActivationCache, adapted to Vision Transformers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from types import SimpleNamespace
 from typing import Any
@@ -13,29 +13,25 @@ from transformer_lens.utilities import Slice, SliceInput
 
 from hooked_vit.components.block import Block
 from hooked_vit.config import HookedViTConfig, NormConfig
-from hooked_vit.hook_names import HookName
+from hooked_vit.hook_axes import hook_axes
+from hooked_vit.hook_names import HookName, require_names
 
 
 def token_axis(name: str, cfg: HookedViTConfig) -> int | None:
-    """Which axis of a hook point's activation is the tokens (of a pattern, the queries); `None` if it has none.
+    """The axis of a hook point's activation that is the tokens (in a pattern, the queries); `None` if it has none.
 
     >>> cfg = HookedViTConfig(2, 12, 3, 20, 7, (16, 24), (8, 8))
     >>> token_axis("blocks.0.attn.hook_pattern", cfg), token_axis("hook_pooled", cfg)
     (2, None)
     """
-    if name.startswith(("embed.", "hook_patch_embed", "attn_pool.", "hook_pooled", "hook_logits")):
-        return None
-    if name.startswith("ln_final.") and cfg.norm_after_pool:
-        return None
-    if name.endswith((".hook_attn_scores", ".hook_pattern")) or ".q_norm." in name or ".k_norm." in name:
-        return 2
-    return 1
+    axes = hook_axes(name, cfg)
+    return next((index for index, axis in enumerate(axes) if axis in ("token", "query")), None)
 
 
 def at_tokens(
     activation: Shaped[Tensor, "*axes"], name: str, tokens: Slice, cfg: HookedViTConfig
 ) -> Shaped[Tensor, "*sliced"]:
-    """A hook point's batched activation at some of the tokens; whole where it has no axis of tokens.
+    """A hook point's batched activation at some of the tokens; all of it if it has no token axis.
 
     Raises:
         ValueError: If there is no such token.
@@ -50,17 +46,17 @@ def at_tokens(
             n_tokens = activation.shape[axis]
             raise ValueError(f"pos_slice={tokens.slice} is out of range: '{name}' has {n_tokens} tokens") from error
     if tokens.mode == "int" and name.startswith("ln_final."):
-        return activation[:, 0]  # the norm of pooled tokens: one for all, and their axis goes
+        return activation[:, 0]  # a norm after pooling has a token axis of length one, which an index drops
     return activation
 
 
 class ViTActivationCache(ActivationCache):
-    """TransformerLens's cache, whose methods know LayerScale, post-norms, a norm in front of the first block, and
+    """TransformerLens's cache with methods that handle LayerScale, post-norms, a norm before the first block, and
     heads that norm the pooled tokens.
 
-    Head results and neuron results are what is added to the stream. In a post-norm block they are taken at the
-    norm's own scale, which must be in the cache, and the biases become a vector for each token. Where a norm stands
-    in front of the first block, the parts `embed` and `pos_embed` do not sum to the stream; `tokens` stands for both.
+    Head results and neuron results are what is added to the stream. In a post-norm block they are computed with the
+    norm's own scale, which must be in the cache, and the biases become a vector for each token. With a norm before the
+    first block, the parts `embed` and `pos_embed` do not sum to the stream; `tokens` replaces both.
     """
 
     model: Any
@@ -69,7 +65,7 @@ class ViTActivationCache(ActivationCache):
         """An activation by full name, short name with its layer, or short name.
 
         Raises:
-            KeyError: If it is not in the cache; the nearest names that are there are told.
+            KeyError: If it is not in the cache; the nearest names in it are suggested.
         """
         try:
             return super().__getitem__(key)
@@ -79,8 +75,29 @@ class ViTActivationCache(ActivationCache):
             hint = f"; nearest: {', '.join(near)}" if near else ""
             raise KeyError(f"'{name}' is not among the {len(self.cache_dict)} names of the cache{hint}") from None
 
+    def require(self, names: Iterable[str], how: str, reader: str | None = None) -> None:
+        """Check that activations are in the cache.
+
+        Args:
+            names: Full names of hook points.
+            how: The expression to pass as `names_filter` to get them, for the message.
+            reader: What reads them, for the message.
+
+        Raises:
+            ValueError: If one is not in the cache; the message names the first and the run that caches them.
+
+        >>> model, images = HookedViT.from_pretrained("emoji-vit"), torch.zeros(1, 3, 64, 64)
+        >>> _, cache = model.run_with_cache(images, names_filter="z")
+        >>> cache.require(model.hook_names("v"), how="'v'")
+        Traceback (most recent call last):
+        ValueError: the cache lacks 'blocks.0.attn.hook_v' and 7 more: run `model.run_with_cache(images, ...
+        """
+        which = "" if reader is None else f", which {reader} reads"
+        remedy = f"{which}: run `model.run_with_cache(images, names_filter={how})`"
+        require_names(names, self.cache_dict, "the cache", remedy)
+
     def decompose_resid(self, *args: Any, **kwargs: Any) -> Any:
-        """As TransformerLens's: the stream in front of a layer as embedding, attention and MLP outputs."""
+        """As TransformerLens's: the stream before a layer as embedding, attention and MLP outputs."""
         return self._on_linear("decompose_resid", *args, **kwargs)
 
     def get_neuron_results(self, *args: Any, **kwargs: Any) -> Any:
@@ -88,7 +105,7 @@ class ViTActivationCache(ActivationCache):
         return self._on_linear("get_neuron_results", *args, **kwargs)
 
     def stack_neuron_results(self, *args: Any, **kwargs: Any) -> Any:
-        """As TransformerLens's: what each neuron of all layers in front of one adds to the stream."""
+        """As TransformerLens's: what each neuron of all layers before one adds to the stream."""
         return self._on_linear("stack_neuron_results", *args, **kwargs)
 
     def get_full_resid_decomposition(
@@ -119,42 +136,42 @@ class ViTActivationCache(ActivationCache):
         has_batch_dim: bool = True,
         recompute_ln: bool = False,
     ) -> Float[Tensor, "component *batch_token_out d_model"]:
-        """As TransformerLens's: centre, and divide by the cached scale. The head's norm is the last one.
+        """As TransformerLens's: centre, and divide by the cached scale. The head's norm is the final norm.
 
         Raises:
-            ValueError: If the norm asked for does not stand between the stream and its reader.
+            ValueError: If there is no such norm between the stream and its reader.
         """
-        recompute_ln = recompute_ln and self._norm_in_front(layer) is not None
+        recompute_ln = recompute_ln and self._norm_before(layer) is not None
         return super().apply_ln_to_stack(
             residual_stack, layer, mlp_input, pos_slice, batch_slice, has_batch_dim, recompute_ln
         )
 
-    def _norm_in_front(self, layer: int | None) -> NormConfig | None:
+    def _norm_before(self, layer: int | None) -> NormConfig | None:
         """The norm between the stream and what reads it in block `layer`, or in the head."""
         cfg: HookedViTConfig = self.model.cfg
         if layer in (None, -1, cfg.n_layers):
             if cfg.pool == "attention" and cfg.norm_after_pool:
-                raise ValueError("the final norm stands behind the attention pool: it cannot be applied to the stream")
+                raise ValueError("the final norm comes after the attention pool: it cannot be applied to the stream")
             return cfg.final_norm
         if cfg.post_norm:
             raise ValueError(
-                f"block {layer} reads the stream without a norm in front (it norms what it writes): "
+                f"block {layer} reads the stream without a norm (it norms what it writes): "
                 "use apply_ln=False, or apply the final norm"
             )
         return cfg.block_norm
 
     def _uses_ln_centering(self, layer: int | None) -> bool:
-        norm = self._norm_in_front(layer)
+        norm = self._norm_before(layer)
         return norm is not None and norm.kind == "layer"
 
     def _get_cached_ln_scale(
         self, layer: int | None, mlp_input: bool, pos_slice: Slice, batch_slice: Slice | None = None
     ) -> Tensor:
         cfg: HookedViTConfig = self.model.cfg
-        if self._norm_in_front(layer) is None:
+        if self._norm_before(layer) is None:
             return torch.ones(())
         if layer in (None, -1, cfg.n_layers) and cfg.norm_after_pool:
-            # the pooled tokens have one scale for all
+            # the norm after pooling has one scale for all tokens
             pos_slice = Slice(0) if pos_slice.mode == "int" else Slice(None)
         return super()._get_cached_ln_scale(layer, mlp_input, pos_slice, batch_slice)
 
@@ -165,12 +182,12 @@ class ViTActivationCache(ActivationCache):
         *args: Any,
         **kwargs: Any,
     ) -> Float[Tensor, "component *batch_token_out"]:
-        """As TransformerLens's, with a class (index, name, or an index an image) in the place of a token.
+        """As TransformerLens's, with a class (index, name, or one index per image) instead of a token.
 
-        Under a CLS readout the attributions at the CLS token sum to the class logit but for the constant
+        Under a CLS readout the attributions at the CLS token sum to the class logit except for the constant
         `ln_final.bias @ W_U + b_U`; under average pooling, their mean over the pooled tokens does. A distilled
-        model reads two tokens with a head each: the direction here is the mean of both heads, as in `class_logits`,
-        and the attributions at no token sum to its logit.
+        model reads two tokens with one head each: the direction here is the mean of both heads, as in `class_logits`,
+        and the attributions at neither token sum to its logit.
         """
         return super().logit_attrs(residual_stack, tokens, *args, **kwargs)
 
@@ -188,18 +205,18 @@ class ViTActivationCache(ActivationCache):
         return self[f"blocks.{layer}.ln{norm}.hook_scale"] if self.model.cfg.post_norm else None
 
     def _on_linear(self, method: str, *args: Any, bias_at: Any = None, **kwargs: Any) -> Any:
-        """Run a method of TransformerLens's on a cache of an equal model whose writes are plainly linear."""
+        """Run a method of TransformerLens's on the cache of an equivalent model whose sub-layers write linearly."""
         if isinstance(self.model, _LinearWrites):
             return getattr(super(), method)(*args, **kwargs)
         linear = self._linear(bias_at)
         result = getattr(linear, method)(*args, **kwargs)
-        if self._tokens_stand_for_embed() and isinstance(result, tuple):
+        if self._starts_after_embed() and isinstance(result, tuple):
             stack, labels = result
             return stack, ["tokens" if label == "embed" else label for label in labels]
         return result
 
-    def _tokens_stand_for_embed(self) -> bool:
-        """Whether the stream starts elsewhere than at `embed + pos_embed`: behind a norm, or with tokens dropped."""
+    def _starts_after_embed(self) -> bool:
+        """Whether the stream does not start at `embed + pos_embed`: after a norm, or with tokens dropped."""
         embed, tokens = self.cache_dict.get("hook_embed"), self.cache_dict.get("hook_tokens")
         dropped = embed is not None and tokens is not None and embed.shape != tokens.shape
         return dropped or self.model.cfg.pre_norm is not None
@@ -207,7 +224,7 @@ class ViTActivationCache(ActivationCache):
     def _linear(self, bias_at: Any) -> "ViTActivationCache":
         cfg: HookedViTConfig = self.model.cfg
         activations = dict(self.cache_dict)
-        if self._tokens_stand_for_embed():
+        if self._starts_after_embed():
             activations.pop("hook_pos_embed", None)
             activations.pop("hook_embed", None)
             if "hook_tokens" in activations:
@@ -222,7 +239,7 @@ class ViTActivationCache(ActivationCache):
 
 
 class _LinearBlocks:
-    """Blocks whose W_O and W_out hold LayerScale, or the linear part of a post-norm."""
+    """Blocks whose W_O and W_out include LayerScale, or the linear part of a post-norm."""
 
     def __init__(self, blocks: list[Block]):
         self._blocks = blocks
@@ -234,15 +251,15 @@ class _LinearBlocks:
         block = self._blocks[layer]
         W_O, W_out = block.attn.W_O, block.mlp.W_out
         if block.post_norm:
-            one = W_out.new_ones(1)
-            W_O, W_out = block.ln1.divide(W_O, one, bias=False), block.ln2.divide(W_out, one, bias=False)
+            unit = W_out.new_ones(1)
+            W_O, W_out = block.ln1.divide(W_O, unit, bias=False), block.ln2.divide(W_out, unit, bias=False)
         elif block.ls1 is not None and block.ls2 is not None:
             W_O, W_out = W_O * block.ls1, W_out * block.ls2
         return SimpleNamespace(attn=SimpleNamespace(W_O=W_O), mlp=SimpleNamespace(W_out=W_out))
 
 
 class _LinearWrites:
-    """A model as its cache sees it: all that stands between `z` or `post` and the stream is folded."""
+    """A model in which everything between `z` or `post` and the stream is folded into the weights."""
 
     def __init__(self, cache: ViTActivationCache, bias_at: Slice):
         self._cache, self._bias_at, model = cache, bias_at, cache.model
@@ -250,7 +267,7 @@ class _LinearWrites:
         self.blocks = _LinearBlocks(list(model.blocks))
 
     def accumulated_bias(self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True) -> Tensor:
-        """Sum of what biases add in front of `layer`: a vector, or with post-norms one for each token of a slice."""
+        """Sum of what biases add before `layer`: a vector, or with post-norms one vector per token of a slice."""
         model = self._cache.model
         if not self.cfg.post_norm:
             return model.accumulated_bias(layer, mlp_input, include_mlp_biases)

@@ -6,10 +6,10 @@ from functools import cache
 
 
 def find_class(name: str, class_names: Sequence[str]) -> int:
-    """Index of the class called `name`: its full name, or one of its comma-separated synonyms; case does not matter.
+    """Index of the class called `name`: its full name, or one of its comma-separated synonyms; case is ignored.
 
     Raises:
-        ValueError: If no class, or more than one, is called so; near names are suggested.
+        ValueError: If no class or several have this name; similar names are suggested.
 
     >>> find_class("tabby cat", ["Egyptian cat", "tabby, tabby cat"])
     1
@@ -24,8 +24,8 @@ def find_class(name: str, class_names: Sequence[str]) -> int:
         options = ", ".join(f"{index} ({class_names[index]})" for index in found)
         raise ValueError(f"{len(found)} classes are called '{name}': {options}; give the index instead")
     by_folded = {part.casefold(): part for _, part in synonyms}
-    near = [by_folded[one] for one in get_close_matches(wanted, by_folded, n=3)]
-    hint = f"; did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
+    near = [by_folded[match] for match in get_close_matches(wanted, by_folded, n=3)]
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
     raise ValueError(f"no class is called '{name}' among {len(class_names)} classes{hint}")
 
 
@@ -46,7 +46,7 @@ def imagenet_class_names(n_classes: int) -> tuple[str, ...] | None:
 
 
 def numbered_class_names(n_classes: int) -> tuple[str, ...]:
-    """Names for classes of which nothing but their number is known.
+    """Names for classes without known names.
 
     >>> numbered_class_names(2)
     ('class 0', 'class 1')

@@ -1,4 +1,4 @@
-"""Class embedding space: the unembedding, a class's direction in the stream, projection onto the classes."""
+"""Class embedding space: the unembedding, the direction of each class in the stream, projection onto the classes."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,12 @@ from hooked_vit.components.norm import Norm
 from hooked_vit.components.pool import AttentionPool
 from hooked_vit.config import HookedViTConfig
 
-# Rows of `class_logits` are projected so many numbers at a time, to bound what is held besides the result.
+# How many numbers `class_logits` holds in memory at a time besides its result.
 CHUNK_ELEMENTS = 2**25
 
 
 class ClassSpace(nn.Module):
-    """What a HookedViT knows of its classes."""
+    """The classes of a HookedViT."""
 
     cfg: HookedViTConfig
     class_names: Sequence[str]
@@ -28,26 +28,31 @@ class ClassSpace(nn.Module):
 
     @property
     def W_U(self) -> Float[Tensor, "d_model n_classes"]:
-        """Class embeddings, as columns: a view of the head's weight; of a distilled model, the mean of both heads.
+        """Class embeddings as columns: a view of the head's weight; in a distilled model, the mean of both heads.
 
         Raises:
             ValueError: If the model has no head.
         """
-        head = self._require_head()
+        head = self.require_classes()
         return head.weight.T if self.head_dist is None else (head.weight + self.head_dist.weight).T / 2
 
     @property
     def b_U(self) -> Float[Tensor, "n_classes"]:
-        """Bias of the head, zeros where it has none; of a distilled model, the mean of both heads."""
-        head = self._require_head()
+        """Bias of the head, zeros if it has none; in a distilled model, the mean of both heads."""
+        head = self.require_classes()
         if head.bias is None:
             return head.weight.new_zeros(self.cfg.n_classes)
         return head.bias if self.head_dist is None else (head.bias + self.head_dist.bias) / 2
 
-    def _require_head(self) -> nn.Linear:
+    def require_classes(self) -> nn.Linear:
+        """The head of a model that has classes.
+
+        Raises:
+            ValueError: If the model has none.
+        """
         if self.head is None:
             raise ValueError(
-                "this model has no classes (n_classes is 0): give it some with "
+                "this model has no classes (n_classes is 0): add them with "
                 "`model.with_class_embeddings(W, class_names=[...])`, W of shape [d_model n_classes]: "
                 "text embeddings for zero-shot classes, a linear probe, or another head"
             )
@@ -57,7 +62,7 @@ class ClassSpace(nn.Module):
         """Index of a class given by its name (or index, which is checked).
 
         Raises:
-            ValueError: If there is no such class, or several; near names are suggested.
+            ValueError: If there is no such class, or several; similar names are suggested.
         """
         if isinstance(name, str):
             return find_class(name, self.class_names)
@@ -65,23 +70,61 @@ class ClassSpace(nn.Module):
             raise ValueError(f"class index {name} is out of range: the model has classes 0 to {self.cfg.n_classes - 1}")
         return name
 
+    def class_indices(
+        self,
+        classes: str | int | Int[Tensor, "batch"] | Int[Tensor, "batch chosen"],
+        batch: int,
+        several: bool = False,
+    ) -> Int[Tensor, "batch"] | Int[Tensor, "batch chosen"]:
+        """The classes of each image of a batch, checked and on the model's device.
+
+        Args:
+            classes: One class for all images, by name or index; or one index per image.
+            batch: The number of images.
+            several: Whether `classes` may also be several indices per image; the result is then always
+                [batch chosen].
+
+        Raises:
+            ValueError: If the model has no classes, or the indices are not class indices for each image.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> model.class_indices("dog", 2), model.class_indices(torch.tensor([3, 14]), 2, several=True)
+        (tensor([1, 1]), tensor([[ 3], [14]]))
+        """
+        self.require_classes()
+        if isinstance(classes, str | int):
+            classes = torch.full((batch,), self.class_index(classes))
+        if classes.ndim not in ((1, 2) if several else (1,)) or len(classes) != batch or 0 in classes.shape:
+            expected = f"[{batch}], or several, [{batch} chosen]" if several else f"[{batch}]"
+            raise ValueError(
+                f"expected a class index for each image, {expected}, got shape {tuple(classes.shape)}: for one class "
+                "of all images, pass its index or name"
+            )
+        if classes.is_floating_point() or classes.min() < 0 or classes.max() >= self.cfg.n_classes:
+            raise ValueError(
+                f"expected class indices from 0 to {self.cfg.n_classes - 1}, got {classes.unique().tolist()}: "
+                "`model.class_index(name)` gives the index of a name"
+            )
+        classes = classes.to(self.cfg.device)
+        return classes[:, None] if several and classes.ndim == 1 else classes
+
     def to_single_token(self, name: str) -> int:
-        """`class_index` under the name that TransformerLens's cache calls it by."""
+        """`class_index`, under the name that TransformerLens's cache uses."""
         return self.class_index(name)
 
     def tokens_to_residual_directions(self, tokens: str | int | Int[Tensor, "*axes"]) -> Float[Tensor, "*axes d_model"]:
-        """The direction of each class in the stream that the final norm has centred and scaled.
+        """The direction of each class in the stream after the final norm has centred and scaled it.
 
-        The norm's weight is in it, so that `cache.logit_attrs` is right without folded weights. The dot product
-        with a whole stream at the readout is the logit but for the constant `ln_final.bias @ W_U + b_U`.
+        It includes the norm's weight, so `cache.logit_attrs` is right without folded weights. The dot product with
+        the whole stream at the readout is the logit except for the constant `ln_final.bias @ W_U + b_U`.
 
         Raises:
             ValueError: If the class is unknown, or the head does not read the stream linearly.
         """
         if self.cfg.pool not in ("cls", "avg", "cls_and_dist"):
             raise ValueError(
-                f"a head behind {self.cfg.pool} pooling does not read the stream linearly, so no direction "
-                "stands for a class: use `class_logits`, or gradients (`run_with_gradients`)"
+                f"a head after {self.cfg.pool} pooling does not read the stream linearly, so no class has a "
+                "direction: use `class_logits`, or gradients (`run_with_gradients`)"
             )
         index = torch.as_tensor(self.class_index(tokens) if isinstance(tokens, str | int) else tokens)
         directions = self.W_U.T[index.to(self.W_U.device)]
@@ -93,8 +136,8 @@ class ClassSpace(nn.Module):
     ) -> Float[Tensor, "*axes n_classes"]:
         """Project vectors of the residual stream onto the classes: `norm(x) W_U + b_U`.
 
-        The norm is the model's last one, with the vectors' own statistics. Behind an attention pool, each vector
-        is passed as the pool's only key. A distilled model's two heads are averaged.
+        The norm is the model's final norm, with the statistics of the vectors themselves. With an attention pool, each
+        vector is pooled as if it were the only token. The two heads of a distilled model are averaged.
 
         Args:
             x: Any vectors of width `d_model`.
@@ -109,7 +152,7 @@ class ClassSpace(nn.Module):
         >>> torch.allclose(model.class_logits(cache["resid_post", -1])[:, 0], logits, atol=1e-5)
         True
         """
-        self._require_head()
+        self.require_classes()
         if x.shape[-1:] != (self.cfg.d_model,):
             raise ValueError(f"expected vectors of width d_model = {self.cfg.d_model}, got shape {tuple(x.shape)}")
         weight, b_U = self.W_U.T, self.b_U if bias else None

@@ -1,4 +1,4 @@
-"""The architecture of a HookedViT, as read off a timm module: counts, widths and which parts there are."""
+"""The architecture of a HookedViT, as read from a timm module: counts, widths and which parts it has."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -33,7 +33,7 @@ class NormConfig:
 class HookedViTConfig:
     """Everything about a model's architecture that its forward pass depends on, and nothing else.
 
-    Names of widths and counts are TransformerLens's, so its tools find what they look for in `model.cfg`.
+    Names of widths and counts are TransformerLens's, so its tools work with `model.cfg`.
     An image size is (height, width) in pixels. A norm that is `None` does not exist in the model.
 
     >>> cfg = HookedViTConfig(n_layers=2, d_model=12, n_heads=3, d_mlp=20, n_classes=7, image_size=(16, 24),
@@ -89,7 +89,7 @@ class HookedViTConfig:
     pool_norm: NormConfig | None = None
     pool_qk_norm: NormConfig | None = None
 
-    # Where the weights are, for TransformerLens's tools, which look for it here; no part of the architecture.
+    # Device and dtype of the weights, which TransformerLens's tools read here; not part of the architecture.
     device: torch.device = field(default=torch.device("cpu"), compare=False)
     dtype: torch.dtype = field(default=torch.float32, compare=False)
 
@@ -112,8 +112,19 @@ class HookedViTConfig:
         return TokenLayout(int(self.has_cls), int(self.has_dist), self.n_registers, grid)
 
     @property
+    def read_tokens(self) -> slice:
+        """The tokens that the head reads, as a slice of the token axis: CLS, CLS and distillation, or what is pooled.
+
+        >>> HookedViT.from_pretrained("emoji-vit").cfg.read_tokens
+        slice(0, 1, None)
+        """
+        if self.pool in ("cls", "cls_and_dist"):
+            return slice(0, 1 if self.pool == "cls" else 2)
+        return slice(0 if self.pool_includes_prefix else self.token_layout.n_prefix, None)
+
+    @property
     def position_grid(self) -> tuple[int, int]:
-        """Height and width of the grid that positions were learnt on: whole patches alone, also in a padded image."""
+        """Height and width of the grid that positions were learnt on: whole patches only, even if images are padded."""
         return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
 
     @property
@@ -121,15 +132,15 @@ class HookedViTConfig:
         """Number of tokens at the model's own image size, prefix tokens included."""
         return self.token_layout.n_tokens
 
-    # What TransformerLens's tools ask of a config beyond the names above.
+    # What else TransformerLens's tools read from a config.
     @property
     def normalization_type(self) -> str:
-        """`"LN"` or `"RMS"`: the blocks' norm, in TransformerLens's words."""
+        """`"LN"` or `"RMS"`: the norm of the blocks, in TransformerLens's terms."""
         return "LN" if self.block_norm.kind == "layer" else "RMS"
 
     @property
     def final_rms(self) -> bool:
-        """Whether the norm in front of the head is an RMSNorm."""
+        """Whether the norm before the head is an RMSNorm."""
         return self.final_norm is not None and self.final_norm.kind == "rms"
 
     @property

@@ -1,4 +1,4 @@
-"""Which models are covered, and what they are like: a table that is there without building any of them."""
+"""The covered models and their architectures, in a table that is read without building any of them."""
 
 from collections.abc import Mapping
 from importlib.resources import files
@@ -20,14 +20,14 @@ _TABLE = "covered_models.csv"
 
 
 def covered_models() -> pd.DataFrame:
-    """What is covered, whatever of it the installed timm has.
+    """The covered models that the installed timm has.
 
-    Every covered timm entrypoint and each of its pretrained tags, and the embedded models, in alphabetical order.
+    All covered timm entrypoints with each of their pretrained tags, and the embedded models, in alphabetical order.
 
     Returns:
-        A row for each name that `HookedViT.from_pretrained` takes: `name`, `architecture` and `tag` (empty for an
-        architecture that timm has no weights of), `pretrained` (whether there are weights), `family` (timm's module),
-        `pool`, `prefix_tokens` in words and `n_prefix`, `image_size`, `patch_size` and `grid` as (height, width),
+        One row per name that `HookedViT.from_pretrained` takes: `name`, `architecture` and `tag` (empty if timm has no
+        weights for the architecture), `pretrained` (whether there are weights), `family` (timm's module),
+        `pool`, `prefix_tokens` as text and `n_prefix`, `image_size`, `patch_size` and `grid` as (height, width),
         `n_tokens`, `d_model`, `n_layers`, `n_heads`, `d_mlp`, `n_classes` (0: features without a classifier) and
         `n_parameters`.
 
@@ -42,9 +42,9 @@ def covered_models() -> pd.DataFrame:
         architecture, tag = split_model_name_tag(name)
         tags.setdefault(architecture, []).append(tag)
     rows = []
-    for known in architectures:
-        if known["architecture"] in EMBEDDED or timm.is_model(known["architecture"]):
-            rows += [_row(tag, known) for tag in tags.get(known["architecture"], [""])]
+    for row in architectures:
+        if row["architecture"] in EMBEDDED or timm.is_model(row["architecture"]):
+            rows += [_row(tag, row) for tag in tags.get(row["architecture"], [""])]
     return pd.DataFrame(rows).sort_values("name", ignore_index=True)
 
 
@@ -54,7 +54,7 @@ def _row(tag: str, known: Mapping[str, Any]) -> dict[str, Any]:
     if tag:
         published: Any = timm.get_pretrained_cfg(f"{architecture}.{tag}")
         n_classes = published.num_classes
-        if published.fixed_input_size:  # timm then builds the model for the size of the weights
+        if published.fixed_input_size:  # then timm builds the model for the image size of the weights
             image_size = published.input_size[-2:]
     patch_size = known["patch_height"], known["patch_width"]
     height, width = (int(size) // int(patch) for size, patch in zip(image_size, patch_size, strict=True))
@@ -67,7 +67,7 @@ def _row(tag: str, known: Mapping[str, Any]) -> dict[str, Any]:
         "pretrained": bool(tag) or architecture in EMBEDDED,
         "family": known["family"],
         "pool": known["pool"],
-        "prefix_tokens": _prefix_in_words(known),
+        "prefix_tokens": _describe_prefix(known),
         "n_prefix": n_prefix,
         "image_size": tuple(int(size) for size in image_size),
         "patch_size": tuple(int(size) for size in patch_size),
@@ -79,7 +79,7 @@ def _row(tag: str, known: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _prefix_in_words(known: Mapping[str, Any]) -> str:
+def _describe_prefix(known: Mapping[str, Any]) -> str:
     n_registers = known["n_registers"]
     registers = f"{n_registers} register{'s' if n_registers > 1 else ''}"
     parts = [(known["n_cls"], "CLS"), (known["n_dist"], "distillation"), (n_registers, registers)]
@@ -87,30 +87,30 @@ def _prefix_in_words(known: Mapping[str, Any]) -> str:
 
 
 def why_not_covered(name: str) -> str | None:
-    """What of a timm model HookedViT does not cover; `None` if it covers all of it. Builds it, without its weights.
+    """The part of a timm model that is not covered, or `None`. The model is built without its weights.
 
     Raises:
-        ValueError: timm has no such model.
+        ValueError: If timm has no such model.
 
     >>> why_not_covered("eva02_tiny_patch14_224")
     'the family Eva (rotary positions)'
     """
     if not timm.is_model(split_model_name_tag(name)[0]):
-        raise ValueError(f"expected a model of timm's, which has none called '{name}'; `timm.list_models()` lists them")
+        raise ValueError(f"timm has no model called '{name}'; `timm.list_models()` lists its models")
     try:
         read_config(_built(name)[0])
     except ValueError as error:
         return str(error).removeprefix("not covered: ").partition(". HookedViT covers ")[0]
-    except Exception as error:  # some families cannot be built without memory for their weights
-        return f"not known: timm cannot build it without weights ({type(error).__name__})"
+    except Exception as error:  # some families cannot be built on the meta device
+        return f"unknown: timm cannot build it without weights ({type(error).__name__})"
     return None
 
 
 def describe_architecture(architecture: str) -> dict[str, Any]:
-    """A line of the table that is behind `covered_models`, off the model itself, which is built without its weights.
+    """A row of the stored table of `covered_models`, from the model itself, which is built without its weights.
 
     Raises:
-        ValueError: The model is not covered.
+        ValueError: If the model is not covered.
 
     >>> {name: describe_architecture("emoji-vit")[name] for name in ("n_layers", "d_model", "pool")}
     {'n_layers': 8, 'd_model': 128, 'pool': 'cls'}

@@ -1,4 +1,4 @@
-"""Folding the weights of norms into the matrices that read them; an option, never a default."""
+"""Folding the weights of norms into the matrices that read them; always optional."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from hooked_vit.config import HookedViTConfig
 
 
 def fold(cfg: HookedViTConfig, weights: dict[str, Tensor]) -> tuple[HookedViTConfig, dict[str, Tensor]]:
-    """Copies of all weights, with every norm that only linear maps read folded into those maps.
+    """Copies of all weights, with every norm that is read by linear maps alone folded into those maps.
 
     `W (w * x̂ + b) + c = (W w) x̂ + (W b + c)`: the norm is left with weight one and bias zero.
     """
@@ -50,7 +50,7 @@ def _fold_norm(weights: dict[str, Tensor], norm: str, linears: Sequence[str]) ->
 
 
 def _with_biases(cfg: HookedViTConfig, weights: dict[str, Tensor]) -> HookedViTConfig:
-    """The config of a model whose linear maps may have gained biases; those that did not get zeros beside them."""
+    """The config of a model whose linear maps may have gained biases; adds zeros where only some of them did."""
     pool_bias = "attn_pool.kv.bias" in weights
     if pool_bias and "attn_pool.q.bias" not in weights:
         weights["attn_pool.q.bias"] = nn.Parameter(torch.zeros_like(weights["attn_pool.q.weight"][:, 0]))

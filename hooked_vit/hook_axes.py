@@ -1,4 +1,4 @@
-"""Which axis of which activation is what: tokens, heads, neurons, queries and keys, by the hook point's name."""
+"""The names of an activation's axes (tokens, heads, neurons, queries, keys), by the name of its hook point."""
 
 from hooked_vit.config import HookedViTConfig
 
@@ -10,8 +10,8 @@ _WIDTHS = {"hook_result": "d_model", "hook_q_input": "d_model", "hook_k_input": 
 def hook_axes(name: str, cfg: HookedViTConfig) -> tuple[str, ...]:
     """The axes of a hook point's activation, by its full name.
 
-    An axis of length one is called `"1"`. Inside the attention pool, whose heads, neurons and tokens are not the
-    blocks', they are `pool_head`, `pool_neuron` and `pooled`.
+    An axis of length one is called `"1"`. The attention pool has heads, neurons and tokens of its own: `pool_head`,
+    `pool_neuron` and `pooled`.
 
     >>> cfg = HookedViTConfig(2, 12, 3, 20, 7, (16, 24), (8, 8))
     >>> hook_axes("blocks.0.attn.hook_z", cfg), hook_axes("blocks.1.mlp.hook_post", cfg)

@@ -1,4 +1,4 @@
-"""TransformerLens's HookPoint with its edits checked, and what components ask of one before they run."""
+"""TransformerLens's HookPoint with checked edits, and whether a hook point is watched or only read."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,11 +10,11 @@ from transformer_lens.hook_points import LensHandle
 
 
 class HookPoint(LensHookPoint):
-    """A named place in the forward pass. What a hook returns must fit in the place of what it was given.
+    """A named point in the forward pass. What a hook returns must fit what it was given.
 
     Raises:
         ValueError: From the forward or backward pass, if a hook returns another shape, dtype or device.
-        TypeError: If it returns something that is not a tensor.
+        TypeError: If a hook returns something other than a tensor.
     """
 
     def add_hook(
@@ -26,7 +26,7 @@ class HookPoint(LensHookPoint):
         prepend: bool = False,
         alias_names: list[str] | None = None,
     ) -> LensHandle:
-        """As TransformerLens's, with `hook` the user's own function: `fn(activation, hook)`.
+        """As TransformerLens's; `hook` is a function `fn(activation, hook)`.
 
         Raises:
             TypeError: If `hook` cannot be called.
@@ -41,17 +41,17 @@ class HookPoint(LensHookPoint):
         return handle
 
     def _checked(self, user_hook: Callable[..., Any], dir: str, activation: Tensor, hook: Any) -> Any:
-        """What a user's hook returns, if it fits; `hook` is TransformerLens's keyword for the point."""
+        """What a user's hook returns, if it fits; `hook` is TransformerLens's keyword for the hook point."""
         result = user_hook(activation, hook=hook)
         if result is None:
             return None
-        # a backward hook may return its gradient as PyTorch does, in a tuple of one
+        # a backward hook may return its gradient in a tuple of length one, as in PyTorch
         in_tuple = dir == "bwd" and isinstance(result, tuple) and len(result) == 1
         edited = result[0] if in_tuple else result
         if not isinstance(edited, Tensor):
             raise TypeError(
                 f"the hook on '{self.name}' returned {type(edited).__name__}: return a tensor of shape "
-                f"{tuple(activation.shape)}, or None to leave the activation as it is"
+                f"{tuple(activation.shape)}, or None to leave the activation unchanged"
             )
         if edited.shape != activation.shape:
             raise ValueError(
@@ -67,15 +67,15 @@ class HookPoint(LensHookPoint):
 
 
 def is_watched(point: LensHookPoint) -> bool:
-    """Whether anybody looks at this point: a hook of either direction, TransformerLens's or plain PyTorch's."""
+    """Whether a hook is attached, in either direction, by TransformerLens or plain PyTorch."""
     return bool(point._forward_hooks or point._backward_hooks or point._forward_pre_hooks or point._backward_pre_hooks)
 
 
 def unbind(x: Tensor, dim: int, *points: LensHookPoint) -> tuple[Tensor, ...]:
-    """The slices of `x` along `dim`, each on its way to one of `points`.
+    """The slices of `x` along `dim`, each of which passes one of `points` next.
 
-    Autograd forbids edits in place of what `Tensor.unbind` gives, so while somebody looks they are selected one by
-    one, at the price of a slower backward pass.
+    Autograd forbids edits in place of the results of `Tensor.unbind`. So if a hook is attached, the slices are
+    selected one by one, with a slower backward pass.
     """
     if any(is_watched(point) for point in points):
         return tuple(x.select(dim, index) for index in range(x.shape[dim]))
@@ -83,13 +83,13 @@ def unbind(x: Tensor, dim: int, *points: LensHookPoint) -> tuple[Tensor, ...]:
 
 
 def is_only_read(point: LensHookPoint) -> bool:
-    """Whether all hooks of a point, if any, are known to leave its activation alone (they carry `only_reads`).
+    """Whether all hooks of a point, if any, are known to leave its activation unchanged (they have `only_reads`).
 
-    Then a fused computation may run beside the point; otherwise what the hooks return must be followed, and
-    gradients must flow through it.
+    Then a fused computation may bypass the point; otherwise what the hooks return must be used, and gradients must
+    flow through it.
     """
     followed = point._backward_hooks or point._forward_pre_hooks or point._backward_pre_hooks
-    # a hook that PyTorch knows and TransformerLens does not is anybody's
+    # a hook registered with PyTorch alone may do anything
     if followed or len(point._forward_hooks) != len(point.fwd_hooks):
         return False
     return all(getattr(handle.user_hook, "only_reads", False) for handle in point.fwd_hooks)

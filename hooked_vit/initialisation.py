@@ -1,4 +1,4 @@
-"""A model's architecture with weights as before training: the null control of any claim about what was learned."""
+"""A model's architecture with weights as before training: the null control for claims about what was learned."""
 
 import math
 from collections.abc import Iterator
@@ -27,16 +27,16 @@ def freshly_initialised(model: HookedViT, seed: int | torch.Generator, layer_sca
     near zero with bias one; an attention pool's query `d_model ** -0.5`, cut off at two deviations. The published
     comparisons with a random model use this scheme too.
 
-    What a trained model cannot tell: LayerScale's initial value, timm's default by default (DeiT-III: 1e-6), and an
-    initial value other than one for the norms of post-norm blocks.
+    Two initial values cannot be read from a trained model: LayerScale's (by default timm's default; DeiT-III: 1e-6),
+    and a weight other than one of the norms of post-norm blocks.
 
     Args:
-        model: Left as it is.
-        seed: The draws, which are the same on every device; a generator moves on.
-        layer_scale: What LayerScale starts at, in models that have it.
+        model: The trained model; it is left unchanged.
+        seed: A seed, or a generator, which is advanced. The draws are the same on every device.
+        layer_scale: The initial value of LayerScale, in models that have it.
 
     Returns:
-        A model on the same device, of the same dtype, with the same class names and preprocessing, no weight shared.
+        A model with the same device, dtype, class names and preprocessing, which shares no weights.
 
     Raises:
         ValueError: If a generator is not on the CPU.
@@ -48,14 +48,16 @@ def freshly_initialised(model: HookedViT, seed: int | torch.Generator, layer_sca
     """
     generator = torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed
     if generator.device.type != "cpu":
-        raise ValueError(f"expected a generator on the CPU, whose draws are the same for all, got {generator.device}")
+        raise ValueError(
+            f"expected a generator on the CPU, whose draws do not depend on the device, got {generator.device}"
+        )
     empty: dict[str, Tensor] = {
         name: torch.empty_like(parameter, requires_grad=parameter.requires_grad)
         for name, parameter in model.named_parameters()
     }
-    null = model._with_weights(model.cfg, empty, model.class_names)
+    null = model.with_weights(empty)
     drawn: set[Tensor] = set()
-    # children first: a gated MLP then draws half of its first matrix anew
+    # children first: a gated MLP then draws half of its first matrix again
     for module in reversed(list(null.modules())):
         for parameter, values in _initial_values(module, generator, layer_scale):
             parameter.copy_(values)
@@ -68,7 +70,7 @@ def freshly_initialised(model: HookedViT, seed: int | torch.Generator, layer_sca
 def _initial_values(
     module: nn.Module, generator: torch.Generator, layer_scale: float
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """A module's own parameters, or views of them, and what each starts with."""
+    """A module's own parameters, or views of them, with their initial values."""
     if isinstance(module, nn.Linear):
         yield module.weight, _normal(module.weight, 0.02, generator)
         if module.bias is not None:
@@ -88,7 +90,7 @@ def _initial_values(
             if scale is not None:
                 yield scale, torch.full(scale.shape, layer_scale)
     elif isinstance(module, Mlp) and module.kind != "plain":
-        # timm takes the second half for the gate, also where `gate_last` is off and the first is
+        # timm takes the second half for the gate, even if `gate_last` is off and the gate is the first
         linear, start = (module.inp, module.d_mlp) if module.gate is None else (module.gate, 0)
         yield linear.weight[start:], _normal(linear.weight[start:], 1e-6, generator)
         if linear.bias is not None:

@@ -1,4 +1,4 @@
-"""Does an input fit the model? Checks of shapes, dtypes and devices, none of which waits for a GPU."""
+"""Checks that an input fits the model: shapes, dtypes and devices, without waiting for a GPU."""
 
 import torch
 from torch import Tensor
@@ -7,12 +7,12 @@ from hooked_vit.config import HookedViTConfig
 
 
 def check_images(images: Tensor, cfg: HookedViTConfig, weight: Tensor) -> None:
-    """Raise ValueError unless `images` are a batch that the model can embed."""
+    """Raise ValueError unless `images` is a batch that the model can embed."""
     height, width = cfg.image_size
     expected = f"images of shape [batch, {cfg.n_channels}, {height}, {width}]"
     if not isinstance(images, Tensor):
         raise TypeError(
-            f"expected {expected}, got {type(images).__name__}: `model.preprocess` makes a batch of pictures"
+            f"expected {expected}, got {type(images).__name__}: `model.preprocess` turns pictures into a batch"
         )
     if images.ndim != 4:
         hint = "; add a batch axis with `images[None]`" if images.ndim == 3 else ""
@@ -36,7 +36,7 @@ def _check_size(size: tuple[int, int], cfg: HookedViTConfig, expected: str) -> N
     misfit = any(pixels % patch for pixels, patch in zip(size, cfg.patch_size, strict=True))
     if (misfit and not cfg.pad_to_patches) or min(size) < 1:
         raise ValueError(
-            f"expected a height and width that {cfg.patch_size[0]} × {cfg.patch_size[1]} patches divide, "
+            f"expected a height and width divisible into {cfg.patch_size[0]} × {cfg.patch_size[1]} patches, "
             f"got {size[0]} × {size[1]} pixels"
         )
 
@@ -49,7 +49,7 @@ def check_residual(residual: Tensor, weight: Tensor, cfg: HookedViTConfig, n_kep
             f"with start_at_layer the input is a residual stream [batch, token, {d_model}], got {tuple(residual.shape)}"
         )
     if 0 in residual.shape:
-        raise ValueError(f"expected a residual stream with images and tokens in it, got {tuple(residual.shape)}")
+        raise ValueError(f"expected a residual stream with at least one image and token, got {tuple(residual.shape)}")
     n_tokens, n_prefix = residual.shape[1], cfg.token_layout.n_prefix
     if n_kept is not None and n_tokens != n_kept:
         raise ValueError(
@@ -59,10 +59,10 @@ def check_residual(residual: Tensor, weight: Tensor, cfg: HookedViTConfig, n_kep
     if n_kept is None and not cfg.dynamic_image_size and n_tokens != cfg.token_layout.n_tokens:
         raise ValueError(
             f"expected a residual stream of {cfg.token_layout.n_tokens} tokens, got {n_tokens}: pass the token_mask "
-            "that tells which these are"
+            "of the run it comes from"
         )
     if n_kept is None and n_tokens <= n_prefix:
-        raise ValueError(f"expected a residual stream with patches behind {n_prefix} prefix tokens, got {n_tokens}")
+        raise ValueError(f"expected a residual stream with patches after {n_prefix} prefix tokens, got {n_tokens}")
     _check_number(residual, weight)
 
 
@@ -79,20 +79,20 @@ def _check_number(x: Tensor, weight: Tensor) -> None:
 def check_return(
     return_type: str | None, labels: Tensor | None, batch: int, n_classes: int, stop_at_layer: int | None
 ) -> None:
-    """Raise ValueError unless what is to be returned exists and can be computed."""
+    """Raise ValueError unless the return type exists and can be computed."""
     if return_type not in ("logits", "loss", "both", None):
         raise ValueError(f"return_type is 'logits', 'loss', 'both' or None, not {return_type!r}")
     if return_type in ("loss", "both"):
         if stop_at_layer is not None:
             raise ValueError(
-                f"return_type={return_type!r} needs the logits, and stop_at_layer={stop_at_layer} stops in front of "
-                "them: leave one of the two away"
+                f"return_type={return_type!r} needs the logits, and stop_at_layer={stop_at_layer} stops before "
+                "them: drop one of the two"
             )
         check_labels(labels, batch, n_classes)
 
 
 def check_labels(labels: Tensor | None, batch: int, n_classes: int) -> None:
-    """Raise ValueError unless there is a class index for each image (on a GPU, their range is left to the loss)."""
+    """Raise ValueError unless there is a class index for each image (on a GPU, the loss checks their range)."""
     if labels is None:
         raise ValueError('a loss needs labels: pass `labels=`, a class index for each image, or return_type="logits"')
     if n_classes == 0:
@@ -108,9 +108,9 @@ def check_labels(labels: Tensor | None, batch: int, n_classes: int) -> None:
 def check_token_mask(
     mask: Tensor, batch: int, device: torch.device, cfg: HookedViTConfig, n_tokens: int | None = None
 ) -> None:
-    """Raise ValueError unless `mask` keeps, in every image, what the head reads.
+    """Raise ValueError unless `mask` keeps what the head reads in every image.
 
-    `n_tokens` is the number of tokens where it is known, else the layout's, or any with dynamic image sizes.
+    `n_tokens` is the number of tokens if known; by default the layout's, or any number with dynamic image sizes.
     """
     if n_tokens is None and not cfg.dynamic_image_size:
         n_tokens = cfg.token_layout.n_tokens
@@ -122,13 +122,13 @@ def check_token_mask(
         )
     if mask.device != device:
         raise ValueError(f"token_mask is on {mask.device}, the model on {device}")
-    readers = {"cls": ("CLS", slice(0, 1)), "cls_and_dist": ("CLS and the distillation token", slice(0, 2))}
-    if cfg.pool in readers:
-        what, where = readers[cfg.pool]
-        fits = mask[:, where].all(dim=1)
+    read = mask[:, cfg.read_tokens]
+    if cfg.pool in ("cls", "cls_and_dist"):
+        needed = "CLS" if cfg.pool == "cls" else "CLS and the distillation token"
+        fits = read.all(dim=1)
     else:
-        what = "at least one token" if cfg.pool_includes_prefix else "at least one patch"
-        fits = mask[:, 0 if cfg.pool_includes_prefix else cfg.token_layout.n_prefix :].any(dim=1)
+        needed = "at least one token" if cfg.pool_includes_prefix else "at least one patch"
+        fits = read.any(dim=1)
     if not bool(fits.all()):
         image = int((~fits).nonzero()[0])
-        raise ValueError(f"token_mask drops what the head reads in image {image}: keep {what}")
+        raise ValueError(f"token_mask drops what the head reads in image {image}: keep {needed}")

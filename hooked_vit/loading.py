@@ -1,4 +1,4 @@
-"""From a name, a file or a timm module to a HookedViT with its preprocessing and class names."""
+"""From a name, a file or a timm module to what a HookedViT is built from (`Ported`)."""
 
 import json
 from collections.abc import Sequence
@@ -15,46 +15,41 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from hooked_vit.class_names import imagenet_class_names
-from hooked_vit.model import HookedViT
 from hooked_vit.porting import read_config, read_weights
+from hooked_vit.porting.ported import Ported
 from hooked_vit.weight_files import fit_state_dict, read_weight_file
 
 EMBEDDED = ("emoji-vit", "emoji-vit-gap", "emoji-vit-context")
 _SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")
 
 
-def port_module(cls: type[HookedViT], module: nn.Module, class_names: Sequence[str] | None, *, copy: bool) -> HookedViT:
-    """A HookedViT with the weights of a timm module: copies, or the very tensors.
+def port(module: nn.Module, class_names: Sequence[str] | None, *, copy: bool) -> Ported:
+    """The config and weights of a timm module: copies of its tensors, or the tensors themselves.
 
     Raises:
-        ValueError: If a part of the module is not covered, or a tensor is left over or missing.
+        ValueError: If a part of the module is not covered.
+
+    >>> ported = port(timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=7), None, copy=False)
+    >>> ported.cfg.n_layers, tuple(ported.weights["head.weight"].shape)
+    (2, (7, 192))
     """
     cfg, weights = read_config(module), read_weights(module)
     if class_names is None:
         class_names = _known_class_names(module, cfg.n_classes)
-    with torch.device("meta"):
-        model = cls(cfg, class_names)
-    missing = sorted(model.state_dict().keys() - weights.keys())
-    surplus = sorted(weights.keys() - model.state_dict().keys())
-    if missing or surplus:
-        raise ValueError(
-            f"the port is incomplete: nothing fills {missing}, nothing takes {surplus}; please report this"
-        )
     if copy:
         weights = {
             name: nn.Parameter(tensor.detach().clone(), requires_grad=tensor.requires_grad)
             for name, tensor in weights.items()
         }
-    model._hold(weights)
-    model.fused_attention = bool(module.blocks[0].attn.fused_attn)  # pyright: ignore
-    model.data_config = resolve_data_config(
+    data_config = resolve_data_config(
         {"input_size": (cfg.n_channels, *cfg.image_size)}, pretrained_cfg=getattr(module, "pretrained_cfg", {}) or {}
     )
-    return model.eval()
+    fused_attention = bool(module.get_submodule("blocks.0.attn").fused_attn)
+    return Ported(cfg, weights, class_names, data_config, fused_attention)
 
 
 def _known_class_names(module: nn.Module, n_classes: int) -> Sequence[str] | None:
-    """ImageNet's names, if timm says that the pretrained head has as many classes as this one."""
+    """timm's names for the pretrained head, if this head has the same number of classes."""
     pretrained = getattr(module, "pretrained_cfg", None) or {}
     if pretrained.get("label_names"):
         names = pretrained["label_names"]
@@ -63,16 +58,12 @@ def _known_class_names(module: nn.Module, n_classes: int) -> Sequence[str] | Non
 
 
 def load_pretrained(
-    cls: type[HookedViT],
     name: str,
     weights: str | Path | None,
     ignore_keys: Sequence[str],
     class_names: Sequence[str] | None,
-    *,
-    device: torch.device | str | None,
-    dtype: torch.dtype | None,
     **timm_kwargs: Any,
-) -> HookedViT:
+) -> Ported:
     """Load by name; see `HookedViT.from_pretrained`."""
     state_dict = None if weights is None else read_weight_file(Path(weights))
     if state_dict is not None:
@@ -89,11 +80,11 @@ def load_pretrained(
         module = _timm_module(name, pretrained=weights is None, **timm_kwargs)
     if weights is not None and state_dict is not None:
         module.load_state_dict(fit_state_dict(state_dict, module, ignore_keys, Path(weights)))
-    return port_module(cls, module, class_names, copy=False).to(device=device, dtype=dtype)
+    return port(module, class_names, copy=False)
 
 
 def embedded_card(name: str) -> dict[str, Any]:
-    """What lies beside the weights of an embedded model: architecture, preprocessing, and how it came to be."""
+    """The JSON file bundled with the weights of an embedded model: its architecture, preprocessing and training."""
     return json.loads((files("hooked_vit") / "assets" / f"{name}.json").read_text("utf-8"))
 
 
@@ -105,13 +96,13 @@ def _embedded_module(name: str, load_weights: bool) -> tuple[nn.Module, list[str
         with as_file(assets / f"{name}.safetensors") as path:
             module.load_state_dict(read_weight_file(path))
     classes = json.loads((assets / card["classes"]).read_text("utf-8"))["classes"]
-    return module, [one["name"] for one in classes]
+    return module, [emoji_class["name"] for emoji_class in classes]
 
 
 def _timm_module(name: str, pretrained: bool, **timm_kwargs: Any) -> nn.Module:
     if not name.startswith(_SCHEMES):
         _check_name(name)
-        # is it covered? Ask before gigabytes are downloaded
+        # check that the architecture is covered before gigabytes are downloaded
         with torch.device("meta"):
             read_config(timm.create_model(name, pretrained=False, **timm_kwargs))
     try:
@@ -130,9 +121,9 @@ def _check_name(name: str) -> None:
     if not timm.is_model(architecture):
         known = [*EMBEDDED, *timm.list_models(), *timm.list_pretrained()]
         near = get_close_matches(name, known, n=3, cutoff=0.6)
-        hint = f"; did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise ValueError(f"unknown model '{name}'{hint or '.'} `timm.list_models('vit*')` lists timm's.")
-    tags = [split_model_name_tag(one)[1] for one in timm.list_pretrained(f"{architecture}*")
-            if split_model_name_tag(one)[0] == architecture]  # fmt: skip
+    published = map(split_model_name_tag, timm.list_pretrained(f"{architecture}*"))
+    tags = [known_tag for known_architecture, known_tag in published if known_architecture == architecture]
     if tag and tag not in tags:
         raise ValueError(f"'{architecture}' has no weights called '{tag}'; there are: {', '.join(tags) or 'none'}")

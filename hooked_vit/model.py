@@ -1,10 +1,11 @@
-"""HookedViT: its parts, its forward pass, and the ways to make one."""
+"""HookedViT: its parts, its forward pass, and how to load one."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from hooked_vit.running import Running
 from hooked_vit.token_layout import KeptTokens, TokenLayout
 
 if TYPE_CHECKING:
+    from hooked_vit.porting.ported import Ported
     from hooked_vit.porting.verify import Verification
 
 ReturnType = Literal["logits", "loss", "both"]
@@ -33,8 +35,8 @@ ReturnType = Literal["logits", "loss", "both"]
 class HookedViT(Parameters, ClassSpace, Running):
     """A Vision Transformer in which every activation and every parameter matrix has a TransformerLens-style name.
 
-    Made by `from_pretrained` or `from_timm`; built from a config alone, its weights are placeholders.
-    There is no dropout in it: it computes what the timm model computes in evaluation mode.
+    Load one with `from_pretrained` or `from_timm`; built from a config alone, its weights are placeholders.
+    It has no dropout: it computes what the timm model computes in evaluation mode.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> logits, cache = model.run_with_cache(torch.zeros(1, 3, 64, 64))
@@ -67,7 +69,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         self.hook_logits = HookPoint()
         self.setup()
 
-    # ------------------------------------------------------------------ making one
+    # ------------------------------------------------------------------ loading
 
     @classmethod
     def from_pretrained(
@@ -87,14 +89,14 @@ class HookedViT(Parameters, ClassSpace, Running):
             name: The embedded model, or anything `timm.create_model` knows.
             weights: A `.safetensors`, `.pt`, `.pth` or `.bin` file for the architecture `name`, instead of the
                 published weights. It is read without unpickling code.
-            ignore_keys: Keys of that file that the model does not have and that may be left out (`*` matches).
-            class_names: Names of the classes; known for ImageNet heads and the embedded model.
-            device: Where the weights go.
-            dtype: Their number format.
+            ignore_keys: Keys of that file that the model does not have and that may be ignored (`*` matches).
+            class_names: One name per class; known for ImageNet heads and the embedded models.
+            device: The device of the weights.
+            dtype: The dtype of the weights.
             timm_kwargs: Passed to `timm.create_model`, such as `img_size`, `num_classes`.
 
         Raises:
-            ValueError: If the name is unknown (near ones are suggested), its architecture has a part that is
+            ValueError: If the name is unknown (similar names are suggested), its architecture has a part that is
                 not covered, or the file does not fit.
             FileNotFoundError: If there is no such weights file.
 
@@ -103,13 +105,12 @@ class HookedViT(Parameters, ClassSpace, Running):
         """
         from hooked_vit.loading import load_pretrained
 
-        return load_pretrained(
-            cls, name, weights, tuple(ignore_keys), class_names, device=device, dtype=dtype, **timm_kwargs
-        )
+        ported = load_pretrained(name, weights, tuple(ignore_keys), class_names, **timm_kwargs)
+        return cls._from_ported(ported).to(device=device, dtype=dtype)
 
     @classmethod
     def from_timm(cls, module: nn.Module, class_names: Sequence[str] | None = None) -> "HookedViT":
-        """Port a timm module you hold, however it was made; its weights are copied.
+        """Port a timm module, however it was made; its weights are copied.
 
         Raises:
             ValueError: If the module has a part that is not covered; the message names it.
@@ -121,30 +122,64 @@ class HookedViT(Parameters, ClassSpace, Running):
         >>> model.verify(module, images).relative < 1e-6
         True
         """
-        from hooked_vit.loading import port_module
+        from hooked_vit.loading import port
 
-        return port_module(cls, module, class_names, copy=True)
+        return cls._from_ported(port(module, class_names, copy=True))
 
-    def _with_weights(
-        self, cfg: HookedViTConfig, weights: dict[str, Tensor], class_names: Sequence[str] | None
+    @classmethod
+    def _from_ported(cls, ported: "Ported") -> "HookedViT":
+        model = cls._on_storage_of(ported.weights, ported.cfg, ported.class_names)
+        model.data_config, model.fused_attention = ported.data_config, ported.fused_attention
+        return model.eval()
+
+    def with_weights(
+        self,
+        weights: Mapping[str, Tensor],
+        cfg: HookedViTConfig | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> "HookedViT":
-        """A model of another config on the given tensors' storage, which shares nothing else with this one."""
-        with torch.device("meta"):
-            model = type(self)(cfg, class_names)
-        model._hold(weights)
+        """A model with this one's preprocessing and the given weights; this model is left unchanged.
+
+        The new model uses the storage of the tensors, so an in-place edit of a weight reaches every model that shares
+        it. Its parameters are objects of its own: moving or freezing the model does not affect the others.
+
+        Args:
+            weights: One tensor per parameter, by name (see `named_parameters`). A parameter requires gradients if its
+                tensor does.
+            cfg: Its architecture; this model's by default.
+            class_names: One name per class; this model's by default if the number of classes is the same.
+
+        Raises:
+            ValueError: If a parameter is missing, or a tensor belongs to no parameter.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> half = model.with_weights({name: 0.5 * weight for name, weight in model.named_parameters()})
+        >>> torch.equal(half.W_U, 0.5 * model.W_U)
+        True
+        """
+        cfg = self.cfg if cfg is None else cfg
+        if class_names is None and cfg.n_classes == self.cfg.n_classes:
+            class_names = self.class_names
+        model = self._on_storage_of(weights, cfg, class_names)
         model.data_config, model.fused_attention = self.data_config, self.fused_attention
         return model.train(self.training)
 
-    def _hold(self, weights: dict[str, Tensor]) -> None:
-        """Take these tensors' storage for this model's parameters, each frozen or not as it is.
-
-        The parameters are objects of this model's own: moving or freezing it does nothing to whom it shares with.
-        """
-        self.load_state_dict({name: tensor.detach() for name, tensor in weights.items()}, assign=True)
-        for name, parameter in self.named_parameters():
+    @classmethod
+    def _on_storage_of(
+        cls, weights: Mapping[str, Tensor], cfg: HookedViTConfig, class_names: Sequence[str] | None
+    ) -> "HookedViT":
+        with torch.device("meta"):
+            model = cls(cfg, class_names)
+        missing = sorted(model.state_dict().keys() - weights.keys())
+        surplus = sorted(weights.keys() - model.state_dict().keys())
+        if missing or surplus:
+            raise ValueError(f"the weights do not fit the model: missing {missing}, surplus {surplus}")
+        model.load_state_dict({name: tensor.detach() for name, tensor in weights.items()}, assign=True)
+        for name, parameter in model.named_parameters():
             parameter.requires_grad_(weights[name].requires_grad)
+        return model
 
-    # ------------------------------------------------------------------ running it
+    # ------------------------------------------------------------------ forward pass
 
     def forward(
         self,
@@ -156,17 +191,17 @@ class HookedViT(Parameters, ClassSpace, Running):
         start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
     ) -> Any:
-        """Logits [batch n_classes] of images; or their loss, or both.
+        """The logits [batch n_classes] of images, their loss, or both.
 
         Args:
             input: Preprocessed images; with `start_at_layer`, a residual stream.
-            return_type: `"logits"`, `"loss"` (mean cross-entropy with `labels`), `"both"`, as a pair, or `None` for
-                nothing, where hooks and caches are what is wanted.
+            return_type: `"logits"`, `"loss"` (mean cross-entropy with `labels`), `"both"` (a pair), or `None` if only
+                hooks or a cache are needed.
             labels: Class indices.
             token_mask: True at the tokens to keep; the others are dropped after the position embedding, and the
-                token axis of every activation holds the kept ones (see `KeptTokens`).
+                token axis of every activation holds the kept tokens (see `KeptTokens`).
             start_at_layer: Take `input` as the residual stream that enters this layer (`n_layers`: the head). The
-                stream of a run with a `token_mask` goes on with the same mask.
+                stream of a run with a `token_mask` needs the same mask.
             stop_at_layer: Return the residual stream that enters this layer; nothing after it is computed.
 
         Raises:
@@ -175,19 +210,19 @@ class HookedViT(Parameters, ClassSpace, Running):
         first = 0 if start_at_layer is None else self._layer(start_at_layer)
         last = self.cfg.n_layers if stop_at_layer is None else self._layer(stop_at_layer)
         if last < first:
-            raise ValueError(f"stop_at_layer={stop_at_layer} lies in front of start_at_layer={start_at_layer}")
+            raise ValueError(f"stop_at_layer={stop_at_layer} comes before start_at_layer={start_at_layer}")
         check_return(return_type, labels, len(input), self.cfg.n_classes, stop_at_layer)
         if start_at_layer is None:
             residual, kept = self._start_of_stream(input, token_mask)
         else:
             residual, kept = self._resume_stream(input, token_mask)
-        # where every image keeps as many tokens, nothing is filled up and nothing needs masking
+        # if all images keep the same number of tokens, there is no padding to mask
         key_mask = None if kept is None or kept.valid.all() else additive_mask(kept.valid, residual.dtype)
         for block in self.blocks[first:last]:
             residual = block(residual, key_mask)
         if stop_at_layer is not None:
             return residual
-        logits = self._head_logits(residual, kept)
+        logits = self.head_logits(residual, kept)
         if return_type in ("logits", None):
             return logits if return_type == "logits" else None
         assert labels is not None
@@ -220,18 +255,31 @@ class HookedViT(Parameters, ClassSpace, Running):
             check_token_mask(token_mask, len(residual), residual.device, self.cfg)
             kept = KeptTokens.from_mask(token_mask, self.token_layout)
         check_residual(residual, self.embed.patch.weight, self.cfg, None if kept is None else kept.index.shape[1])
-        # a copy where hooks may edit: an edit in place must not reach what the caller holds
+        # a copy if hooks may edit: an edit in place must not reach the tensor of the caller
         only_read = all(is_only_read(point) for point in self.hook_points())
         return residual if only_read else residual.clone(), kept
 
-    def _head_logits(self, residual: Tensor, kept: KeptTokens | None) -> Tensor:
-        """From the last residual stream to the logits, or to pooled features where there are no classes."""
+    def head_logits(
+        self, residual: Float[Tensor, "batch kept d_model"], kept: KeptTokens | None = None
+    ) -> Float[Tensor, "batch n_classes"] | Float[Tensor, "batch d_model"]:
+        """The last step of `forward`: from the last residual stream to the logits, or to features without a head.
+
+        Args:
+            residual: The last residual stream. If the head does not pool, the first tokens, `cfg.read_tokens`, are
+                enough.
+            kept: Which tokens it holds, in a run with a `token_mask`.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> logits, cache = model.run_with_cache(torch.zeros(1, 3, 64, 64), names_filter=("resid_post", -1))
+        >>> torch.allclose(model.head_logits(cache["resid_post", -1][:, :1]), logits, atol=1e-5)
+        True
+        """
         tokens = self.ln_final(residual) if self.ln_final is not None and not self.cfg.norm_after_pool else residual
         if self.cfg.pool == "cls_and_dist":
             return self._distilled_logits(tokens)
         pooled = self._pool(tokens, kept)
         if self.ln_final is not None and self.cfg.norm_after_pool:
-            # a token axis of one, so that the scale divides a stack of residual streams as any norm's does
+            # with a token axis of length one, so that its scale is shaped like that of any other norm
             pooled = self.ln_final(pooled[:, None])[:, 0]
         pooled = self.hook_pooled(pooled)
         return self.hook_logits(pooled if self.head is None else self.head(pooled))
@@ -239,11 +287,10 @@ class HookedViT(Parameters, ClassSpace, Running):
     def _pool(self, tokens: Tensor, kept: KeptTokens | None) -> Tensor:
         if self.cfg.pool == "cls":
             return tokens[:, 0]
-        mask = None
-        if kept is not None:
+        if kept is None:
+            mask, tokens = None, tokens[:, self.cfg.read_tokens]
+        else:
             mask = kept.valid if self.cfg.pool_includes_prefix else kept.is_patch
-        elif not self.cfg.pool_includes_prefix:
-            tokens = tokens[:, self.cfg.token_layout.n_prefix :]
         if self.attn_pool is None:
             return pool_tokens(tokens, self.cfg.pool, mask)
         return self.attn_pool(tokens, None if mask is None else additive_mask(mask, tokens.dtype))
@@ -254,7 +301,7 @@ class HookedViT(Parameters, ClassSpace, Running):
             cls, dist = self.head(cls), self.head_dist(dist)
         return self.hook_logits((self.hook_logits_cls(cls) + self.hook_logits_dist(dist)) / 2)
 
-    # ------------------------------------------------------------------ models from this one
+    # ------------------------------------------------------------------ derived models
 
     def with_class_embeddings(
         self,
@@ -262,18 +309,18 @@ class HookedViT(Parameters, ClassSpace, Running):
         b: Float[Tensor, "n_classes"] | None = None,
         class_names: Sequence[str] | None = None,
     ) -> "HookedViT":
-        """This model with another unembedding; every other weight is shared, and this model is left as it is.
+        """This model with another unembedding; all other weights are shared, and this model is left unchanged.
 
-        For zero-shot classes behind a CLIP projection head, compose it with the text embeddings:
+        For zero-shot classes of a CLIP model, multiply its projection head by the text embeddings:
         `model.with_class_embeddings(model.W_U @ text_embeddings.T, class_names=prompts)`.
 
         Args:
-            W: A class embedding a column: text embeddings, a probe's weights, another head.
-            b: A bias a class; none by default.
-            class_names: A name a class.
+            W: One class embedding per column: text embeddings, the weights of a probe, another head.
+            b: One bias per class; none by default.
+            class_names: One name per class.
 
         Raises:
-            ValueError: If shapes do not fit.
+            ValueError: If the shapes do not fit.
 
         >>> model = HookedViT.from_pretrained("emoji-vit")
         >>> two = model.with_class_embeddings(model.W_U[:, :2], class_names=["monkey", "dog"])
@@ -296,23 +343,26 @@ class HookedViT(Parameters, ClassSpace, Running):
             weights[f"{head}.weight"] = nn.Parameter(_copy(W.T).to(like))
             if cfg.head_bias:
                 weights[f"{head}.bias"] = nn.Parameter(_copy(W.new_zeros(W.shape[1]) if b is None else b).to(like))
-        return self._with_weights(cfg, weights, class_names)
+        if class_names is None:
+            class_names = numbered_class_names(cfg.n_classes)
+        return self.with_weights(weights, cfg, class_names)
 
     def fold_layer_norm(self) -> "HookedViT":
-        """This model with the weights of its pre-norms folded into what reads them; the logits stay equal to 1e-5.
+        """This model with the weights of its pre-norms folded into the matrices that read them; the logits are equal
+        to 1e-5.
 
-        Norms in front of attention, of MLPs and of the head are left with weight one and bias zero. Norms whose
-        output is added to the stream (`ln_pre`, post-norms) or lies inside a sub-layer have no single reader and
-        stay. Folding changes `W_Q`, `W_K`, `W_V`, `W_in`, `W_gate` and `W_U`, and with them every projection of
-        parameters; nothing here folds by default.
+        The norms before attention, MLPs and the head are left with weight one and bias zero. Norms whose output is
+        added to the stream (`ln_pre`, post-norms) and norms inside a sub-layer have no single reader and are kept.
+        Folding changes `W_Q`, `W_K`, `W_V`, `W_in`, `W_gate` and `W_U`, and so every projection of parameters;
+        nothing is folded by default.
         """
         from hooked_vit.folding import fold
 
         cfg, weights = fold(self.cfg, self._tensors())
-        return self._with_weights(cfg, weights, self.class_names)
+        return self.with_weights(weights, cfg)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """The parameters themselves, by name, so that another model can share them."""
+        """The parameters by name, for another model to share."""
         return dict(self.named_parameters())
 
     # ------------------------------------------------------------------ the rest
@@ -324,7 +374,7 @@ class HookedViT(Parameters, ClassSpace, Running):
 
     @property
     def fused_attention(self) -> bool:
-        """Whether attention runs fused while nobody looks at it. Set it to switch every layer."""
+        """Whether attention is fused unless a hook is attached to it. Set it to switch all layers."""
         return all(module.fused for module in self.modules() if isinstance(module, AttentionCore))
 
     @fused_attention.setter
@@ -334,32 +384,47 @@ class HookedViT(Parameters, ClassSpace, Running):
                 module.fused = fused
 
     def verify(self, timm_module: nn.Module, images: Float[Tensor, "batch channel height width"]) -> "Verification":
-        """Hold this port against the timm module it came from: the largest difference, and where it arises.
+        """Compare this port with the timm module it was made from: the largest difference, and where it arises.
 
         See `hooked_vit.porting.verify`.
 
         Raises:
-            ValueError: If the images do not fit the model, or the two give logits of other shapes.
+            ValueError: If the images do not fit the model, or the two return logits of different shapes.
         """
         from hooked_vit.porting.verify import verify
 
         return verify(self, timm_module, images)
 
     def preprocess(self, images: Any) -> Float[Tensor, "batch channel height width"]:
-        """From pictures to the model's input, by timm's own transform for the loaded weights, on the model's device.
+        """Turn pictures into the model's input, by timm's own transform for the loaded weights, on the model's device.
 
         Args:
             images: A path, a PIL image, an array ([height width channel], uint8, or floats from 0 to 1), or a list
-                of these. Photos that say which way is up (EXIF) are turned upright; timm's evaluation and datasets
-                in a sweep take the pixels as they are stored.
+                of these. Photos are rotated by their EXIF orientation; timm's evaluation, and datasets in a sweep,
+                take the pixels as stored.
 
         Raises:
-            ValueError: If a picture is of another kind, holds NaN, or there is none.
+            ValueError: If a picture has another format or holds NaN, or the list is empty.
             FileNotFoundError: If there is no file at a path.
         """
         from hooked_vit.preprocessing import preprocess
 
         return preprocess(images, self.cfg, self.data_config).to(self.embed.patch.weight)
+
+    def picture_of(self, image: Float[Tensor, "channel height width"]) -> Float[np.ndarray, "height width channel"]:
+        """The picture that one image of the model's input shows, 0 to 1: the inverse of `preprocess`.
+
+        It is resized and cropped as the model sees it. If the model's preprocessing is unknown, the image's own range
+        of values is stretched to 0 to 1.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> picture = np.random.default_rng(0).random((64, 64, 3))
+        >>> bool(np.abs(model.picture_of(model.preprocess(picture)[0]) - picture).max() < 1 / 255)
+        True
+        """
+        from hooked_vit.preprocessing import picture_of
+
+        return picture_of(image, self.data_config)
 
     def _apply(self, *args: Any, **kwargs: Any) -> "HookedViT":
         super()._apply(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""The weights under TransformerLens's names, stacked over layers, and the biases they sum to."""
+"""The weights under TransformerLens's names, stacked over layers, and the sum of the biases."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from hooked_vit.config import HookedViTConfig
 
 
 class Parameters(nn.Module):
-    """Names for a HookedViT's weights. A block's own matrices are views; the stacked ones here are copies."""
+    """Names for a HookedViT's weights. A block's own matrices are views; the stacked matrices here are copies."""
 
     cfg: HookedViTConfig
     embed: Embed
@@ -29,13 +29,13 @@ class Parameters(nn.Module):
 
     @property
     def b_E(self) -> Float[Tensor, "d_model"]:
-        """Bias of the patch projection; zeros where the model has none."""
+        """Bias of the patch projection; zeros if the model has none."""
         bias = self.embed.patch.bias
         return self.embed.patch.weight.new_zeros(self.cfg.d_model) if bias is None else bias
 
     @property
     def W_pos(self) -> Float[Tensor, "position d_model"]:
-        """Position embedding as stored: a row a token, or a row a patch where `cfg.positions` is `"patches"`.
+        """Position embedding as stored: one row per token, or per patch if `cfg.positions` is `"patches"`.
 
         Raises:
             AttributeError: If the model has no position embedding.
@@ -61,7 +61,7 @@ class Parameters(nn.Module):
 
     @property
     def W_O(self) -> Float[Tensor, "layer head d_head d_model"]:
-        """Output weights of attention, as stored: LayerScale is not in them."""
+        """Output weights of attention, as stored: without LayerScale."""
         return self._stack("attn", "W_O")
 
     @property
@@ -86,7 +86,7 @@ class Parameters(nn.Module):
 
     @property
     def W_in(self) -> Float[Tensor, "layer d_model d_mlp"]:
-        """Input weights of the MLPs; of gated ones, the linear half's."""
+        """Input weights of the MLPs; of gated MLPs, those of the linear half."""
         return self._stack("mlp", "W_in")
 
     @property
@@ -96,7 +96,7 @@ class Parameters(nn.Module):
 
     @property
     def W_out(self) -> Float[Tensor, "layer d_mlp d_model"]:
-        """Output weights of the MLPs, as stored: LayerScale is not in them."""
+        """Output weights of the MLPs, as stored: without LayerScale."""
         return self._stack("mlp", "W_out")
 
     @property
@@ -127,14 +127,14 @@ class Parameters(nn.Module):
     def accumulated_bias(
         self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
     ) -> Float[Tensor, "d_model"]:
-        """Sum of the sub-layers' output biases (LayerScale applied) in front of `layer`.
+        """Sum of the sub-layers' output biases (LayerScale applied) before `layer`.
 
         Raises:
-            ValueError: If blocks are post-norm: what a bias adds then depends on the token.
+            ValueError: If the blocks are post-norm: what a bias adds then depends on the token.
         """
         if self.cfg.post_norm:
             raise ValueError(
-                "in post-norm blocks what a bias adds differs from token to token: "
+                "in post-norm blocks what a bias adds depends on the token: "
                 "`cache.get_full_resid_decomposition` accounts for it"
             )
         if not 0 <= layer <= self.cfg.n_layers:

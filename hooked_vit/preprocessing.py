@@ -1,12 +1,13 @@
-"""From pictures to a model's input, by timm's own transform for its weights."""
+"""From pictures to a model's input, by timm's own transform for its weights, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
@@ -21,7 +22,7 @@ def preprocess(
 ) -> Float[Tensor, "batch channel height width"]:
     """Resize, crop and normalise pictures; see `HookedViT.preprocess`. `upright` as in `as_picture`."""
     if data_config is None:
-        raise ValueError("this model does not know its preprocessing: load it with from_pretrained or from_timm")
+        raise ValueError("the model's preprocessing is unknown: load the model with from_pretrained or from_timm")
     if isinstance(images, list | tuple):
         if not images:
             raise ValueError("expected at least one picture, got an empty list")
@@ -30,14 +31,14 @@ def preprocess(
     mode = _MODES.get(cfg.n_channels)
     if mode is None:
         raise ValueError(
-            f"pictures have 1, 3 or 4 channels, this model takes {cfg.n_channels}: make its input yourself"
+            f"pictures have 1, 3 or 4 channels, this model takes {cfg.n_channels}: prepare its input yourself"
         )
     transform = _transform(tuple(sorted(_for_channels(data_config, cfg.n_channels).items())))
     return torch.stack([transform(as_picture(image, upright).convert(mode)) for image in images])
 
 
-def _for_channels(data_config: dict[str, Any], n_channels: int) -> dict[str, Any]:
-    """Hashable, and with a mean and a deviation for each channel: a greyscale model takes the colours' average."""
+def _for_channels(data_config: Mapping[str, Any], n_channels: int) -> dict[str, Any]:
+    """Hashable, with a mean and a standard deviation per channel: the colours' average if they do not match."""
     config = {key: tuple(value) if isinstance(value, list) else value for key, value in data_config.items()}
     for key in ("mean", "std"):
         if len(config[key]) != n_channels:
@@ -52,17 +53,35 @@ def _transform(data_config: tuple[tuple[str, Any], ...]) -> Any:
     return create_transform(**dict(data_config), is_training=False)
 
 
+def picture_of(
+    image: Float[Tensor, "channel height width"], data_config: Mapping[str, Any] | None
+) -> Float[np.ndarray, "height width channel"]:
+    """The picture that a preprocessed image shows, 0 to 1; see `HookedViT.picture_of`.
+
+    >>> picture_of(torch.zeros(3, 4, 6), {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})[0, 0].tolist()
+    [0.5, 0.5, 0.5]
+    """
+    if data_config is None:
+        low, high = image.float().aminmax()
+        pixels = (image.float() - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+    else:
+        config = _for_channels(data_config, len(image))
+        mean, std = (torch.tensor(config[key], device=image.device) for key in ("mean", "std"))
+        pixels = (image.float() * std[:, None, None] + mean[:, None, None]).clamp(0, 1)
+    return rearrange(pixels, "channel height width -> height width channel").cpu().numpy()
+
+
 def as_picture(image: Any, upright: bool = True) -> Image.Image:
     """A PIL image from a path, a PIL image or an array.
 
     Args:
         image: One of these.
-        upright: Whether a photo whose EXIF says which way is up is turned; or the pixels are taken as stored.
+        upright: Whether to rotate photos by their EXIF orientation, or to take the pixels as stored.
 
     Raises:
         FileNotFoundError: If there is no file at the path.
-        ValueError: If the file is no picture, or the array is not one.
-        TypeError: If it is something else.
+        ValueError: If the file or array is not a picture.
+        TypeError: If `image` is of another type.
     """
     if isinstance(image, Image.Image):
         return ImageOps.exif_transpose(image) if upright else image
@@ -103,7 +122,7 @@ def _array_picture(array: np.ndarray) -> Image.Image:
 
 
 def check_finite(images: Sequence[Tensor] | Tensor) -> None:
-    """Raise ValueError if a batch that somebody made himself holds NaN or infinity; for use where images enter.
+    """Raise ValueError if a batch of model inputs holds NaN or infinity.
 
     >>> check_finite(torch.zeros(1, 3, 8, 8))
     """

@@ -1,4 +1,4 @@
-"""Running a model with hooks, with a cache of its activations, and with their gradients."""
+"""Running a model with hooks, caching its activations, and taking their gradients."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,37 +16,38 @@ from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_names import ON_DEMAND, NamesFilter, resolve_names
 
 Hooks = Sequence[tuple[NamesFilter, Callable[..., Any]]]
+"""Pairs of hook points (see `Running.hook_names`) and a function `fn(activation, hook)`."""
 
 
 class Running(HookedRootModule):
-    """TransformerLens's ways of running a model, with names checked and gradients of any metric."""
+    """TransformerLens's methods for running a model, with checked names and gradients of any metric."""
 
     cfg: HookedViTConfig
     _left_out: frozenset[str] = frozenset(ON_DEMAND)
 
     def set_use_attn_result(self, use_attn_result: bool) -> None:
-        """Whether a cache of everything holds `hook_result`. As in TransformerLens, but hooks on it work anyway."""
+        """Whether a cache of everything holds `hook_result`. As in TransformerLens, but hooks on it always work."""
         self._leave_out({"hook_result"}, not use_attn_result)
 
     def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
-        """Whether a cache of everything holds `hook_q_input`, `hook_k_input`, `hook_v_input`; hooks work anyway."""
+        """Whether a cache of everything holds `hook_q_input`, `hook_k_input`, `hook_v_input`; hooks always work."""
         self._leave_out({"hook_q_input", "hook_k_input", "hook_v_input"}, not use_split_qkv_input)
 
     def set_use_hook_mlp_in(self, use_hook_mlp_in: bool) -> None:
-        """Whether a cache of everything holds `hook_mlp_in`; hooks on it work anyway."""
+        """Whether a cache of everything holds `hook_mlp_in`; hooks on it always work."""
         self._leave_out({"hook_mlp_in"}, not use_hook_mlp_in)
 
     def _leave_out(self, names: set[str], left_out: bool) -> None:
         self._left_out = self._left_out | names if left_out else self._left_out - names
 
     def hook_names(self, names: NamesFilter = lambda name: True) -> list[str]:
-        """The hook points that `names` stands for (all of them by default); see `resolve_names` for what it may be.
+        """The hook points that `names` selects (all by default); see `resolve_names` for what it may be.
 
         >>> HookedViT.from_pretrained("emoji-vit").hook_names(("pattern", 0))
         ['blocks.0.attn.hook_pattern']
         """
         if isinstance(names, str) and names in self.hook_dict:
-            return [names]  # a cache of everything asks for each name
+            return [names]  # fast: a cache of everything resolves each name
         return resolve_names(names, self.hook_dict, self.cfg.n_layers, self._left_out)
 
     @contextmanager
@@ -57,13 +58,13 @@ class Running(HookedRootModule):
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
     ) -> Iterator["Running"]:
-        """Hooks that stay on within a `with` block, and come off after it, also after an exception.
+        """Attach hooks within a `with` block; they are removed also after an exception.
 
-        Names may be whatever `hook_names` understands. A hook is `fn(activation, hook)`; what it returns, if
-        anything, replaces the activation.
+        Names may be anything that `hook_names` takes. A hook is `fn(activation, hook)`; if it returns a tensor, that
+        replaces the activation.
 
         Raises:
-            ValueError: If a name is unknown or matches nothing; no hook is then on.
+            ValueError: If a name is unknown or matches nothing; then no hook is attached.
         """
         named: list[list[Any]] = [
             [(n, hook) for names, hook in hooks for n in self.hook_names(names)] for hooks in (fwd_hooks, bwd_hooks)
@@ -72,9 +73,9 @@ class Running(HookedRootModule):
             yield self
 
     def add_hook(self, name: NamesFilter, hook: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """As TransformerLens's; the name may be whatever `hook_names` understands."""
-        for one in self.hook_names(name):
-            super().add_hook(one, hook, *args, **kwargs)
+        """As TransformerLens's; the name may be anything that `hook_names` takes."""
+        for full_name in self.hook_names(name):
+            super().add_hook(full_name, hook, *args, **kwargs)
 
     def remove_all_hook_fns(
         self,
@@ -82,7 +83,7 @@ class Running(HookedRootModule):
         including_permanent: bool = False,
         level: int | None = None,
     ) -> None:
-        """As TransformerLens's, which asks every point; every run ends with it, and nearly all have no hook."""
+        """As TransformerLens's, but skips hook points without hooks: it is called after every run."""
         for point in self.hook_points():
             if point.fwd_hooks or point.bwd_hooks:
                 point.remove_hooks(direction, including_permanent, level)
@@ -104,21 +105,21 @@ class Running(HookedRootModule):
 
         Args:
             model_args: As for `forward`.
-            names_filter: Which activations (see `hook_names`); by default all but those that exist on demand,
+            names_filter: The activations (see `hook_names`); by default all except those computed on demand,
                 `hook_result`, `hook_mlp_in` and the split inputs (`set_use_attn_result` and the like include them).
-            device: Where to keep them.
+            device: The device to keep them on.
             remove_batch_dim: Drop the batch axis; for a single image.
-            incl_bwd: Call backward on the output, and keep gradients too, under the names with `_grad`. The
+            incl_bwd: Call backward on the output, and keep gradients too, under names that end in `_grad`. The
                 output must be a scalar, as with `return_type="loss"`; for other metrics use `run_with_gradients`.
-            reset_hooks_end: Whether the caching hooks come off at the end.
-            clear_contexts: Whether hooks' contexts are cleared then.
-            pos_slice: Which tokens to keep (of a pattern: which queries).
+            reset_hooks_end: Whether to remove the caching hooks at the end.
+            clear_contexts: Whether to clear the hooks' contexts then.
+            pos_slice: The tokens to keep (of a pattern, the queries).
             return_cache_object: False for a plain dict.
             model_kwargs: As for `forward`.
 
         Raises:
-            ValueError: If a name is unknown or matches nothing, lies behind `stop_at_layer`, or has no such token;
-                if `remove_batch_dim` meets several images, or `incl_bwd` an output that is no loss.
+            ValueError: If a name is unknown, matches nothing, comes after `stop_at_layer`, or has no such token; if
+                `remove_batch_dim` is used with several images, or `incl_bwd` with an output other than the loss.
         """
         if incl_bwd and model_kwargs.get("return_type", (*model_args, "logits", "logits")[1]) != "loss":
             raise ValueError(
@@ -141,9 +142,9 @@ class Running(HookedRootModule):
             **model_kwargs,
         )
         if not cache:
-            asked = self.hook_names(names_filter)
+            requested = self.hook_names(names_filter)
             raise ValueError(
-                f"none of the {len(asked)} hook points asked for, such as '{asked[0]}', lies in the part that ran: "
+                f"none of the {len(requested)} requested hook points, such as '{requested[0]}', was reached: "
                 "change names_filter, start_at_layer or stop_at_layer"
             )
         if not return_cache_object:
@@ -159,13 +160,13 @@ class Running(HookedRootModule):
         cache: dict[str, Tensor] | None = None,
         pos_slice: Slice | SliceInput | None = None,
     ) -> tuple[dict[str, Tensor], list[Any], list[Any]]:
-        """Hooks that fill a dict with activations, as TransformerLens's; `pos_slice` knows each one's token axis."""
+        """As TransformerLens's: hooks that fill a dict with activations; `pos_slice` uses the token axis of each."""
         store: dict[str, Tensor] = {} if cache is None else cache
         tokens = Slice.unwrap(pos_slice)
 
         def save(activation: Tensor, hook: Any, suffix: str) -> None:
             kept = at_tokens(activation.detach(), hook.name, tokens, self.cfg)
-            kept = kept.to(device) if device is not None else kept
+            kept = kept if device is None else kept.to(device)
             store[hook.name + suffix] = kept[0] if remove_batch_dim else kept
 
         read, read_gradient = partial(save, suffix=""), partial(save, suffix="_grad")
@@ -181,7 +182,7 @@ class Running(HookedRootModule):
         remove_batch_dim: bool = False,
         cache: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """As TransformerLens's: caching hooks that stay on until `reset_hooks`; the dict that they fill."""
+        """As TransformerLens's: caching hooks that stay until `reset_hooks`; returns the dict that they fill."""
         cache, fwd_hooks, bwd_hooks = self.get_caching_hooks(names_filter, incl_bwd, device, remove_batch_dim, cache)
         for name, hook in fwd_hooks:
             self.add_hook(name, hook)
@@ -197,19 +198,19 @@ class Running(HookedRootModule):
         fwd_hooks: Hooks = (),
         **forward_kwargs: Any,
     ) -> tuple[Tensor, ViTActivationCache, ViTActivationCache]:
-        """Run the model; return a metric on its logits, the activations, and the metric's gradients at them.
+        """Run the model; return a metric of its logits, the activations, and the metric's gradients at them.
 
         Args:
             input: As for `forward`.
-            metric: From logits to a scalar or to one number an image; images do not see each other, so the
-                gradients of the latter are each image's own.
-            names_filter: At which hook points (see `hook_names`).
-            fwd_hooks: Other hooks for this run, before those that record.
+            metric: From logits to a scalar or to one number per image; images do not interact, so the gradients of
+                the latter are those of each image.
+            names_filter: The hook points (see `hook_names`).
+            fwd_hooks: Other hooks for this run, called before those that record.
             forward_kwargs: As for `forward`.
 
         Returns:
-            `(value, cache, gradients)`, all detached; the parameters' `grad` is left alone. At tokens that do not
-            reach the readout, such as patches of the last block under a CLS readout, the gradient is zero.
+            `(value, cache, gradients)`, all detached; the parameters' `grad` is left unchanged. The gradient is zero at
+            tokens that do not reach the readout, such as patches of the last block under a CLS readout.
 
         Raises:
             ValueError: If the metric returns something else, or does not depend on the logits.
@@ -223,7 +224,7 @@ class Running(HookedRootModule):
         recorded: dict[str, Tensor] = {}
 
         def record(activation: Tensor, hook: Any) -> Tensor:
-            # a tensor of this point's own: the same one may pass several points
+            # a new tensor for each hook point: the same one may pass several
             tensor = activation.view_as(activation) if activation.requires_grad else activation.detach()
             recorded[hook.name] = tensor.requires_grad_()
             return recorded[hook.name]
@@ -236,9 +237,9 @@ class Running(HookedRootModule):
                 value = metric(logits)
             if not isinstance(value, Tensor) or value.shape not in ((), (len(input),)):
                 got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise ValueError(f"metric must return a scalar or a number an image ([{len(input)}]), got {got}")
+                raise ValueError(f"metric must return a scalar or one number per image ([{len(input)}]), got {got}")
             if not value.requires_grad:
-                raise ValueError("metric returned a constant: it must be computed from the logits it is given")
+                raise ValueError("metric returned a constant: it must be computed from the logits")
             gradients = torch.autograd.grad(value.sum(), list(recorded.values()), materialize_grads=True)
         cache = {name: tensor.detach() for name, tensor in recorded.items()}
         return (

@@ -1,4 +1,4 @@
-"""Which tokens of a sequence are CLS, distillation, registers and patches, and where the patches lie."""
+"""The order of the tokens (CLS, distillation, registers, patches) and the positions of the patches on the grid."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class TokenLayout:
 
     @property
     def n_prefix(self) -> int:
-        """Number of tokens in front of the patches."""
+        """Number of tokens before the patches."""
         return self.n_cls + self.n_dist + self.n_registers
 
     @property
@@ -53,12 +53,12 @@ class TokenLayout:
 
     @property
     def cls(self) -> int | None:
-        """Index of the CLS token, or `None` where the model has none."""
+        """Index of the CLS token, or `None` if the model has none."""
         return 0 if self.n_cls else None
 
     @property
     def dist(self) -> int | None:
-        """Index of the distillation token, or `None` where the model has none."""
+        """Index of the distillation token, or `None` if the model has none."""
         return self.n_cls if self.n_dist else None
 
     @property
@@ -88,7 +88,7 @@ class TokenLayout:
         return torch.cartesian_prod(torch.arange(height), torch.arange(width))
 
     def patch_token(self, row: int, column: int) -> int:
-        """Index of the token that holds the patch at `row`, `column`, counted from the top left.
+        """Index of the token of the patch at `row`, `column`, counted from the top left.
 
         Raises:
             IndexError: If the grid has no such patch.
@@ -99,10 +99,10 @@ class TokenLayout:
         return self.n_prefix + row * width + column
 
     def to_grid(self, per_patch: Shaped[Tensor, "*axes patch"]) -> Shaped[Tensor, "*axes height width"]:
-        """Lay values of the patches (last axis) out on the patch grid.
+        """Arrange the values of the patches (last axis) on the patch grid.
 
         Raises:
-            ValueError: If the last axis is not the patches, for example because prefix tokens are still in it.
+            ValueError: If the last axis is not the patches, for example because it includes prefix tokens.
 
         >>> TokenLayout(1, 0, 0, (2, 3)).to_grid(torch.arange(6)).tolist()
         [[0, 1, 2], [3, 4, 5]]
@@ -118,10 +118,10 @@ class TokenLayout:
 
 @dataclass(frozen=True)
 class KeptTokens:
-    """The tokens that a `token_mask` leaves in each image, moved together in their order.
+    """The tokens that a `token_mask` keeps in each image, in their order, without gaps.
 
-    Images that keep fewer tokens than others are filled up; `valid` is False at those places, which nobody
-    attends to and nobody pools. `is_patch` tells the patches among the kept tokens.
+    Images that keep fewer tokens than others are padded; `valid` is False at the padding, which is neither attended
+    to nor pooled. `is_patch` is True at the patches among the kept tokens.
 
     >>> mask = torch.tensor([[True, False, True, True], [True, False, False, True]])
     >>> kept = KeptTokens.from_mask(mask, TokenLayout(1, 0, 0, (1, 3)))
@@ -135,13 +135,13 @@ class KeptTokens:
 
     @classmethod
     def from_mask(cls, token_mask: Bool[Tensor, "batch token"], layout: TokenLayout) -> "KeptTokens":
-        """Where the True tokens of each image go."""
+        """From the mask of a run: the True tokens of each image."""
         n_kept = int(token_mask.sum(dim=1).max())
         index = token_mask.logical_not().to(torch.uint8).argsort(dim=1, stable=True)[:, :n_kept]
         valid = token_mask.gather(1, index)
         return cls(index, valid, valid & (index >= layout.n_prefix))
 
     def take(self, per_token: Shaped[Tensor, "batch token *axes"]) -> Shaped[Tensor, "batch kept *axes"]:
-        """Values of the kept tokens, in the order they have in the cache of a masked run."""
+        """Values of the kept tokens, in the order of the cache of a masked run."""
         index = self.index.reshape(*self.index.shape, *(1,) * (per_token.ndim - 2))
         return per_token.gather(1, index.expand(*self.index.shape, *per_token.shape[2:]))

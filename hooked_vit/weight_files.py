@@ -1,4 +1,4 @@
-"""Reading weight files without running code in them, and fitting them to a module."""
+"""Reading weight files without running the code in them, and matching them to a module."""
 
 import argparse
 import pickle
@@ -22,7 +22,7 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is of another kind, damaged, wants to run code, or holds no state dict.
+        ValueError: If it has another format, is damaged, references code, or holds no state dict.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no weights file at '{path}'")
@@ -30,7 +30,7 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content = load_file(path)
         elif path.suffix in _PICKLED:
-            # a checkpoint often carries its command line along; a Namespace runs nothing
+            # a checkpoint often includes its command line; a Namespace runs no code
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content = torch.load(path, map_location="cpu", weights_only=True)
         else:
@@ -44,10 +44,10 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
 
 
 def _reason(error: Exception) -> str:
-    """The reason; torch goes on for paragraphs about how to run what the file asks for."""
+    """The first line of the message; torch adds paragraphs about how to load unsafe files."""
     wanted = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
     if wanted and isinstance(error, pickle.UnpicklingError):
-        return f"it asks for {wanted[1]}, which is not called"
+        return f"it references {wanted[1]}, which is not loaded for safety"
     return str(error).partition("\n")[0] or type(error).__name__
 
 
@@ -75,17 +75,17 @@ def _without_prefixes(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 def fit_state_dict(
     state_dict: Mapping[str, Tensor], module: nn.Module, ignore_keys: Sequence[str], path: Path
 ) -> dict[str, Tensor]:
-    """The tensors of a file that `module` takes, every one of its own filled.
+    """The tensors of a file for every parameter of `module`.
 
     Args:
-        state_dict: What the file holds.
-        module: What it is for; it is left as it is.
-        ignore_keys: Keys of the file that may be left out (`*` and `?` match).
+        state_dict: The content of the file.
+        module: The module; it is left unchanged.
+        ignore_keys: Keys of the file that may be ignored (`*` and `?` match).
         path: The file, for messages.
 
     Raises:
-        ValueError: If keys are left over and not named in `ignore_keys`, missing, or of another shape; or if a name
-            in `ignore_keys` matches nothing.
+        ValueError: If keys are surplus and not in `ignore_keys`, missing, or of another shape; or if a name in
+            `ignore_keys` matches nothing.
     """
     expected = module.state_dict()
     useless = [pattern for pattern in ignore_keys if not any(fnmatchcase(name, pattern) for name in state_dict)]
@@ -103,10 +103,16 @@ def fit_state_dict(
         return {name: state_dict[name] for name in expected}
     problems = []
     if surplus:
-        problems.append(f"it has keys that the model does not (name them in ignore_keys to leave them out): {surplus}")
+        problems.append(
+            f"it has keys that the model does not have (list them in ignore_keys to ignore them): {surplus}"
+        )
     if missing:
         problems.append(f"it lacks {missing}")
     if misshapen:
-        hint = " (load with the img_size it was trained at)" if any("pos_embed" in one for one in misshapen) else ""
+        hint = (
+            " (load with the img_size it was trained at)"
+            if any("pos_embed" in problem for problem in misshapen)
+            else ""
+        )
         problems.append("; ".join(misshapen) + hint)
     raise ValueError(f"'{path}' does not fit {type(module).__name__}: " + "; ".join(problems))

@@ -1,1 +1,1 @@
-"""The parts of a Vision Transformer, each with its hook points; none of them knows the model."""
+"""The parts of a Vision Transformer, each with its hook points; none of them imports the model."""

@@ -19,13 +19,12 @@ def additive_mask(keys: Bool[Tensor, "batch key"], dtype: torch.dtype) -> Float[
 
 
 class AttentionCore(nn.Module):
-    """`softmax(q kᵀ / sqrt(d_head)) v`, one head at a time.
+    """`softmax(q kᵀ / sqrt(d_head)) v` for each head.
 
-    While `fused` is on and nobody may edit the scores or the pattern, the values are mixed by
-    `scaled_dot_product_attention`; a cache of the two is then filled beside it, and the logits stay as they are.
-    With `qk_norm`, queries and keys are normalised on the way to the scores, after `hook_q` and `hook_k`; the
-    hook points of those norms are [batch head token d_head]. `hook_attn_scores` and `hook_pattern` are
-    [batch head query key].
+    While `fused` is on and no hook may edit the scores or the pattern, the values are mixed by
+    `scaled_dot_product_attention`. If the two are only cached, they are computed in addition, and the logits do not
+    change. With `qk_norm`, queries and keys are normalised between `hook_q`, `hook_k` and the scores; the hook points
+    of those norms are [batch head token d_head]. `hook_attn_scores` and `hook_pattern` are [batch head query key].
     """
 
     def __init__(self, d_head: int, qk_norm: NormConfig | None):
@@ -53,23 +52,41 @@ class AttentionCore(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         fused = self.fused and is_only_read(self.hook_attn_scores) and is_only_read(self.hook_pattern)
         if not fused or is_watched(self.hook_attn_scores) or is_watched(self.hook_pattern):
-            # the query is scaled before the product, as timm does: the other order differs in the last bit
-            scores = (q * self.scale) @ k.transpose(-2, -1)
+            scores = self._scores(q, k)
             scores = self.hook_attn_scores(scores if mask is None else scores + mask)
             pattern = self.hook_pattern(scores.softmax(dim=-1))
             if not fused:
                 return (pattern @ v).transpose(1, 2)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
+    def attend_unhooked(
+        self,
+        q: Float[Tensor, "batch query head d_head"],
+        k: Float[Tensor, "batch key head d_head"],
+        v: Float[Tensor, "batch key head d_head"],
+        fused: bool,
+    ) -> Float[Tensor, "batch query head d_head"]:
+        """As `attend`, without a mask and past the hook points; `torch.func` can transform it if it is not `fused`."""
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm.fused(q), self.k_norm.fused(k)
+        if fused:
+            return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return (self._scores(q, k).softmax(dim=-1) @ v).transpose(1, 2)
+
+    def _scores(self, q: Tensor, k: Tensor) -> Tensor:
+        # timm scales the query before the product; scaling the scores instead would differ in the last bit
+        return (q * self.scale) @ k.transpose(-2, -1)
+
 
 class Attention(AttentionCore):
     """Self-attention of a block, up to what it writes before LayerScale or a post-norm.
 
-    hook points, besides those of `AttentionCore`:
-        hook_z [batch token head d_head]: what W_O reads. With a norm inside the attention this is the normed mix
-            of values; the mix itself is then `hook_z_pre`.
-        hook_result [batch token head d_model]: what each head adds to the residual stream, LayerScale included;
-            exists only while somebody hooks it (see `Block`).
+    Hook points besides those of `AttentionCore`:
+        hook_z [batch token head d_head]: the input of W_O. With a norm inside the attention this is the norm's output,
+            and `hook_z_pre` is its input, the mix of values.
+        hook_result [batch token head d_model]: what each head adds to the residual stream, LayerScale included.
+            It is computed only while a hook is attached (see `Block`).
     """
 
     def __init__(self, cfg: HookedViTConfig):
@@ -97,7 +114,7 @@ class Attention(AttentionCore):
         v_input: Float[Tensor, "batch token head d_model"],
         mask: Float[Tensor, "batch 1 1 key"] | None = None,
     ) -> Float[Tensor, "batch token head d_head"]:
-        """As `forward`, with an input of their own for each head's queries, keys and values."""
+        """As `forward`, with a separate input for each head's queries, keys and values."""
         pattern = "batch token head d_model, head d_model d_head -> batch token head d_head"
         q = einsum(pattern, q_input, self.W_Q) + self.b_Q
         k = einsum(pattern, k_input, self.W_K) + self.b_K
@@ -117,8 +134,28 @@ class Attention(AttentionCore):
             z = self.ln(self.hook_z_pre(z).flatten(-2)).unflatten(-1, (self.n_heads, self.d_head))
         return self.hook_z(z)
 
-    def project(self, z: Float[Tensor, "batch token head d_head"]) -> Float[Tensor, "batch token d_model"]:
-        """All heads through W_O at once, with its bias."""
+    def queries_keys_values(
+        self, x: Float[Tensor, "batch token d_model"], queries: slice
+    ) -> tuple[
+        Float[Tensor, "batch query head d_head"],
+        Float[Tensor, "batch token head d_head"],
+        Float[Tensor, "batch token head d_head"],
+    ]:
+        """Queries of some of the tokens, keys and values of all tokens, past the hook points."""
+        weight, bias, width = self.qkv.weight, self.qkv.bias, self.n_heads * self.d_head
+        q = F.linear(x[:, queries], weight[:width], None if bias is None else bias[:width])
+        kv = F.linear(x, weight[width:], None if bias is None else bias[width:])
+        k, v = kv.unflatten(-1, (2, self.n_heads, self.d_head)).unbind(2)
+        return q.unflatten(-1, (self.n_heads, self.d_head)), k, v
+
+    def norm_z(self, z_pre: Float[Tensor, "*axes head d_head"]) -> Float[Tensor, "*axes head d_head"]:
+        """From the mix of values to `z`, past the hook points; the two are equal if there is no norm between them."""
+        if self.ln is None:
+            return z_pre
+        return self.ln.fused(z_pre.flatten(-2)).unflatten(-1, (self.n_heads, self.d_head))
+
+    def project(self, z: Float[Tensor, "*axes head d_head"]) -> Float[Tensor, "*axes d_model"]:
+        """All heads through W_O at once, with the bias."""
         return self.out(z.flatten(-2))
 
     def project_heads(self, z: Float[Tensor, "*axes head d_head"]) -> Float[Tensor, "*axes head d_model"]:
@@ -136,47 +173,47 @@ class Attention(AttentionCore):
 
     @property
     def W_Q(self) -> Float[Tensor, "head d_model d_head"]:
-        """Query weights, a view of the stored ones."""
+        """Query weights, a view of the stored weight."""
         return self._qkv_weight(0)
 
     @property
     def W_K(self) -> Float[Tensor, "head d_model d_head"]:
-        """Key weights, a view of the stored ones."""
+        """Key weights, a view of the stored weight."""
         return self._qkv_weight(1)
 
     @property
     def W_V(self) -> Float[Tensor, "head d_model d_head"]:
-        """Value weights, a view of the stored ones."""
+        """Value weights, a view of the stored weight."""
         return self._qkv_weight(2)
 
     @property
     def W_O(self) -> Float[Tensor, "head d_head d_model"]:
-        """Output weights, a view of the stored ones; with the heads flattened, its rows are value vectors."""
+        """Output weights, a view of the stored weight; with the heads flattened, its rows are value vectors."""
         return rearrange(self.out.weight, "d_model (head d_head) -> head d_head d_model", head=self.n_heads)
 
     @property
     def b_Q(self) -> Float[Tensor, "head d_head"]:
-        """Query bias; zeros where the model has none."""
+        """Query bias; zeros if the model has none."""
         return self._qkv_bias(0)
 
     @property
     def b_K(self) -> Float[Tensor, "head d_head"]:
-        """Key bias; zeros where the model has none."""
+        """Key bias; zeros if the model has none."""
         return self._qkv_bias(1)
 
     @property
     def b_V(self) -> Float[Tensor, "head d_head"]:
-        """Value bias; zeros where the model has none."""
+        """Value bias; zeros if the model has none."""
         return self._qkv_bias(2)
 
     @property
     def b_O(self) -> Float[Tensor, "d_model"]:
-        """Output bias; zeros where the model has none."""
+        """Output bias; zeros if the model has none."""
         return self.out.weight.new_zeros(self.d_model) if self.out.bias is None else self.out.bias
 
     @property
     def QK(self) -> FactoredMatrix:
-        """`W_Q W_Kᵀ` of each head: which residual directions attend to which, [head d_model d_model], factored."""
+        """`W_Q W_Kᵀ` of each head: which directions of the stream attend to which, [head d_model d_model], factored."""
         return FactoredMatrix(self.W_Q, self.W_K.transpose(-2, -1))
 
     @property

@@ -1,5 +1,7 @@
 """A transformer block: two sub-layers, and exactly what each of them adds to the residual stream."""
 
+from collections.abc import Callable, Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -20,7 +22,9 @@ class Block(nn.Module):
     `attn.hook_result` is each head's share of `attn_out`: `z W_O` times LayerScale; in a post-norm block centred,
     divided by the norm's scale for all heads together and weighted. The shares and `attn_out_bias` sum to `attn_out`.
     `hook_q_input`, `hook_k_input`, `hook_v_input` [batch token head d_model] and `hook_mlp_in` [batch token d_model]
-    are copies of the stream in front of the norms: an edit reaches one reader and leaves the stream as it is.
+    are copies of the stream before the norms: an edit reaches one reader and leaves the stream unchanged.
+
+    `write_attn`, `write_mlp` and `resume` compute the same past the hook points.
     """
 
     def __init__(self, cfg: HookedViTConfig):
@@ -30,7 +34,7 @@ class Block(nn.Module):
         self.attn = Attention(cfg)
         self.ls1 = nn.Parameter(torch.ones(cfg.d_model)) if cfg.layer_scale else None
         self.ln2 = Norm(cfg.d_model, cfg.block_norm)
-        self.mlp = Mlp.of_block(cfg)
+        self.mlp = Mlp.from_config(cfg)
         self.ls2 = nn.Parameter(torch.ones(cfg.d_model)) if cfg.layer_scale else None
         self.hook_resid_pre = HookPoint()
         self.hook_q_input = HookPoint()
@@ -45,7 +49,7 @@ class Block(nn.Module):
     def forward(
         self, residual: Float[Tensor, "batch token d_model"], mask: Float[Tensor, "batch 1 1 key"] | None = None
     ) -> Float[Tensor, "batch token d_model"]:
-        """One block further. `mask` is added to the attention scores."""
+        """From `resid_pre` to `resid_post`. `mask` is added to the attention scores."""
         residual = self.hook_resid_pre(residual)
         attn_out = self.hook_attn_out(self._attn_out(self._z(residual, mask)))
         residual = self.hook_resid_mid(residual + attn_out)
@@ -64,7 +68,7 @@ class Block(nn.Module):
         # clones, so that an edit in place of one input does not reach the others
         q, k, v = (point(per_head.clone()) for point in points)
         if not self.post_norm:
-            # the norm's own points see the stream, as ever; an edited input passes as its difference from it
+            # the norm's own hook points see the unedited stream; an edit of an input enters as a difference from it
             normed, unedited = self.ln1(residual).unsqueeze(-2), self.ln1.fused(residual).unsqueeze(-2)
             q, k, v = (normed + (self.ln1.fused(x) - unedited) for x in (q, k, v))
         return self.attn.forward_split(q, k, v, mask)
@@ -76,18 +80,85 @@ class Block(nn.Module):
         if not watched or (is_only_read(hook_result) and not scale_is_edited):
             if watched:
                 hook_result(self.head_results(z, self.ln1.scale(out) if self.post_norm else None))
-            if self.post_norm:
-                return self.ln1(out)
-            return out if self.ls1 is None else out * self.ls1
+            return self._scaled(out, self.ln1, self.ls1)
         scale = self.ln1.hook_scale(self.ln1.scale(out)) if self.post_norm else None
         out = hook_result(self.head_results(z, scale)).sum(dim=-2) + self.attn_out_bias(scale)
         return self.ln1.hook_normalized(out) if self.post_norm else out
 
     def _mlp_out(self, residual: Tensor) -> Tensor:
+        return self._scaled(self.mlp(residual if self.post_norm else self.ln2(residual)), self.ln2, self.ls2)
+
+    def _scaled(self, out: Tensor, norm: Callable[[Tensor], Tensor], layer_scale: Tensor | None) -> Tensor:
+        """What is added to the stream: a sub-layer's output after its post-norm or LayerScale."""
         if self.post_norm:
-            return self.ln2(self.mlp(residual))
-        out = self.mlp(self.ln2(residual))
-        return out if self.ls2 is None else out * self.ls2
+            return norm(out)
+        return out if layer_scale is None else out * layer_scale
+
+    def write_attn(self, z: Float[Tensor, "*axes head d_head"]) -> Float[Tensor, "*axes d_model"]:
+        """`attn_out` of a given `z`, past the hook points.
+
+        With a norm inside the attention, `z` is its output; `block.attn.norm_z` computes that from the mix of values.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> _, cache = model.run_with_cache(torch.zeros(1, 3, 64, 64), names_filter=["z", "attn_out"])
+        >>> torch.equal(model.blocks[5].write_attn(cache["z", 5]), cache["attn_out", 5])
+        True
+        """
+        return self._scaled(self.attn.project(z), self.ln1.fused, self.ls1)
+
+    def write_mlp(self, post: Float[Tensor, "*axes d_mlp"]) -> Float[Tensor, "*axes d_model"]:
+        """`mlp_out` of given neurons (`post`), past the hook points.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> _, cache = model.run_with_cache(torch.zeros(1, 3, 64, 64), names_filter=["post", "mlp_out"])
+        >>> torch.equal(model.blocks[5].write_mlp(cache["post", 5]), cache["mlp_out", 5])
+        True
+        """
+        return self._scaled(self.mlp.out(post), self.ln2.fused, self.ls2)
+
+    def resume(
+        self, stream: str, given: Mapping[str, Tensor], kept: slice = slice(None)
+    ) -> Float[Tensor, "batch kept d_model"]:
+        """`resid_post` at some of the tokens, computed from an activation inside the block, past the hook points.
+
+        Args:
+            stream: The activation, by its short name: `resid_pre`, `q`, `k`, `v`, `pattern`, `z`, `attn_out`,
+                `resid_mid`, `post` or `mlp_out`.
+            given: That activation and what else is needed (see `hooked_vit.resuming.RESUMABLE`), by short name. A
+                batch axis of length one is broadcast.
+            kept: The tokens to compute. Values of per-token activations may be narrowed to them already if they are
+                the first tokens, except for `resid_pre`, `k` and `v`.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> _, cache = model.run_with_cache(torch.zeros(1, 3, 64, 64))
+        >>> given = {"z": cache["z", 5], "resid_pre": cache["resid_pre", 5]}
+        >>> torch.allclose(model.blocks[5].resume("z", given), cache["resid_post", 5], atol=1e-5)
+        True
+        """
+        if stream in ("resid_mid", "post", "mlp_out"):
+            middle = given["resid_mid"][:, kept]
+        else:
+            middle = given["resid_pre"][:, kept] + self._attn_out_from(stream, given, kept)
+        if stream == "mlp_out":
+            return middle + given["mlp_out"][:, kept]
+        if stream == "post":
+            return middle + self.write_mlp(given["post"][:, kept])
+        return middle + self.write_mlp(self.mlp.neurons(middle if self.post_norm else self.ln2.fused(middle)))
+
+    def _attn_out_from(self, stream: str, given: Mapping[str, Tensor], kept: slice) -> Tensor:
+        if stream == "attn_out":
+            return given["attn_out"][:, kept]
+        if stream == "z":
+            return self.write_attn(given["z"][:, kept])
+        if stream == "pattern":
+            z_pre = (given["pattern"][:, :, kept] @ given["v"].transpose(1, 2)).transpose(1, 2)
+        elif stream == "resid_pre":
+            residual = given["resid_pre"] if self.post_norm else self.ln1.fused(given["resid_pre"])
+            z_pre = self.attn.attend_unhooked(*self.attn.queries_keys_values(residual, kept), self.attn.fused)
+        else:
+            q, k, v = (given[name].expand(len(given[stream]), -1, -1, -1) for name in "qkv")
+            z_pre = self.attn.attend_unhooked(q[:, kept], k, v, self.attn.fused)
+        return self.write_attn(self.attn.norm_z(z_pre))
 
     def head_results(
         self, z: Float[Tensor, "*axes head d_head"], scale: Float[Tensor, "*axes 1"] | None = None
@@ -100,11 +171,11 @@ class Block(nn.Module):
         return results if self.ls1 is None else results * self.ls1
 
     def attn_out_bias(self, scale: Float[Tensor, "*axes 1"] | None = None) -> Float[Tensor, "*axes d_model"]:
-        """The part of `attn_out` that no head writes."""
+        """The part of `attn_out` that comes from biases rather than heads."""
         return self._written_bias(self.attn.b_O, self.ln1, self.ls1, scale)
 
     def mlp_out_bias(self, scale: Float[Tensor, "*axes 1"] | None = None) -> Float[Tensor, "*axes d_model"]:
-        """The part of `mlp_out` that no neuron writes."""
+        """The part of `mlp_out` that comes from biases rather than neurons."""
         return self._written_bias(self.mlp.b_out, self.ln2, self.ls2, scale)
 
     def _written_bias(self, bias: Tensor, norm: Norm, layer_scale: Tensor | None, scale: Tensor | None) -> Tensor:

@@ -14,9 +14,9 @@ from hooked_vit.token_layout import TokenLayout
 
 
 class Embed(nn.Module):
-    """Project patches, put the prefix tokens in front, add positions.
+    """Project the patches, prepend the prefix tokens, add the positions.
 
-    Its hook points stand at the model's root (`hook_patch_embed`, `hook_embed`, `hook_pos_embed`), which hands them in.
+    Its hook points belong to the model (`hook_patch_embed`, `hook_embed`, `hook_pos_embed`), which passes them in.
     """
 
     def __init__(self, cfg: HookedViTConfig):
@@ -28,12 +28,14 @@ class Embed(nn.Module):
         self.cls = nn.Parameter(torch.zeros(layout.n_cls, cfg.d_model)) if cfg.has_cls else None
         self.dist = nn.Parameter(torch.zeros(layout.n_dist, cfg.d_model)) if cfg.has_dist else None
         self.registers = nn.Parameter(torch.zeros(cfg.n_registers, cfg.d_model)) if cfg.n_registers else None
-        n_places = prod(cfg.position_grid)
-        n_positions = {"tokens": layout.n_prefix + n_places, "patches": n_places, "none": 0}[cfg.positions]
+        n_patch_positions = prod(cfg.position_grid)
+        n_positions = {"tokens": layout.n_prefix + n_patch_positions, "patches": n_patch_positions, "none": 0}[
+            cfg.positions
+        ]
         self.pos = nn.Parameter(torch.zeros(n_positions, cfg.d_model)) if n_positions else None
 
     def patches(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch patch d_model"]:
-        """The projected patches alone."""
+        """The projected patches, without prefix tokens or positions."""
         if self.cfg.pad_to_patches:
             (height, width), (patch_height, patch_width) = images.shape[-2:], self.cfg.patch_size
             images = F.pad(images, (0, -width % patch_width, 0, -height % patch_height))
@@ -41,19 +43,19 @@ class Embed(nn.Module):
         return patches if self.patch_ln is None else self.patch_ln(patches)
 
     def tokens(self, patches: Float[Tensor, "batch patch d_model"]) -> Float[Tensor, "batch token d_model"]:
-        """Prefix tokens in front of the patches."""
+        """The prefix tokens, then the patches."""
         batch = len(patches)
         prefix = [p.expand(batch, -1, -1) for p in (self.cls, self.dist, self.registers) if p is not None]
         return torch.cat([*prefix, patches], dim=1) if prefix else patches
 
     def positions(self, layout: TokenLayout) -> Float[Tensor, "token d_model"] | None:
-        """What is added to each token for its place; zero rows where nothing is, `None` if nothing is anywhere."""
+        """The position embedding of each token: zero rows where it has none, `None` if no token has one."""
         if self.pos is None:
             return None
         positions = self.pos
         n_prefix = layout.n_prefix if self.cfg.positions == "tokens" else 0
         if layout.grid != self.cfg.position_grid:
-            # timm's own resampling: bicubic with antialias, and another order of the same steps is not equal
+            # timm's own resampling (bicubic, antialiased): its steps in another order give other bits
             from timm.layers import resample_abs_pos_embed
 
             positions = resample_abs_pos_embed(

@@ -1,4 +1,4 @@
-"""The MLP of a block, plain or gated, with its keys' and memories' coefficients named."""
+"""The MLP of a block, plain or gated, with hook points at the coefficients of its key-value memories."""
 
 from collections.abc import Callable
 
@@ -35,10 +35,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Mlp(nn.Module):
     """`act(x W_in + b_in) W_out + b_out`; gated: `(act(x W_gate + b_gate) * (x W_in + b_in)) W_out + b_out`.
 
-    hook points [batch token d_mlp]:
-        hook_pre: what the activation function reads (of a gated MLP, the gate).
+    Hook points [batch token d_mlp]:
+        hook_pre: the input of the activation function (in a gated MLP, the gate).
         hook_pre_linear: the other half of a gated MLP.
-        hook_post: what W_out reads. With a norm inside the MLP this is its output, and `hook_mid` its input.
+        hook_post: the input of W_out. With a norm inside the MLP this is the norm's output, and `hook_mid` is its
+            input.
     """
 
     def __init__(
@@ -65,30 +66,39 @@ class Mlp(nn.Module):
         self.hook_post = HookPoint()
 
     @classmethod
-    def of_block(cls, cfg: HookedViTConfig) -> "Mlp":
-        """The MLP of one of the model's blocks."""
+    def from_config(cls, cfg: HookedViTConfig) -> "Mlp":
+        """The MLP of a block."""
         return cls(cfg.d_model, cfg.d_mlp, cfg.act_fn, cfg.mlp_kind, cfg.gate_last, cfg.mlp_bias, cfg.mlp_inner_norm)
 
-    def forward(self, x: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch token d_model"]:
-        """From the normed residual stream to what is written before LayerScale or a post-norm."""
-        if self.kind == "plain":
-            post = self.act(self.hook_pre(self.inp(x)))
-        else:
-            gate, linear = self._halves(x)
-            assert self.hook_pre_linear is not None
-            # both points before anything is computed: halves of one tensor may be edited in place
-            gate, linear = self.hook_pre(gate), self.hook_pre_linear(linear)
-            post = self.act(gate) * linear
+    def forward(self, x: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_model"]:
+        """From the normed residual stream to the output before LayerScale or a post-norm."""
+        pre, linear = self._halves(x)
+        # both hook points come before the product: they may hold views of one tensor, which hooks may edit in place
+        pre = self.hook_pre(pre)
+        if linear is not None and self.hook_pre_linear is not None:
+            linear = self.hook_pre_linear(linear)
+        post = self._activate(pre, linear)
         if self.ln is not None and self.hook_mid is not None:
             post = self.ln(self.hook_mid(post))
         return self.out(self.hook_post(post))
 
-    def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def neurons(self, x: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_mlp"]:
+        """From the normed residual stream to what `hook_post` holds, past the hook points."""
+        post = self._activate(*self._halves(x))
+        return post if self.ln is None else self.ln.fused(post)
+
+    def _halves(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The input of the activation function, and the linear half of a gated MLP."""
+        if self.kind == "plain":
+            return self.inp(x), None
         if self.gate is not None:
             return self.gate(x), self.inp(x)
         assert self.hook_pre_linear is not None
         first, second = unbind(self.inp(x).unflatten(-1, (2, self.d_mlp)), -2, self.hook_pre, self.hook_pre_linear)
         return (second, first) if self.gate_last else (first, second)
+
+    def _activate(self, pre: Tensor, linear: Tensor | None) -> Tensor:
+        return self.act(pre) if linear is None else self.act(pre) * linear
 
     def _half(self, stored: Tensor, gate: bool) -> Tensor:
         first, second = stored.chunk(2, dim=0)
@@ -96,32 +106,32 @@ class Mlp(nn.Module):
 
     @property
     def W_in(self) -> Float[Tensor, "d_model d_mlp"]:
-        """Input weights (of a gated MLP, the linear half's), a view of the stored ones; its columns are keys."""
+        """Input weights (in a gated MLP, of the linear half), a view of the stored weight; its columns are keys."""
         weight = self._half(self.inp.weight, gate=False) if self.kind == "glu_packed" else self.inp.weight
         return weight.T
 
     @property
     def W_gate(self) -> Float[Tensor, "d_model d_mlp"]:
-        """Gate weights, a view of the stored ones. Raises AttributeError if the MLP has no gate."""
+        """Gate weights, a view of the stored weight. Raises AttributeError if the MLP has no gate."""
         if self.kind == "plain":
             raise AttributeError
         return (self._half(self.inp.weight, gate=True) if self.gate is None else self.gate.weight).T
 
     @property
     def W_out(self) -> Float[Tensor, "d_mlp d_model"]:
-        """Output weights, a view of the stored ones; its rows are value vectors."""
+        """Output weights, a view of the stored weight; its rows are value vectors."""
         return self.out.weight.T
 
     @property
     def b_in(self) -> Float[Tensor, "d_mlp"]:
-        """Input bias (of a gated MLP, the linear half's); zeros where the model has none."""
+        """Input bias (in a gated MLP, of the linear half); zeros if the model has none."""
         if self.inp.bias is None:
             return self.inp.weight.new_zeros(self.d_mlp)
         return self._half(self.inp.bias, gate=False) if self.kind == "glu_packed" else self.inp.bias
 
     @property
     def b_gate(self) -> Float[Tensor, "d_mlp"]:
-        """Gate bias; zeros where the model has none. Raises AttributeError if the MLP has no gate."""
+        """Gate bias; zeros if the model has none. Raises AttributeError if the MLP has no gate."""
         width = self.W_gate.shape[1]
         if self.inp.bias is None:
             return self.inp.weight.new_zeros(width)
@@ -129,7 +139,7 @@ class Mlp(nn.Module):
 
     @property
     def b_out(self) -> Float[Tensor, "d_model"]:
-        """Output bias; zeros where the model has none."""
+        """Output bias; zeros if the model has none."""
         if self.out.bias is None:
             return self.out.weight.new_zeros(self.out.out_features)
         return self.out.bias

@@ -1,4 +1,4 @@
-"""LayerNorm and RMSNorm whose scale and output have names."""
+"""LayerNorm and RMSNorm with hook points at their scale and output."""
 
 import torch
 from jaxtyping import Float
@@ -10,10 +10,10 @@ from hooked_vit.hook_point import HookPoint, is_only_read, is_watched
 
 
 class Norm(nn.Module):
-    """`weight * (x - mean) / scale + bias`, with `scale = sqrt(variance + eps)`; RMSNorm leaves the mean out.
+    """`weight * (x - mean) / scale + bias`, with `scale = sqrt(variance + eps)`; RMSNorm has no mean.
 
     `hook_scale` [... 1] is what the input is divided by; `hook_normalized` [... width] is the output.
-    One fused call, unless a hook edits the scale or gradients flow through it.
+    It is one fused call, unless a hook edits the scale or gradients flow through it.
 
     >>> norm = Norm(4, NormConfig())
     >>> norm(torch.tensor([[1.0, 2.0, 3.0, 4.0]])).sum().abs().item() < 1e-6
@@ -69,13 +69,13 @@ class Norm(nn.Module):
         return (square + self.cfg.eps).sqrt().to(x.dtype)
 
     def centre(self, x: Float[Tensor, "*axes width"]) -> Float[Tensor, "*axes width"]:
-        """Subtract the mean; an RMSNorm has none to subtract."""
+        """Subtract the mean; an RMSNorm subtracts nothing."""
         return x - x.mean(dim=-1, keepdim=True) if self.cfg.kind == "layer" else x
 
     def divide(
         self, x: Float[Tensor, "*#axes width"], scale: Float[Tensor, "*#axes 1"], bias: bool = True
     ) -> Float[Tensor, "*out_axes width"]:
-        """The norm with a given scale: linear in `x` but for the bias."""
+        """The norm with a given scale: linear in `x` except for the bias."""
         out = self.centre(_wide(x)) / scale
         if self.weight is not None:
             out = out * self.weight

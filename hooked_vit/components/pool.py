@@ -1,4 +1,4 @@
-"""How tokens are pooled in front of the head: by mean, maximum, or a learned query that attends to them."""
+"""Pooling the tokens before the head: by mean, maximum, or a learned query that attends to them."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,7 +14,7 @@ from hooked_vit.hook_point import HookPoint, unbind
 class AttentionPool(AttentionCore):
     """One learned query attends to the tokens; an MLP with a residual connection follows.
 
-    hook points: `hook_q` [batch 1 head d_head], `hook_k`, `hook_v` [batch token head d_head], `hook_attn_scores`,
+    Hook points: `hook_q` [batch 1 head d_head], `hook_k`, `hook_v` [batch token head d_head], `hook_attn_scores`,
     `hook_pattern` [batch head 1 key], `hook_z` [batch 1 head d_head], `hook_attn_out`, `hook_mlp_out`
     [batch 1 d_model], and those of `ln` and `mlp`.
     """
@@ -35,27 +35,46 @@ class AttentionPool(AttentionCore):
     def forward(
         self, tokens: Float[Tensor, "batch token d_model"], mask: Float[Tensor, "batch 1 1 token"] | None = None
     ) -> Float[Tensor, "batch d_model"]:
-        """Pool the tokens."""
-        heads = (self.n_heads, -1)
-        q = self.q(self.latent.expand(len(tokens), 1, -1)).unflatten(-1, heads)
-        k, v = unbind(self.kv(tokens).unflatten(-1, (2, *heads)), 2, self.hook_k, self.hook_v)
-        z = self.hook_z(self.attend(q, k, v, mask))
+        """Pool the tokens. `mask` is added to the attention scores."""
+        k, v = unbind(self._keys_values(tokens), 2, self.hook_k, self.hook_v)
+        z = self.hook_z(self.attend(self._query(len(tokens)), k, v, mask))
         pooled = self.hook_attn_out(self.out(z.flatten(-2)))
         pooled = pooled + self.hook_mlp_out(self.mlp(pooled if self.ln is None else self.ln(pooled)))
         return pooled[:, 0]
 
+    def pool(self, tokens: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch d_model"]:
+        """Pool the tokens past the hook points, by plain operations that `torch.func` can transform.
+
+        >>> cfg = HookedViTConfig(2, 12, 3, 20, 7, (16, 24), (8, 8), pool="attention", pool_n_heads=2, pool_d_mlp=18)
+        >>> pool, tokens = AttentionPool(cfg), torch.randn(4, 6, 12)
+        >>> torch.allclose(pool.pool(tokens), pool(tokens), atol=1e-6)
+        True
+        """
+        k, v = self._keys_values(tokens).unbind(2)
+        z = self.attend_unhooked(self._query(len(tokens)), k, v, fused=False)
+        return self._after_attention(z[:, 0].flatten(-2))
+
     def pool_alone(self, tokens: Float[Tensor, "vector d_model"]) -> Float[Tensor, "vector d_model"]:
         """Pool each vector as if it were the only token, past the hook points."""
-        _, v = self.kv(tokens).chunk(2, dim=-1)  # softmax over a single key is one
-        pooled = self.out(v)
-        hidden = self.mlp.inp(pooled if self.ln is None else self.ln.fused(pooled))
-        return pooled + self.mlp.out(self.mlp.act(hidden))
+        _, v = self.kv(tokens).chunk(2, dim=-1)
+        return self._after_attention(v)  # the softmax over a single key is one
+
+    def _query(self, n_images: int) -> Float[Tensor, "batch 1 head d_head"]:
+        return self.q(self.latent.expand(n_images, 1, -1)).unflatten(-1, (self.n_heads, -1))
+
+    def _keys_values(self, tokens: Tensor) -> Float[Tensor, "batch token 2 head d_head"]:
+        return self.kv(tokens).unflatten(-1, (2, self.n_heads, -1))
+
+    def _after_attention(self, z: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_model"]:
+        """The output projection and the MLP, past the hook points."""
+        pooled = self.out(z)
+        return pooled + self.mlp.out(self.mlp.neurons(pooled if self.ln is None else self.ln.fused(pooled)))
 
 
 def pool_tokens(
     tokens: Float[Tensor, "batch token d_model"], pool: Pool, mask: Bool[Tensor, "batch token"] | None = None
 ) -> Float[Tensor, "batch d_model"]:
-    """Pool by mean, maximum, or the mean of the two; where `mask` is False a token stays out."""
+    """Pool by mean, maximum, or the mean of the two; tokens at which `mask` is False are left out."""
     if pool == "avg":
         return _mean(tokens, mask)
     largest = (tokens if mask is None else tokens.masked_fill(~mask[..., None], -torch.inf)).amax(dim=1)
@@ -65,5 +84,5 @@ def pool_tokens(
 def _mean(tokens: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return tokens.mean(dim=1)
-    # where, not a product: a token that stays out may hold anything
+    # not a product: a token that is left out may be NaN or infinite
     return torch.where(mask[..., None], tokens, 0).sum(dim=1) / mask.sum(dim=1, keepdim=True)

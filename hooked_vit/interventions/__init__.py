@@ -1,11 +1,10 @@
-"""Interventions: lists of hooks that ablate, replace, steer or freeze; they add up, and `model.hooks` takes them."""
+"""Interventions: lists of hooks that ablate, replace, steer or freeze activations; combine them with `+`."""
 
 from hooked_vit.interventions.attention import attention_mask, block_attention, restrict_attention
 from hooked_vit.interventions.directions import add_direction, project_out, random_directions
 from hooked_vit.interventions.means import mean_activations
-from hooked_vit.interventions.places import Place, token_group
 from hooked_vit.interventions.replacing import (
-    Hooks,
+    Intervention,
     edit,
     freeze_norms,
     freeze_patterns,
@@ -15,9 +14,12 @@ from hooked_vit.interventions.replacing import (
     resample_ablate,
     zero_ablate,
 )
+from hooked_vit.interventions.selection import Selection, token_group
+
+Hooks = Intervention  # the former name
 
 __all__ = [
-    "Hooks", "Place", "add_direction", "attention_mask", "block_attention", "edit", "freeze_norms", "freeze_patterns",
-    "intervene", "mean_ablate", "mean_activations", "project_out", "random_directions", "replace_from",
-    "resample_ablate", "restrict_attention", "token_group", "zero_ablate",
+    "Intervention", "Selection", "add_direction", "attention_mask", "block_attention", "edit", "freeze_norms",
+    "freeze_patterns", "intervene", "mean_ablate", "mean_activations", "project_out", "random_directions",
+    "replace_from", "resample_ablate", "restrict_attention", "token_group", "zero_ablate",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Interventions along directions of an activation: add one, project some out; and random ones as a control."""
+"""Interventions along directions of an activation: adding, projecting out, and random directions as a control."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooked_vit.hook_names import NamesFilter
-from hooked_vit.interventions.replacing import Hooks, edit
+from hooked_vit.interventions.replacing import Intervention, edit
 from hooked_vit.model import HookedViT
 
 
@@ -17,18 +17,18 @@ def add_direction(
     direction: Float[Tensor, "*axes width"],
     scale: float | int = 1.0,
     **where: Any,
-) -> Hooks:
+) -> Intervention:
     """Add `scale * direction` to activations: steering.
 
     Args:
-        model: Whose activations.
-        names: Which hook points, as for `model.hook_names`.
-        direction: One for all, or anything that broadcasts against the activation; added as it is, not normalised.
-        scale: How much of it.
+        model: The model.
+        names: The hook points, as for `model.hook_names`.
+        direction: Anything that broadcasts against the activation; it is not normalised.
+        scale: The factor.
         where: As for `edit`.
 
     Raises:
-        ValueError: As `edit`; (when it runs) if the direction is of another width.
+        ValueError: As `edit`; (during the run) if the direction has another width.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> dog = model.tokens_to_residual_directions("dog")
@@ -50,17 +50,17 @@ def project_out(
     names: NamesFilter,
     directions: Float[Tensor, "width"] | Float[Tensor, "direction width"],
     **where: Any,
-) -> Hooks:
-    """Take out of activations what lies along directions: `x - x Q Qᵀ`, Q an orthonormal basis of their span.
+) -> Intervention:
+    """Project directions out of activations: `x - x Q Qᵀ`, with Q an orthonormal basis of their span.
 
     Args:
-        model: Whose activations.
-        names: Which hook points, as for `model.hook_names`.
-        directions: One, or several; neither unit length nor independence is asked of them.
+        model: The model.
+        names: The hook points, as for `model.hook_names`.
+        directions: One or several; they need not have unit length or be independent.
         where: As for `edit`.
 
     Raises:
-        ValueError: As `edit`; if all directions are zero; (when it runs) if they are of another width.
+        ValueError: As `edit`; if all directions are zero; (during the run) if they have another width.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> hooks = project_out(model, "resid_post", model.W_U[:, :3].T, tokens="cls")
@@ -85,17 +85,17 @@ def project_out(
 def random_directions(
     like: Float[Tensor, "*axes width"], generator: torch.Generator | int = 0
 ) -> Float[Tensor, "*axes width"]:
-    """Directions drawn at random, each as long as the one in its place: the control for a direction's effect.
+    """Random directions with the lengths of given ones: the control for the effect of a direction.
 
     Args:
         like: Directions, or differences of activations.
-        generator: Which ones, or a seed.
+        generator: The generator of the draws, or a seed.
 
     >>> random_directions(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).norm(dim=-1)
     tensor([5., 0.])
     """
-    chance = torch.Generator().manual_seed(generator) if isinstance(generator, int) else generator
-    drawn = torch.randn(like.shape, generator=chance, dtype=torch.float64, device=chance.device)
+    rng = torch.Generator().manual_seed(generator) if isinstance(generator, int) else generator
+    drawn = torch.randn(like.shape, generator=rng, dtype=torch.float64, device=rng.device)
     lengths = torch.linalg.vector_norm(like, dim=-1, keepdim=True)
     unit = drawn / torch.linalg.vector_norm(drawn, dim=-1, keepdim=True)
     return unit.to(like) * lengths

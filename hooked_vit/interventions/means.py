@@ -1,4 +1,4 @@
-"""Mean activations over any number of images, position by position: what mean ablation puts in."""
+"""Mean activations over any number of images, position by position, for mean ablation."""
 
 from collections.abc import Iterable
 
@@ -19,15 +19,15 @@ def mean_activations(
     """The mean of activations over images; tokens, heads and neurons keep their axes.
 
     Args:
-        model: Whose activations.
-        batches: Preprocessed images, batch by batch; no more than one batch is held.
-        names: Which hook points, as for `model.hook_names`.
+        model: The model.
+        batches: Batches of preprocessed images; only one batch is held at a time.
+        names: The hook points, as for `model.hook_names`.
 
     Returns:
-        By full name, a tensor of the activation's shape without its batch axis.
+        For each full name, a tensor of the activation's shape without its batch axis.
 
     Raises:
-        ValueError: If there is no image, or images differ in size.
+        ValueError: If there are no images, or they differ in size.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> means = mean_activations(model, torch.randn(6, 3, 64, 64).split(2), "z")
@@ -42,7 +42,7 @@ def mean_activations(
             total, dtypes[name] = activation.sum(dim=0, dtype=_sum_dtype(activation)), activation.dtype
             if name in sums and sums[name].shape != total.shape:
                 raise ValueError(
-                    f"expected images of one size, got '{name}' of shape {tuple(sums[name].shape)} and then of "
+                    f"expected images of the same size, got '{name}' of shape {tuple(sums[name].shape)} and then of "
                     f"{tuple(total.shape)}"
                 )
             sums[name] = sums[name] + total if name in sums else total

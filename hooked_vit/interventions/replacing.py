@@ -1,4 +1,4 @@
-"""Interventions that put something else in the place of an activation: zero, a mean, another image's, another run's."""
+"""Interventions that replace activations: by zero, a mean, another image's or another run's."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -6,19 +6,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformer_lens import ActivationCache
 
-from hooked_vit.hook_names import NamesFilter
-from hooked_vit.interventions.places import Place
+from hooked_vit.hook_names import NamesFilter, require_names
+from hooked_vit.interventions.selection import Selection
 from hooked_vit.model import HookedViT
 
-Hooks = list[tuple[str, Callable[..., Any]]]
+Intervention = list[tuple[str, Callable[..., Any]]]
+"""Hooks by full name: interventions add up with `+`."""
 
 
 @contextmanager
-def intervene(model: HookedViT, *interventions: Hooks) -> Iterator[HookedViT]:
-    """Interventions that are on within a `with` block, in the order given, and off after it, also after an exception.
+def intervene(model: HookedViT, *interventions: Intervention) -> Iterator[HookedViT]:
+    """Apply interventions, in the order given, within a `with` block; they are removed also after an exception.
 
-    Blocks nest, and everything that runs the model within them runs with the interventions on.
+    Blocks nest, and whatever runs the model within them runs it with the interventions.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> no_head = zero_ablate(model, ("z", 3), heads=1)
@@ -31,18 +33,20 @@ def intervene(model: HookedViT, *interventions: Hooks) -> Iterator[HookedViT]:
         yield model
 
 
-def edit(model: HookedViT, names: NamesFilter, change: Callable[[Tensor, str], Tensor | float], **where: Any) -> Hooks:
-    """Put `change(activation, name)` in the place of activations, or of a part of them.
+def edit(
+    model: HookedViT, names: NamesFilter, change: Callable[[Tensor, str], Tensor | float], **where: Any
+) -> Intervention:
+    """Replace activations, or a part of them, by `change(activation, name)`.
 
-    Interventions are lists of `(hook name, function)`: they add up with `+`, and are what `model.hooks`,
-    `model.run_with_hooks` and `intervene` take.
+    Interventions are lists of `(hook name, function)`: they add up with `+`, and can be passed to `model.hooks`,
+    `model.run_with_hooks` and `intervene`.
 
     Args:
-        model: Whose activations.
-        names: Which hook points, as for `model.hook_names`: `("z", 3)`, `"mlp_out"`, a list.
-        change: From an activation and the name of its hook point to what replaces it: anything that broadcasts
-            against it.
-        where: `tokens`, `heads`, `neurons`, `queries`, `keys`, as for `Place`; everywhere by default.
+        model: The model.
+        names: The hook points, as for `model.hook_names`: `("z", 3)`, `"mlp_out"`, a list.
+        change: A function of the activation and the name of its hook point; what it returns is broadcast against the
+            activation.
+        where: `tokens`, `heads`, `neurons`, `queries`, `keys`, as for `Selection`; everything by default.
 
     Raises:
         ValueError: If there is no such hook point, or it has no such axis, head, neuron or token.
@@ -52,28 +56,28 @@ def edit(model: HookedViT, names: NamesFilter, change: Callable[[Tensor, str], T
     >>> model.run_with_hooks(torch.zeros(1, 3, 64, 64), fwd_hooks=doubled).shape
     torch.Size([1, 100])
     """
-    place, cfg = Place.of(where), model.cfg
+    selection, cfg = Selection.from_keywords(where), model.cfg
     full_names = model.hook_names(names)
     for name in full_names:
-        place.check(name, cfg)
+        selection.check(name, cfg)
 
     def replaced(activation: Tensor, hook: Any) -> Tensor:
         new = torch.as_tensor(change(activation, hook.name), dtype=activation.dtype, device=activation.device)
-        mask = place.mask(activation, hook.name, cfg)
+        mask = selection.mask(activation, hook.name, cfg)
         return new.expand_as(activation).clone() if mask is None else torch.where(mask, new, activation)
 
     return [(name, replaced) for name in full_names]
 
 
-def zero_ablate(model: HookedViT, names: NamesFilter, **where: Any) -> Hooks:
-    """Zeros in the place of activations.
+def zero_ablate(model: HookedViT, names: NamesFilter, **where: Any) -> Intervention:
+    """Replace activations by zeros.
 
     A head is ablated at its `z`, `zero_ablate(model, ("z", layer), heads=head)`; a neuron at `("post", layer)`; a
-    sub-layer at `("attn_out", layer)` or `("mlp_out", layer)`, its bias with it; a stream at `("resid_pre", layer)`.
+    sub-layer, bias included, at `("attn_out", layer)` or `("mlp_out", layer)`; a stream at `("resid_pre", layer)`.
 
     Args:
-        model: Whose activations.
-        names: Which hook points, as for `model.hook_names`.
+        model: The model.
+        names: The hook points, as for `model.hook_names`.
         where: As for `edit`.
 
     Raises:
@@ -87,17 +91,19 @@ def zero_ablate(model: HookedViT, names: NamesFilter, **where: Any) -> Hooks:
     return edit(model, names, lambda activation, name: 0.0, **where)
 
 
-def mean_ablate(model: HookedViT, names: NamesFilter, means: Mapping[str, Tensor] | None = None, **where: Any) -> Hooks:
-    """The mean over images in the place of activations, position by position.
+def mean_ablate(
+    model: HookedViT, names: NamesFilter, means: Mapping[str, Tensor] | None = None, **where: Any
+) -> Intervention:
+    """Replace activations by their mean over images, position by position.
 
     Args:
-        model: Whose activations.
-        names: Which hook points, as for `model.hook_names`.
-        means: What `mean_activations` returns; by default the mean over the images of each run, whatever they are.
+        model: The model.
+        names: The hook points, as for `model.hook_names`.
+        means: What `mean_activations` returns; by default the mean over the images of each run.
         where: As for `edit`.
 
     Raises:
-        ValueError: As `edit`; if `means` lacks a hook point, or (when it runs) is of another shape.
+        ValueError: As `edit`; if `means` lacks a hook point, or (during the run) has another shape.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> images = torch.randn(4, 3, 64, 64)
@@ -109,31 +115,34 @@ def mean_ablate(model: HookedViT, names: NamesFilter, means: Mapping[str, Tensor
     """
     if means is None:
         return edit(model, names, lambda activation, name: activation.mean(dim=0), **where)
-    held = means
-    _require(model.hook_names(names), held, "means", "mean_activations(model, batches, names)")
+    given = means
+    remedy = ": compute it with mean_activations(model, batches, names)"
+    require_names(model.hook_names(names), given, "`means`", remedy)
 
     def mean(activation: Tensor, name: str) -> Tensor:
-        if held[name].shape != activation.shape[1:]:
+        if given[name].shape != activation.shape[1:]:
             raise ValueError(
-                f"the mean of '{name}' is of shape {tuple(held[name].shape)}, the activation of an image of shape "
-                f"{tuple(activation.shape[1:])}: take means of images like these"
+                f"the mean of '{name}' has shape {tuple(given[name].shape)}, the activation of an image "
+                f"{tuple(activation.shape[1:])}: compute means of images of this size"
             )
-        return held[name]
+        return given[name]
 
     return edit(model, names, mean, **where)
 
 
-def replace_from(model: HookedViT, names: NamesFilter, source: Mapping[str, Tensor] | Any, **where: Any) -> Hooks:
-    """Activations of another run in the place of this one's: a patch.
+def replace_from(
+    model: HookedViT, names: NamesFilter, source: Mapping[str, Tensor] | ActivationCache, **where: Any
+) -> Intervention:
+    """Replace activations by those of another run: activation patching.
 
     Args:
-        model: Whose activations.
-        names: Which hook points, as for `model.hook_names`.
-        source: A cache of the other run, of as many images, or of one for all.
+        model: The model.
+        names: The hook points, as for `model.hook_names`.
+        source: A cache of the other run, with as many images, or one for all.
         where: As for `edit`.
 
     Raises:
-        ValueError: As `edit`; if the cache lacks a hook point, or (when it runs) is of another shape.
+        ValueError: As `edit`; if the cache lacks a hook point, or (during the run) has another shape.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> _, cache = model.run_with_cache(torch.ones(1, 3, 64, 64))
@@ -141,14 +150,14 @@ def replace_from(model: HookedViT, names: NamesFilter, source: Mapping[str, Tens
     >>> model.run_with_hooks(torch.zeros(1, 3, 64, 64), fwd_hooks=patch).shape
     torch.Size([1, 100])
     """
-    _require(model.hook_names(names), source, "the cache", "run_with_cache(images, names_filter=...)")
+    _check_source(source, model.hook_names(names))
 
     def other(activation: Tensor, name: str) -> Tensor:
         value = source[name]
         if value.shape != activation.shape and value.shape != (1, *activation.shape[1:]):
             raise ValueError(
-                f"'{name}' is of shape {tuple(value.shape)} in the cache, and {tuple(activation.shape)} in this run: "
-                "take the cache of as many images (or of one) with as many tokens"
+                f"'{name}' has shape {tuple(value.shape)} in the cache and {tuple(activation.shape)} in this run: "
+                "use a cache of as many images (or one) with as many tokens"
             )
         return value
 
@@ -156,42 +165,46 @@ def replace_from(model: HookedViT, names: NamesFilter, source: Mapping[str, Tens
 
 
 def resample_ablate(
-    model: HookedViT, names: NamesFilter, source: Mapping[str, Tensor] | Any = None, seed: int = 0, **where: Any
-) -> Hooks:
-    """Another image's activations in the place of each image's own; which one's is drawn at random.
+    model: HookedViT,
+    names: NamesFilter,
+    source: Mapping[str, Tensor] | ActivationCache | None = None,
+    seed: int = 0,
+    **where: Any,
+) -> Intervention:
+    """Replace each image's activations by those of another image, drawn at random.
 
-    All hook points of one intervention take theirs from the same image.
+    All hook points of an intervention take them from the same image.
 
     Args:
-        model: Whose activations.
-        names: Which hook points, as for `model.hook_names`.
-        source: A cache of the images to take from; by default the others of the same run, each given once.
-        seed: Which image goes where.
+        model: The model.
+        names: The hook points, as for `model.hook_names`.
+        source: A cache of the images to draw from; by default the other images of the run, each drawn once.
+        seed: Seed of the draw.
         where: As for `edit`.
 
     Raises:
-        ValueError: As `edit`; if the cache lacks a hook point; (when it runs) if the run has no other image.
+        ValueError: As `edit`; if the cache lacks a hook point; (during the run) if the run has no other image.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> model.run_with_hooks(torch.randn(3, 3, 64, 64), fwd_hooks=resample_ablate(model, ("z", 2), heads=0)).shape
     torch.Size([3, 100])
     """
     if source is not None:
-        _require(model.hook_names(names), source, "the cache", "run_with_cache(images, names_filter=...)")
+        _check_source(source, model.hook_names(names))
 
     def drawn(activation: Tensor, name: str) -> Tensor:
         n_images = len(activation)
         if source is None and n_images < 2:
-            raise ValueError("expected a run of at least two images to resample among, got one: pass a cache of others")
+            raise ValueError("expected at least two images to resample from, got one: pass a cache of other images")
         values = activation if source is None else source[name]
         if values.shape[1:] != activation.shape[1:]:
             raise ValueError(
-                f"'{name}' of an image is of shape {tuple(values.shape[1:])} in the cache, and "
+                f"'{name}' of an image has shape {tuple(values.shape[1:])} in the cache and "
                 f"{tuple(activation.shape[1:])} in this run"
             )
         order = torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))
         if source is None:
-            # a round: each image takes from the next, so that none takes from itself
+            # a cycle: each image takes from the next, so none takes from itself
             taken = torch.empty_like(order).scatter_(0, order, order.roll(-1))
         else:
             taken = order[torch.arange(n_images) % len(order)]
@@ -200,13 +213,13 @@ def resample_ablate(
     return edit(model, names, drawn, **where)
 
 
-def freeze_norms(model: HookedViT, cache: Mapping[str, Tensor] | Any, layers: Any = None) -> Hooks:
-    """The scales that norms divide by stay what they were in another run, so that norms are linear.
+def freeze_norms(model: HookedViT, cache: Mapping[str, Tensor] | ActivationCache, layers: Any = None) -> Intervention:
+    """Fix the scales that norms divide by at those of another run, which makes the norms linear.
 
     Args:
-        model: Whose norms: `ln1` and `ln2` of the blocks, and `ln_final`.
-        cache: Of the other run.
-        layers: Of which blocks; by default of all, and then of the head too.
+        model: The model; its norms are `ln1` and `ln2` of the blocks, and `ln_final`.
+        cache: A cache of the other run.
+        layers: The blocks; by default all, and the final norm too.
 
     Raises:
         ValueError: If the cache lacks a scale; see `replace_from`.
@@ -220,15 +233,15 @@ def freeze_norms(model: HookedViT, cache: Mapping[str, Tensor] | Any, layers: An
 
 
 def freeze_patterns(
-    model: HookedViT, cache: Mapping[str, Tensor] | Any, layers: Any = None, heads: Any = None
-) -> Hooks:
-    """Attention patterns stay what they were in another run, whatever queries and keys become.
+    model: HookedViT, cache: Mapping[str, Tensor] | ActivationCache, layers: Any = None, heads: Any = None
+) -> Intervention:
+    """Fix attention patterns at those of another run, whatever the queries and keys are.
 
     Args:
-        model: Whose attention.
-        cache: Of the other run.
-        layers: Of which blocks; of all by default.
-        heads: Of which heads of them; of all by default.
+        model: The model.
+        cache: A cache of the other run.
+        layers: The blocks; all by default.
+        heads: The heads in them; all by default.
 
     Raises:
         ValueError: If the cache lacks a pattern; see `replace_from`.
@@ -238,9 +251,6 @@ def freeze_patterns(
     return replace_from(model, points, cache, **({} if heads is None else {"heads": heads}))
 
 
-def _require(names: list[str], held: Any, what: str, how: str) -> None:
-    known = held.cache_dict if hasattr(held, "cache_dict") else held
-    missing = [name for name in names if name not in known]
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ValueError(f"{what} must hold '{missing[0]}'{more}: make it with {how}")
+def _check_source(source: Mapping[str, Tensor] | ActivationCache, names: list[str]) -> None:
+    activations = source.cache_dict if isinstance(source, ActivationCache) else source
+    require_names(names, activations, "the cache", ": run `model.run_with_cache(images, names_filter=...)`")

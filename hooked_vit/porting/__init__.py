@@ -1,4 +1,4 @@
-"""From a timm module to a config and weights; one file for each timm family."""
+"""From a timm module to a config and weights; one file per timm family."""
 
 from hooked_vit.porting.vision_transformer import read_config, read_weights
 

@@ -1,4 +1,4 @@
-"""Reading norms, activation functions and MLPs off timm modules, and refusing those that are not covered."""
+"""Reading norms, activation functions and MLPs of timm modules, and refusing those that are not covered."""
 
 from typing import Any, NoReturn
 
@@ -18,7 +18,7 @@ def refuse(feature: str) -> NoReturn:
 
 
 def read_norm(norm: Any, where: str) -> NormConfig | None:
-    """What kind of norm this is; `None` for an identity."""
+    """The config of a norm; `None` for an identity."""
     if isinstance(norm, nn.Identity):
         return None
     in_float32 = isinstance(norm, layers.LayerNormFp32 | layers.RmsNormFp32)
@@ -54,7 +54,7 @@ def read_activation(act: nn.Module, where: str) -> str:
 
 
 def read_mlp(mlp: Any, where: str) -> dict[str, Any]:
-    """The config fields that describe an MLP."""
+    """The config fields of an MLP."""
     kinds: dict[type, MlpKind] = {layers.Mlp: "plain", layers.GluMlp: "glu_packed", layers.SwiGLU: "glu_split"}
     kind = kinds.get(type(mlp))
     if kind is None:

@@ -1,6 +1,6 @@
-"""A port held against the timm module it came from."""
+"""Compare a port with the timm module it was made from."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -8,16 +8,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hooked_vit.model import HookedViT
+from hooked_vit.running import Running
 
 
 @dataclass(frozen=True)
 class Verification:
     """How far a port's logits are from timm's, and where the difference arises.
 
-    `difference` is the largest absolute difference of logits, at `image` and `class_index`; `relative` is it over the
-    largest absolute logit. `stages` holds the same relative measure for the stream after each block
-    (`"blocks.3"`) and for the logits, in the order of the forward pass.
+    Attributes:
+        difference: The largest absolute difference of logits.
+        relative: That difference divided by the largest absolute logit.
+        image: The image with the largest difference.
+        class_index: The class with the largest difference.
+        stages: The same relative measure for the stream after each block (`"blocks.3"`) and for the logits, in the
+            order of the forward pass.
     """
 
     difference: float
@@ -28,12 +32,12 @@ class Verification:
 
     @property
     def bitwise(self) -> bool:
-        """Whether every logit is equal to the last bit."""
+        """Whether all logits are bitwise equal."""
         return self.difference == 0
 
     @property
     def first_difference(self) -> str | None:
-        """The first stage at which the two differ at all."""
+        """The first stage at which the two models differ at all."""
         return next((stage for stage, value in self.stages.items() if value != 0), None)
 
     def __str__(self) -> str:
@@ -46,51 +50,48 @@ class Verification:
 
 
 @torch.no_grad()
-def verify(
-    model: HookedViT, timm_module: nn.Module, images: Float[Tensor, "batch channel height width"]
-) -> Verification:
-    """Run both on the same images, in evaluation mode, and compare.
+def verify(model: Running, timm_module: nn.Module, images: Float[Tensor, "batch channel height width"]) -> Verification:
+    """Run both models on the same images, in evaluation mode, and compare.
 
-    Fused and plain attention differ by up to 1e-6 of the largest logit; for a bitwise comparison switch both to plain:
-    `model.fused_attention = False`, and `timm.layers.set_fused_attn(False)` before the module is made.
+    Fused and plain attention differ by up to 1e-6 of the largest logit. For a bitwise comparison, switch both to plain
+    attention: `model.fused_attention = False`, and `timm.layers.set_fused_attn(False)` before the module is made.
 
     Raises:
-        ValueError: If the two do not give logits of the same shape.
+        ValueError: If the two models return logits of different shapes.
     """
     streams: dict[str, Tensor] = {}
     with _evaluating(timm_module), ExitStack() as hooks:
         for index, block in enumerate(timm_module.get_submodule("blocks").children()):
-            keep = _keeper(streams, f"blocks.{index}")
-            hooks.callback(block.register_forward_hook(keep).remove)
-        theirs = timm_module(images)
+            hooks.callback(block.register_forward_hook(_keep_output(streams, f"blocks.{index}")).remove)
+        expected = timm_module(images)
     names = [f"{stage}.hook_resid_post" for stage in streams]
-    ours, cache = model.run_with_cache(images, names_filter=names)
-    if ours.shape != theirs.shape:
-        raise ValueError(f"the port gives {tuple(ours.shape)} logits, the timm module {tuple(theirs.shape)}")
+    logits, cache = model.run_with_cache(images, names_filter=names)
+    if logits.shape != expected.shape:
+        raise ValueError(f"the port gives {tuple(logits.shape)} logits, the timm module {tuple(expected.shape)}")
     stages = {stage: _relative(cache[f"{stage}.hook_resid_post"], stream) for stage, stream in streams.items()}
-    stages["logits"] = _relative(ours, theirs)
-    differences = (ours - theirs).abs()
-    image, class_index = divmod(int(differences.argmax()), ours.shape[1])
+    stages["logits"] = _relative(logits, expected)
+    differences = (logits - expected).abs()
+    image, class_index = divmod(int(differences.argmax()), logits.shape[1])
     return Verification(float(differences.max()), stages["logits"], image, class_index, stages)
 
 
-def _keeper(streams: dict[str, Tensor], stage: str):
+def _keep_output(streams: dict[str, Tensor], stage: str) -> Callable[[nn.Module, object, Tensor], None]:
     def keep(module: nn.Module, args: object, output: Tensor) -> None:
         streams[stage] = output
 
     return keep
 
 
-def _relative(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours - theirs).abs().max() / theirs.abs().max())
+def _relative(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
 
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    was_training = [(m, m.training) for m in module.modules()]
+    was_training = [(submodule, submodule.training) for submodule in module.modules()]
     module.eval()
     try:
         yield
     finally:
-        for m, training in was_training:
-            m.training = training
+        for submodule, training in was_training:
+            submodule.training = training

@@ -1,4 +1,4 @@
-"""timm's VisionTransformer and VisionTransformerDistilled: config and weights, read off the module."""
+"""timm's VisionTransformer and VisionTransformerDistilled: config and weights, read from the module."""
 
 import re
 from typing import Any
@@ -19,7 +19,7 @@ _OTHER_FAMILIES = {
 }
 _FORWARD_METHODS = ("forward", "forward_features", "forward_head", "pool", "_pos_embed")
 
-# timm's name -> ours. Tensors that timm keeps with a leading axis of one lose it.
+# timm's name -> HookedViT's. Tensors with a leading axis of length one lose it.
 _RENAMES = [
     (r"patch_embed\.proj\.", "embed.patch."),
     (r"patch_embed\.norm\.", "embed.patch_ln."),
@@ -45,11 +45,11 @@ _RENAMES = [
     (r"blocks\.(\d+)\.mlp\.norm\.", r"blocks.\1.mlp.ln."),
     (r"blocks\.(\d+)\.mlp\.fc2\.", r"blocks.\1.mlp.out."),
 ]
-_WITH_LEADING_ONE = {"cls_token", "dist_token", "reg_token", "pos_embed", "attn_pool.latent"}
+_WITH_LEADING_AXIS = {"cls_token", "dist_token", "reg_token", "pos_embed", "attn_pool.latent"}
 
 
 def read_config(module: nn.Module) -> HookedViTConfig:
-    """The config of a timm module, read off its parts and never off its name.
+    """The config of a timm module, read from its parts and never from its name.
 
     Raises:
         ValueError: If a part is not covered; the message names it.
@@ -95,7 +95,7 @@ def _read_block(block: Any, where: str) -> dict[str, Any]:
     post_norm = type(block) is ResPostBlock
     scales = [not post_norm and isinstance(scale, layers.LayerScale) for scale in _layer_scales(block)]
     if scales[0] != scales[1]:
-        refuse(f"LayerScale on one sub-layer alone in {where}")
+        refuse(f"LayerScale on only one sub-layer in {where}")
     return {
         "n_heads": attn.num_heads,
         "d_head": attn.head_dim,
@@ -124,7 +124,7 @@ def _read_embedding(module: VisionTransformer, distilled: bool) -> dict[str, Any
     if embed.img_size is None:
         refuse("a patch embedding without an image size (img_size=None)")
     if distilled and module.reg_token is not None:
-        refuse("registers beside a distillation token, which timm itself leaves out")
+        refuse("registers together with a distillation token, which timm itself ignores")
     if module.pos_embed is None:
         positions = "none"
     else:
@@ -148,11 +148,11 @@ def _read_embedding(module: VisionTransformer, distilled: bool) -> dict[str, Any
 def _read_head(module: VisionTransformer, distilled: bool) -> dict[str, Any]:
     before, after = read_norm(module.norm, "norm"), read_norm(module.fc_norm, "fc_norm")
     if after is not None and (before is not None or distilled):
-        refuse("fc_norm beside another final norm" if before is not None else "fc_norm in a distilled model")
+        refuse("fc_norm together with another final norm" if before is not None else "fc_norm in a distilled model")
     for head in (module.head, *((module.head_dist,) if distilled else ())):
         if not isinstance(head, nn.Linear | nn.Identity):
             refuse(
-                f"a {type(head).__name__} as the head (put torch.nn.Identity() in its place, port, and use "
+                f"a {type(head).__name__} as the head (replace it by torch.nn.Identity(), port, and use "
                 "`with_class_embeddings` for a linear readout)"
             )
     pools: dict[str, Pool] = {"token": "cls", "avg": "avg", "max": "max", "avgmax": "avgmax"}
@@ -164,7 +164,7 @@ def _read_head(module: VisionTransformer, distilled: bool) -> dict[str, Any]:
     elif module.global_pool in pools:
         pool = pools[module.global_pool]
     else:
-        refuse(f"global_pool={module.global_pool!r}, features that are not pooled; make it with global_pool='avg'")
+        refuse(f"global_pool={module.global_pool!r}, features that are not pooled; create it with global_pool='avg'")
     if pool == "cls" and module.cls_token is None:
         refuse("token pooling without a CLS token")
     return {
@@ -199,20 +199,20 @@ def _read_attention_pool(pool: Any) -> dict[str, Any]:
 
 
 def read_weights(module: nn.Module) -> dict[str, Tensor]:
-    """The weights of a timm module under our names; the tensors are the module's own.
+    """The weights of a timm module under HookedViT's names; the tensors are the module's own.
 
     Raises:
-        ValueError: If a tensor of the module has no place in ours.
+        ValueError: If a tensor of the module has no name in a HookedViT.
     """
     weights, unknown = {}, []
     for name, tensor in module.state_dict(keep_vars=True).items():
-        ours = _rename(name)
-        if ours is None or ours in weights:
+        renamed = _rename(name)
+        if renamed is None or renamed in weights:
             unknown.append(name)
         else:
-            weights[ours] = tensor[0] if name in _WITH_LEADING_ONE else tensor
+            weights[renamed] = tensor[0] if name in _WITH_LEADING_AXIS else tensor
     if unknown:
-        raise ValueError(f"{len(unknown)} tensors of the module have no place in a HookedViT: {', '.join(unknown)}")
+        raise ValueError(f"{len(unknown)} tensors of the module have no name in a HookedViT: {', '.join(unknown)}")
     return weights
 
 

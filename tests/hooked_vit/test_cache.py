@@ -1,4 +1,4 @@
-"""The cache's decompositions and attributions on every kind of model, each against a direct computation."""
+"""The cache's decompositions and attributions on every kind of model, compared with direct computations."""
 
 import re
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from hooked_vit import HookedViT, KeptTokens, ViTActivationCache
 from hooked_vit.cache import token_axis
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
-# beside the kinds of `make_timm`
+# besides the kinds of `make_timm`
 FURTHER = {
     "norm_after_attention_pool": {"class_token": False, "global_pool": "map", "fc_norm": True, "mlp_ratio": 3.0},
     "rms_norm_after_pool": {"norm_layer": "rmsnorm", "global_pool": "avg", "fc_norm": True},
@@ -46,7 +46,7 @@ def cache(kind: str, model: HookedViT, images: Tensor) -> ViTActivationCache:
 
 
 def stream_of(cache: ViTActivationCache, layer: int, mlp_input: bool = False) -> Tensor:
-    """The stream in front of a layer."""
+    """The stream before a layer."""
     if mlp_input:
         return cache["resid_mid", layer]
     return cache["resid_pre", layer] if layer < 3 else cache["resid_post", 2]
@@ -67,7 +67,7 @@ def neuron_result(model: HookedViT, cache: ViTActivationCache, layer: int, neuro
 
 
 def added(post_norm, layer_scale: Tensor | None, written: Tensor, cache: ViTActivationCache, norm: str) -> Tensor:
-    """A part of a sub-layer's output behind LayerScale, or behind a post-norm at its own scale."""
+    """A part of a sub-layer's output after LayerScale, or after a post-norm at its own scale."""
     if post_norm is not None:
         centred = written - written.mean(-1, keepdim=True) if post_norm.cfg.kind == "layer" else written
         return centred / cache[f"{norm}.hook_scale"] * post_norm.weight
@@ -77,9 +77,7 @@ def added(post_norm, layer_scale: Tensor | None, written: Tensor, cache: ViTActi
 # ---------------------------------------------------------------- the stream
 
 
-def test_the_stream_is_the_sum_of_what_is_added_to_it_to_the_last_bit(
-    model: HookedViT, cache: ViTActivationCache
-) -> None:
+def test_the_stream_is_bitwise_the_sum_of_what_is_added(model: HookedViT, cache: ViTActivationCache) -> None:
     residual = cache["hook_tokens"]
     for layer in range(3):
         assert torch.equal(residual, cache["resid_pre", layer])
@@ -98,12 +96,12 @@ def test_accumulated_streams(
 ) -> None:
     last = 3 if layer is None else layer
     expected, labels = [], []
-    for one in range(last + 1):
-        expected.append(stream_of(cache, one))
-        labels.append(f"{one}_pre" if one < 3 else "final_post")
-        if one < 3 and ((incl_mid and one < last) or (mlp_input and one == last)):
-            expected.append(cache["resid_mid", one])
-            labels.append(f"{one}_mid")
+    for layer in range(last + 1):
+        expected.append(stream_of(cache, layer))
+        labels.append(f"{layer}_pre" if layer < 3 else "final_post")
+        if layer < 3 and ((incl_mid and layer < last) or (mlp_input and layer == last)):
+            expected.append(cache["resid_mid", layer])
+            labels.append(f"{layer}_mid")
     stack, found = cache.accumulated_resid(layer, incl_mid=incl_mid, mlp_input=mlp_input, return_labels=True)
     assert found == labels
     assert torch.equal(stack, torch.stack(expected))
@@ -268,9 +266,9 @@ def test_parts_normed_at_the_readers_scale_sum_to_what_it_reads(
     model: HookedViT, cache: ViTActivationCache, layer: int | None, mlp_input: bool
 ) -> None:
     if layer == 1 and model.cfg.post_norm:
-        with pytest.raises(ValueError, match="block 1 reads the stream without a norm in front"):
+        with pytest.raises(ValueError, match="block 1 reads the stream without a norm"):
             cache.apply_ln_to_stack(cache.decompose_resid(1), 1)
-        with pytest.raises(ValueError, match="block 1 reads the stream without a norm in front"):
+        with pytest.raises(ValueError, match="block 1 reads the stream without a norm"):
             cache.stack_neuron_results(1, apply_ln=True, project_output_onto=torch.ones(24))
         return
     parts = cache.decompose_resid(layer, mlp_input=mlp_input)
@@ -291,7 +289,7 @@ def test_parts_normed_at_the_readers_scale_sum_to_what_it_reads(
     torch.testing.assert_close(read, expected, **CLOSE)
 
 
-def test_slices_of_images_and_tokens_meet_their_own_scales(model: HookedViT, cache: ViTActivationCache) -> None:
+def test_slices_of_images_and_tokens_use_their_own_scales(model: HookedViT, cache: ViTActivationCache) -> None:
     parts = cache.decompose_resid()
     normed = cache.apply_ln_to_stack(parts)
     assert torch.equal(cache.apply_ln_to_stack(parts[:, :, 4], pos_slice=4), normed[:, :, 4])
@@ -393,22 +391,22 @@ QUESTIONS: dict[str, Callable[[ViTActivationCache], Tensor]] = {
 }  # fmt: skip
 
 
-def test_a_cache_of_one_image_answers_as_the_whole_cache(
+def test_a_cache_of_one_image_agrees_with_the_whole_cache(
     model: HookedViT, cache: ViTActivationCache, images: Tensor
 ) -> None:
     bare = cached(model, images[1:], remove_batch_dim=True)
     removed = cached(model, images[1:]).remove_batch_dim()
     alone, listed = cache.apply_slice_to_batch_dim(1), cache.apply_slice_to_batch_dim([1])
-    assert [one.has_batch_dim for one in (bare, removed, alone, listed)] == [False, False, False, True]
+    assert [single.has_batch_dim for single in (bare, removed, alone, listed)] == [False, False, False, True]
     for question, ask in QUESTIONS.items():
         whole = ask(cache)
-        for one in (bare, removed, alone):
-            torch.testing.assert_close(ask(one), whole[:, 1], **CLOSE, msg=question)
+        for single in (bare, removed, alone):
+            torch.testing.assert_close(ask(single), whole[:, 1], **CLOSE, msg=question)
         torch.testing.assert_close(ask(listed), whole[:, [1]], **CLOSE, msg=question)
 
 
 @pytest.mark.parametrize("pos_slice", [(2, 7), Slice(5)], ids=str)
-def test_a_cache_of_some_tokens_answers_as_the_whole_cache(
+def test_a_cache_of_some_tokens_agrees_with_the_whole_cache(
     model: HookedViT, cache: ViTActivationCache, images: Tensor, pos_slice: object
 ) -> None:
     some, index = cached(model, images, pos_slice=pos_slice), Slice.unwrap(pos_slice).slice
@@ -443,13 +441,13 @@ def test_a_post_norm_needs_its_scale_in_the_cache(images: Tensor) -> None:
         cache.stack_head_results()
 
 
-def test_a_norm_behind_an_attention_pool_cannot_be_applied_to_the_stream(images: Tensor) -> None:
+def test_a_norm_after_an_attention_pool_cannot_be_applied_to_the_stream(images: Tensor) -> None:
     model = HookedViT.from_timm(make_timm("cls", **FURTHER["norm_after_attention_pool"]))
     cache = cached(model, images)
     for ask in (lambda: cache.apply_ln_to_stack(cache.decompose_resid()),
                 lambda: cache.accumulated_resid(apply_ln=True),
                 lambda: cache.stack_neuron_results(3, apply_ln=True, project_output_onto=torch.ones(24))):  # fmt: skip
-        with pytest.raises(ValueError, match="the final norm stands behind the attention pool"):
+        with pytest.raises(ValueError, match="the final norm comes after the attention pool"):
             ask()
     torch.testing.assert_close(cache.decompose_resid().sum(0), cache["resid_post", 2], **CLOSE)
 
@@ -468,15 +466,15 @@ def test_an_rms_norm_of_pooled_tokens_does_not_centre(images: Tensor) -> None:
     )
 
 
-def test_attribution_behind_a_maximum_is_refused_and_decomposition_is_not(images: Tensor) -> None:
+def test_attribution_is_refused_after_max_pooling_but_decomposition_works(images: Tensor) -> None:
     model = HookedViT.from_timm(make_timm("cls", **FURTHER["max"]))
     cache = cached(model, images)
-    with pytest.raises(ValueError, match="a head behind max pooling does not read the stream linearly"):
+    with pytest.raises(ValueError, match="a head after max pooling does not read the stream linearly"):
         cache.logit_attrs(cache.decompose_resid(), 1)
     torch.testing.assert_close(cache.decompose_resid().sum(0), cache["resid_post", 2], **CLOSE)
 
 
-def test_every_hook_points_axis_of_tokens_is_known(model: HookedViT, images: Tensor) -> None:
+def test_the_token_axis_of_every_hook_point(model: HookedViT, images: Tensor) -> None:
     cache = cached(model, images, names_filter=model.hook_names())
     for name, activation in cache.items():
         axis = token_axis(name, model.cfg)
@@ -486,10 +484,22 @@ def test_every_hook_points_axis_of_tokens_is_known(model: HookedViT, images: Ten
             assert model.cfg.n_ctx not in activation.shape[1:] or model.token_layout.n_prefix == 0, name
 
 
-def test_what_is_not_in_the_cache_is_answered_with_what_is(images: Tensor) -> None:
+def test_a_missing_activation_suggests_the_nearest_names(images: Tensor) -> None:
     _, cache = ported("cls").run_with_cache(images, names_filter=["resid_post", "hook_logits"])
     expected = "'blocks.1.hook_resid_pre' is not among the 4 names of the cache; nearest: blocks.1.hook_resid_post"
     with pytest.raises(KeyError, match=re.escape(expected)):
         cache["resid_pre", 1]
     with pytest.raises(KeyError, match=re.escape("'attn.hook_z' is not among the 4 names of the cache\"")):
         cache["z"]
+
+
+def test_a_required_activation_that_is_missing_is_named(images: Tensor) -> None:
+    model = ported("cls")
+    _, cache = model.run_with_cache(images, names_filter=["z", "hook_logits"])
+    cache.require(model.hook_names("z"), how="'z'")
+    message = "the cache lacks 'blocks.1.attn.hook_v': run `model.run_with_cache(images, names_filter='v')`"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        cache.require(["blocks.1.attn.hook_z", "blocks.1.attn.hook_v"], how="'v'")
+    message = "the cache lacks 'blocks.0.attn.hook_v' and 2 more, which this test reads: run `model.run"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        cache.require(model.hook_names("v"), how="'v'", reader="this test")

@@ -23,7 +23,7 @@ def test_an_ambiguous_name_lists_its_classes() -> None:
         find_class("crane", ("x", "y", "crane", "crane"))
 
 
-def test_an_unknown_name_suggests_near_ones() -> None:
+def test_an_unknown_name_suggests_similar_names() -> None:
     with pytest.raises(ValueError, match="no class is called 'taby cat' among 5 classes; did you mean 'tabby cat'"):
         find_class("taby cat", NAMES)
 
@@ -36,6 +36,6 @@ def test_imagenet_heads_have_a_name_for_every_class(n_classes: int) -> None:
     assert all(names)
 
 
-def test_other_heads_have_numbers() -> None:
+def test_other_heads_have_numbered_classes() -> None:
     assert imagenet_class_names(37) is None
     assert numbered_class_names(3) == ("class 0", "class 1", "class 2")

@@ -1,4 +1,4 @@
-"""Class embedding space: projections against timm's own head, directions, other unembeddings, models without any."""
+"""Class embedding space: projections compared with timm's own head, directions, other unembeddings, no classes."""
 
 import copy
 import re
@@ -9,8 +9,9 @@ from conftest import make_timm, original, ported
 from torch import Tensor, nn
 
 from hooked_vit import HookedViT, class_space
+from hooked_vit.components.norm import Norm
 
-# beside the kinds of `make_timm`: heads that read the stream in other ways
+# besides the kinds of `make_timm`: heads that read the stream in other ways
 HEADS = {
     "max": {"global_pool": "max", "fc_norm": False},
     "avgmax": {"global_pool": "avgmax", "fc_norm": True},
@@ -46,7 +47,7 @@ def vectors() -> Tensor:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("normalise", [True, False])
-def test_projection_is_timms_head_on_a_lone_token(kind: str, vectors: Tensor, normalise: bool, bias: bool) -> None:
+def test_projection_is_timms_head_on_a_single_token(kind: str, vectors: Tensor, normalise: bool, bias: bool) -> None:
     source, model = original(kind), ported(kind)
     expected = slow_class_logits(source, vectors, normalise, bias)
     assert expected.shape == (2, 3, 4, 7)
@@ -56,7 +57,7 @@ def test_projection_is_timms_head_on_a_lone_token(kind: str, vectors: Tensor, no
 
 @pytest.mark.parametrize("head", sorted(HEADS))
 @pytest.mark.parametrize("normalise", [True, False])
-def test_projection_is_right_for_other_heads_too(head: str, vectors: Tensor, normalise: bool) -> None:
+def test_projection_for_other_heads(head: str, vectors: Tensor, normalise: bool) -> None:
     source = make_timm("cls", **HEADS[head])
     model = HookedViT.from_timm(source)
     expected = slow_class_logits(source, vectors, normalise, bias=True)
@@ -97,8 +98,8 @@ def test_chunks_change_nothing(kind_name: str, vectors: Tensor, monkeypatch: pyt
     model = HookedViT.from_timm(make_timm(kind_name))
     whole = model.class_logits(vectors)
     sizes = []
-    real = HookedViT._head_input
-    monkeypatch.setattr(HookedViT, "_head_input", lambda self, rows, n: sizes.append(len(rows)) or real(self, rows, n))
+    norm, fused = model.ln_final, Norm.fused
+    monkeypatch.setattr(Norm, "fused", lambda self, x: (self is norm and sizes.append(len(x))) or fused(self, x))
     widest = max(24, 7, model.cfg.pool_d_mlp)
     monkeypatch.setattr(class_space, "CHUNK_ELEMENTS", 5 * widest + 1)
     torch.testing.assert_close(model.class_logits(vectors), whole, rtol=1e-5, atol=1e-6)
@@ -109,7 +110,7 @@ def test_chunks_change_nothing(kind_name: str, vectors: Tensor, monkeypatch: pyt
     assert sizes == [1] * 24
 
 
-def test_no_vectors_have_no_logits() -> None:
+def test_an_empty_batch_of_vectors_has_no_logits() -> None:
     model = HookedViT.from_timm(make_timm("cls"))
     assert model.class_logits(torch.zeros(2, 0, 24)).shape == (2, 0, 7)
 
@@ -147,22 +148,22 @@ def test_class_embeddings_are_columns_and_a_view() -> None:
 def test_a_direction_gives_the_logit_of_a_normed_stream(kind: str, images: Tensor) -> None:
     model = ported(kind)
     if model.cfg.pool == "attention":
-        message = "a head behind attention pooling does not read the stream linearly, so no direction stands for a"
+        message = "a head after attention pooling does not read the stream linearly, so no class has a direction"
         with pytest.raises(ValueError, match=message):
             model.tokens_to_residual_directions(3)
         return
     directions = model.tokens_to_residual_directions(torch.tensor([4, 1]))
     assert directions.shape == (2, 24)
     weight = None if model.ln_final is None else model.ln_final.weight
-    for index, one in enumerate((4, 1)):
-        expected = model.W_U[:, one] if weight is None else torch.stack(
-            [model.W_U[m, one] * weight[m] for m in range(24)]
+    for index, label in enumerate((4, 1)):
+        expected = model.W_U[:, label] if weight is None else torch.stack(
+            [model.W_U[m, label] * weight[m] for m in range(24)]
         )  # fmt: skip
         assert torch.equal(directions[index], expected)
-        assert torch.equal(model.tokens_to_residual_directions(one), expected)
+        assert torch.equal(model.tokens_to_residual_directions(label), expected)
 
 
-def test_directions_of_a_name_and_of_any_shape_of_indices() -> None:
+def test_directions_of_names_and_indices_of_any_shape() -> None:
     names = ["cat, tabby", "dog", "fish", "bird", "ant", "bee", "fly"]
     model = HookedViT.from_timm(make_timm("cls"), class_names=names)
     assert torch.equal(model.tokens_to_residual_directions("tabby"), model.tokens_to_residual_directions(0))
@@ -170,7 +171,7 @@ def test_directions_of_a_name_and_of_any_shape_of_indices() -> None:
     assert model.to_single_token("bee") == model.class_index("bee") == 5
 
 
-def test_a_class_that_is_not_there_is_refused() -> None:
+def test_an_unknown_class_is_refused() -> None:
     model = HookedViT.from_timm(make_timm("cls"), class_names=[f"class {i}" for i in range(7)])
     for index in (7, -1):
         message = f"class index {index} is out of range: the model has classes 0 to 6"
@@ -180,17 +181,58 @@ def test_a_class_that_is_not_there_is_refused() -> None:
         model.class_index("klass 3")
 
 
+def test_a_model_with_classes_gives_its_head() -> None:
+    model = ported("cls")
+    assert model.require_classes() is model.head
+
+
+def test_one_class_per_image_or_for_all_images() -> None:
+    model = HookedViT.from_timm(make_timm("cls"), class_names=list("abcdefg"))
+    assert model.class_indices(torch.tensor([5, 1]), 2).tolist() == [5, 1]
+    assert model.class_indices("c", 3).tolist() == model.class_indices(2, 3).tolist() == [2, 2, 2]
+    with pytest.raises(ValueError, match="no class is called 'h' among 7 classes"):
+        model.class_indices("h", 2)
+    with pytest.raises(ValueError, match="class index 7 is out of range"):
+        model.class_indices(7, 2)
+
+
+def test_several_classes_per_image_if_allowed() -> None:
+    model, several = ported("cls"), torch.tensor([[5, 0, 2], [1, 6, 2]])
+    assert model.class_indices(several, 2, several=True).tolist() == several.tolist()
+    assert model.class_indices(several[:, 0], 2, several=True).tolist() == [[5], [1]]
+    assert model.class_indices(4, 2, several=True).tolist() == [[4], [4]]
+
+
+@pytest.mark.usefixtures("bad_input")
+@pytest.mark.parametrize(
+    ("classes", "several", "message"),
+    [
+        (torch.tensor([1]), False, "expected a class index for each image, [2], got shape (1,): for one class of"),
+        (torch.tensor(1), False, "a class index for each image, [2], got shape ()"),
+        (torch.tensor([[1], [2]]), False, "a class index for each image, [2], got shape (2, 1)"),
+        (torch.ones(3, 2).long(), True, "a class index for each image, [2], or several, [2 chosen], got shape (3, 2)"),
+        (torch.ones(2, 0).long(), True, "or several, [2 chosen], got shape (2, 0)"),
+        (torch.tensor([7, 0]), False, "expected class indices from 0 to 6, got [0, 7]: `model.class_index(name)`"),
+        (torch.tensor([-1, 0]), True, "expected class indices from 0 to 6, got [-1, 0]"),
+        (torch.tensor([1.0, 0.0]), False, "expected class indices from 0 to 6, got [0.0, 1.0]"),
+    ],
+)
+def test_indices_that_are_not_classes_are_refused(classes: Tensor, several: bool, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ported("cls").class_indices(classes, 2, several)
+
+
 @pytest.mark.parametrize("pool", ["max", "avgmax"])
-def test_no_direction_stands_for_a_class_behind_a_maximum(pool: str) -> None:
+def test_no_class_has_a_direction_after_max_pooling(pool: str) -> None:
     model = HookedViT.from_timm(make_timm("cls", global_pool=pool))
-    with pytest.raises(ValueError, match=f"a head behind {pool} pooling does not read the stream linearly"):
+    with pytest.raises(ValueError, match=f"a head after {pool} pooling does not read the stream linearly"):
         model.tokens_to_residual_directions(0)
 
 
 # ---------------------------------------------------------------- other unembeddings
 
 
-def test_another_unembedding_reads_what_the_old_one_read(kind: str, images: Tensor) -> None:
+def test_another_unembedding_reads_the_same_features(kind: str, images: Tensor) -> None:
     model = ported(kind)
     before = model(images)
     W, b = torch.randn(24, 5), torch.randn(5)
@@ -209,14 +251,14 @@ def test_another_unembedding_reads_what_the_old_one_read(kind: str, images: Tens
     torch.testing.assert_close(model.with_class_embeddings(W)(images), logits - b, rtol=1e-4, atol=1e-5)
 
 
-def test_the_other_weights_are_shared_and_nothing_else(images: Tensor) -> None:
+def test_only_the_other_weights_are_shared(images: Tensor) -> None:
     model = HookedViT.from_timm(make_timm("cls"))
     W = torch.randn(24, 5)
     other = model.with_class_embeddings(W)
-    theirs = dict(other.named_parameters())
+    others = dict(other.named_parameters())
     for name, parameter in model.named_parameters():
         if not name.startswith("head."):
-            assert theirs[name].data_ptr() == parameter.data_ptr()
+            assert others[name].data_ptr() == parameter.data_ptr()
     with torch.no_grad():
         model.blocks[0].attn.W_V.mul_(2)
     assert torch.equal(other.blocks[0].attn.W_V, model.blocks[0].attn.W_V)
@@ -270,12 +312,18 @@ def test_embeddings_that_do_not_fit_are_refused(W: Tensor, b: Tensor | None, mes
 
 
 @pytest.mark.parametrize("kind_name", ["cls", "map", "distilled", "post_norm"])
-def test_a_model_without_classes_gives_features_and_advice(kind_name: str, images: Tensor) -> None:
+def test_a_model_without_classes_gives_features_or_an_error(kind_name: str, images: Tensor) -> None:
     source = make_timm(kind_name, num_classes=0)
     model = HookedViT.from_timm(source)
     torch.testing.assert_close(model(images), source(images), rtol=1e-4, atol=1e-5)
-    for ask in (lambda: model.class_logits(torch.zeros(2, 24)), lambda: model.W_U, lambda: model.b_U):
-        with pytest.raises(ValueError, match=re.escape("give it some with `model.with_class_embeddings(W, class_na")):
+    for ask in (
+        lambda: model.class_logits(torch.zeros(2, 24)),
+        lambda: model.W_U,
+        lambda: model.b_U,
+        model.require_classes,
+        lambda: model.class_indices(0, 2),
+    ):
+        with pytest.raises(ValueError, match=re.escape("add them with `model.with_class_embeddings(W, class_na")):
             ask()
     W = torch.randn(24, 5)
     with_classes = model.with_class_embeddings(W)
@@ -283,7 +331,7 @@ def test_a_model_without_classes_gives_features_and_advice(kind_name: str, image
     assert with_classes.class_logits(torch.zeros(2, 24)).shape == (2, 5)
 
 
-def test_a_copy_of_a_model_is_its_own(images: Tensor) -> None:
+def test_a_copy_of_a_model_is_independent(images: Tensor) -> None:
     model = HookedViT.from_timm(make_timm("cls"))
     before = model(images)
     other = copy.deepcopy(model)

@@ -1,4 +1,4 @@
-"""The table of covered models says what the models themselves say.
+"""The table of covered models agrees with the models themselves.
 
 After a change of what is covered: `pandas.DataFrame(map(describe_architecture, names)).to_csv(TABLE, index=False)`.
 """
@@ -34,13 +34,13 @@ NAMES = [
 @pytest.mark.parametrize("architecture", [
     *SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in TABLE["architecture"][::3] if name not in SMALL),
 ])  # fmt: skip
-def test_a_line_of_the_file_is_what_the_architecture_says(architecture: str) -> None:
+def test_the_stored_rows_describe_the_architectures(architecture: str) -> None:
     [line] = TABLE[TABLE["architecture"] == architecture].to_dict("records")
     assert line == describe_architecture(architecture)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_row_is_what_the_model_says(name: str) -> None:
+def test_the_table_describes_the_models(name: str) -> None:
     row = covered_models().set_index("name").loc[name]
     with torch.device("meta"):
         module = timm.create_model(name, pretrained=False)
@@ -53,7 +53,7 @@ def test_a_row_is_what_the_model_says(name: str) -> None:
         assert row[field] == getattr(cfg, field)
 
 
-def test_every_tag_and_every_embedded_model_is_there() -> None:
+def test_the_table_has_every_tag_and_every_embedded_model() -> None:
     table = covered_models()
     covered_tags = [name for name in timm.list_pretrained() if name.split(".")[0] in set(TABLE["architecture"])]
     assert sorted(table.loc[table["tag"] != "", "name"]) == sorted(covered_tags)
@@ -66,7 +66,7 @@ def test_every_tag_and_every_embedded_model_is_there() -> None:
     assert table["name"].is_monotonic_increasing
 
 
-def test_prefix_tokens_in_words() -> None:
+def test_prefix_tokens_as_text() -> None:
     words = covered_models().drop_duplicates("architecture").set_index("architecture")["prefix_tokens"]
     assert words["vit_tiny_patch16_224"] == "CLS"
     assert words["deit_tiny_distilled_patch16_224"] == "CLS, distillation"
@@ -93,6 +93,6 @@ def test_what_is_not_covered_of_a_model(name: str, reason: str | None) -> None:
     assert why_not_covered(name) == reason
 
 
-def test_an_unknown_model_is_no_covered_one() -> None:
-    with pytest.raises(ValueError, match=r"expected a model of timm's, which has none called 'vit_tiny_patch16_223'"):
+def test_an_unknown_model_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"timm has no model called 'vit_tiny_patch16_223'"):
         why_not_covered("vit_tiny_patch16_223")

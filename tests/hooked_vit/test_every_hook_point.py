@@ -1,4 +1,4 @@
-"""Every hook point of every kind of model does what it says: an edit moves the logits, a gradient flows through it.
+"""Every hook point of every kind of model works: an edit moves the logits, a gradient flows through it.
 
 There is no exception: noise that differs from token to token and from channel to channel moves every one. (What could
 not move the logits: a constant added to all scores of a query or the same vector added to all keys, which the softmax
@@ -53,7 +53,7 @@ def edited(model: HookedViT, images: Tensor, name: str, hook: Callable) -> Tenso
     return model.run_with_hooks(images, fwd_hooks=[(name, hook)]).detach()
 
 
-def test_an_edit_moves_the_logits_and_is_gone_with_the_hook(model: HookedViT, images: Tensor) -> None:
+def test_an_edit_moves_the_logits_until_the_hook_is_removed(model: HookedViT, images: Tensor) -> None:
     before = model(images).detach()
     for name in model.hook_dict:
         with torch.no_grad():
@@ -67,7 +67,7 @@ def test_an_edit_moves_the_logits_and_is_gone_with_the_hook(model: HookedViT, im
 
 @pytest.mark.parametrize("kind", ["inner_norms", "post_norm"])
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_an_edit_in_place_is_one_whatever_mode_one_is_in(kind: str, mode: Callable, images: Tensor) -> None:
+def test_an_edit_in_place_works_in_every_grad_mode(kind: str, mode: Callable, images: Tensor) -> None:
     model = ported(kind)
     for name in model.hook_dict:
         expected = edited(model, images, name, lambda activation, hook: activation + noise_like(activation))
@@ -76,7 +76,7 @@ def test_an_edit_in_place_is_one_whatever_mode_one_is_in(kind: str, mode: Callab
         torch.testing.assert_close(in_place, expected, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_every_point_hands_on_what_it_was_given(model: HookedViT, images: Tensor) -> None:
+def test_every_point_passes_its_activation_on(model: HookedViT, images: Tensor) -> None:
     before = model(images).detach()
     fired: dict[str, int] = {}
 
@@ -121,9 +121,9 @@ def test_a_gradient_edited_at_any_point_is_passed_on(kind: str, images: Tensor) 
     whole = gradient()
     for name in model.hook_dict:
         if name.startswith("hook_pos_embed"):
-            continue  # nothing in front of the positions but the positions
+            continue  # positions do not depend on the image
         if name.startswith(("attn_pool.hook_q", "attn_pool.q_norm")):
-            continue  # the pool's query is learned: the image is not in front of it
+            continue  # the pool's query does not depend on the image
         stopped = gradient((name, lambda g, hook: torch.zeros_like(g)))
         assert (stopped - whole).abs().max() > FLOOR * whole.abs().max() / 10, name
     learned = [name for name in model.hook_dict if name.startswith(("hook_pos_embed", "attn_pool.hook_q"))]

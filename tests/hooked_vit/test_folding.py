@@ -1,4 +1,4 @@
-"""Folding norms is an option that leaves the logits as they were."""
+"""Folding norms leaves the logits unchanged."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def test_logits_stay_equal(kind: str, images: torch.Tensor) -> None:
     assert torch.equal(model(images), before), "the model itself is left as it is"
 
 
-def test_folded_norms_are_plain_and_their_weights_are_in_what_reads_them() -> None:
+def test_folded_norms_are_plain_and_their_readers_have_the_weights() -> None:
     model = HookedViT.from_timm(make_timm("cls"))
     folded = model.fold_layer_norm()
     for block, plain in zip(model.blocks, folded.blocks, strict=True):
@@ -27,7 +27,7 @@ def test_folded_norms_are_plain_and_their_weights_are_in_what_reads_them() -> No
     torch.testing.assert_close(folded.W_U, model.ln_final.weight[:, None] * model.W_U)
 
 
-def test_a_bias_is_made_where_there_was_none(images: torch.Tensor) -> None:
+def test_folding_adds_missing_biases(images: torch.Tensor) -> None:
     model = HookedViT.from_timm(make_timm("cls", qkv_bias=False, proj_bias=False))
     folded = model.fold_layer_norm()
     assert not model.cfg.qkv_bias
@@ -37,7 +37,7 @@ def test_a_bias_is_made_where_there_was_none(images: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("kind_name", ["post_norm", "clip"])
-def test_norms_that_write_to_the_stream_stay(kind_name: str) -> None:
+def test_norms_that_write_to_the_stream_are_kept(kind_name: str) -> None:
     model = HookedViT.from_timm(make_timm(kind_name))
     folded = model.fold_layer_norm()
     if kind_name == "post_norm":
@@ -46,7 +46,7 @@ def test_norms_that_write_to_the_stream_stay(kind_name: str) -> None:
         assert torch.equal(folded.ln_pre.weight, model.ln_pre.weight)
 
 
-def test_a_maximum_over_tokens_is_not_folded_into(images: torch.Tensor) -> None:
+def test_nothing_is_folded_past_a_maximum_over_tokens(images: torch.Tensor) -> None:
     model = HookedViT.from_timm(make_timm("cls", global_pool="max", fc_norm=False))
     folded = model.fold_layer_norm()
     assert torch.equal(folded.ln_final.weight, model.ln_final.weight)

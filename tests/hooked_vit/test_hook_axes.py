@@ -1,4 +1,4 @@
-"""The axes of every hook point of every kind of model, held against the activation itself."""
+"""The axes of every hook point of every kind of model, compared with the activation itself."""
 
 import torch
 from conftest import ported
@@ -7,7 +7,7 @@ from torch import Tensor
 from hooked_vit.hook_axes import hook_axes
 
 
-def test_every_activation_has_the_axes_that_its_name_says(kind: str, images: Tensor) -> None:
+def test_every_activation_has_the_named_axes(kind: str, images: Tensor) -> None:
     model = ported(kind)
     cfg = model.cfg
     with torch.no_grad():

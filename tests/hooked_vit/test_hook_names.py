@@ -1,4 +1,4 @@
-"""What a user may write for a hook point, and what an unknown name is answered with."""
+"""Names of hook points, and the errors for unknown names."""
 
 import re
 
@@ -7,7 +7,7 @@ import pytest
 from conftest import make_timm
 
 from hooked_vit import HookedViT
-from hooked_vit.hook_names import resolve_names
+from hooked_vit.hook_names import require_names, resolve_names
 
 KNOWN = [
     "hook_embed", "blocks.0.ln1.hook_scale", "blocks.0.ln2.hook_scale", "blocks.0.attn.hook_q",
@@ -48,11 +48,11 @@ def resolve(names: object) -> list[str]:
         (["result"], ["blocks.0.attn.hook_result"]),
     ],
 )
-def test_a_name_stands_for_these_hook_points_in_the_models_order(names: object, expected: list[str]) -> None:
+def test_names_select_hook_points_in_the_models_order(names: object, expected: list[str]) -> None:
     assert resolve(names) == expected
 
 
-def test_nothing_named_means_all_but_those_on_demand() -> None:
+def test_none_selects_all_except_those_on_demand() -> None:
     on_demand = {"blocks.0.attn.hook_result", "blocks.0.hook_q_input", "blocks.0.hook_mlp_in"}
     assert resolve(None) == [name for name in KNOWN if name not in on_demand]
     assert resolve_names(None, KNOWN, 2, on_demand=()) == KNOWN
@@ -73,19 +73,19 @@ def test_nothing_named_means_all_but_those_on_demand() -> None:
         (lambda name: False, "the names filter accepts none of the 15 hook points, such as 'hook_logits'"),
     ],
 )  # fmt: skip
-def test_what_is_not_known_is_answered_with_what_is(names: object, message: str) -> None:
+def test_unknown_names_suggest_known_names(names: object, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         resolve(names)
 
 
 @pytest.mark.usefixtures("bad_input")
 @pytest.mark.parametrize("names", [[3], 3.5])
-def test_what_is_no_name_is_refused(names: object) -> None:
+def test_other_types_are_refused(names: object) -> None:
     with pytest.raises((ValueError, TypeError), match=r"expected a hook name|not iterable"):
         resolve(names)
 
 
-def test_one_name_among_several_that_is_unknown_is_enough_to_refuse() -> None:
+def test_a_list_with_an_unknown_name_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown hook point 'pattrn'"):
         resolve(["embed", "pattrn"])
 
@@ -99,3 +99,13 @@ def test_a_model_lists_its_hook_points(kind: str) -> None:
         for layer in range(3)
         for name in ("attn.hook_result", "hook_q_input", "hook_k_input", "hook_v_input", "hook_mlp_in")
     }
+
+
+def test_missing_names_are_counted_and_the_first_is_named() -> None:
+    held = {"hook_embed": 1, "hook_tokens": 2}
+    require_names(["hook_tokens", "hook_embed"], held, "the cache", ": run the model")
+    require_names([], held, "the cache", ": run the model")
+    with pytest.raises(ValueError, match=r"^the cache lacks 'hook_pooled': run the model$"):
+        require_names(["hook_embed", "hook_pooled"], held, "the cache", ": run the model")
+    with pytest.raises(ValueError, match=r"^`means` lacks 'hook_pooled' and 1 more: compute it$"):
+        require_names(["hook_pooled", "hook_logits"], held, "`means`", ": compute it")

@@ -1,4 +1,4 @@
-"""A hook point lets edits through that fit, refuses those that do not, and knows when it is looked at."""
+"""A hook point accepts edits that fit, refuses those that do not, and reports whether it is watched."""
 
 import re
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def activation() -> Tensor:
     return torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
 
 
-def test_what_a_hook_returns_takes_the_activations_place(point: HookPoint, activation: Tensor) -> None:
+def test_what_a_hook_returns_replaces_the_activation(point: HookPoint, activation: Tensor) -> None:
     point.add_hook(lambda x, hook: 2 * x)
     assert torch.equal(point(activation), 2 * activation)
 
@@ -39,14 +39,14 @@ def test_a_hook_that_returns_nothing_leaves_the_activation(point: HookPoint, act
     assert point.layer() == 3
 
 
-def test_hooks_run_in_the_order_they_came_unless_one_is_put_in_front(point: HookPoint, activation: Tensor) -> None:
+def test_hooks_run_in_order_unless_one_is_prepended(point: HookPoint, activation: Tensor) -> None:
     point.add_hook(lambda x, hook: x + 1)
     point.add_hook(lambda x, hook: x * 3)
     point.add_hook(lambda x, hook: x - 5, prepend=True)
     torch.testing.assert_close(point(activation), (activation - 5 + 1) * 3)
 
 
-def test_the_users_own_hook_is_what_the_handle_shows(point: HookPoint) -> None:
+def test_the_handle_has_the_users_function(point: HookPoint) -> None:
     def double(x: Tensor, hook: HookPoint) -> Tensor:
         return 2 * x
 
@@ -100,7 +100,7 @@ def test_a_backward_hook_whose_gradient_does_not_fit_is_refused(point: HookPoint
         lambda point: point.register_full_backward_pre_hook(lambda *args: None),
     ],
 )
-def test_any_hook_counts_as_looking_until_it_is_gone(point: HookPoint, look: Callable) -> None:
+def test_a_point_is_watched_until_its_hook_is_removed(point: HookPoint, look: Callable) -> None:
     assert not is_watched(point)
     handle = look(point)
     assert is_watched(point)
@@ -115,8 +115,8 @@ def reader(x: Tensor, hook: HookPoint) -> None:
 reader.only_reads = True  # type: ignore[attr-defined]
 
 
-def test_a_point_is_only_read_while_every_hook_says_so(point: HookPoint) -> None:
-    assert is_only_read(point), "nobody looks, nobody edits"
+def test_a_point_is_only_read_if_all_hooks_only_read(point: HookPoint) -> None:
+    assert is_only_read(point), "without hooks, nothing is edited"
     point.add_hook(reader)
     assert is_only_read(point)
     point.add_hook(lambda x, hook: None)
@@ -135,7 +135,7 @@ def test_a_point_is_only_read_while_every_hook_says_so(point: HookPoint) -> None
         lambda point: point.register_full_backward_pre_hook(reader),
     ],
 )
-def test_gradients_and_hooks_of_plain_pytorch_must_be_followed(point: HookPoint, look: Callable) -> None:
+def test_backward_hooks_and_hooks_of_plain_pytorch_are_not_only_reading(point: HookPoint, look: Callable) -> None:
     point.add_hook(reader)
     look(point)
     assert not is_only_read(point)
@@ -147,8 +147,8 @@ def test_slices_and_their_gradients_are_those_of_unbind(point: HookPoint, watche
     if watched:
         point.add_hook(lambda x, hook: None)
     slices = unbind(x, 1, point, HookPoint(), HookPoint())
-    assert all(torch.equal(one, x[:, index]) for index, one in enumerate(slices))
-    (gradient,) = torch.autograd.grad(sum((index + 2) * one.sum() for index, one in enumerate(slices)), x)
+    assert all(torch.equal(part, x[:, index]) for index, part in enumerate(slices))
+    (gradient,) = torch.autograd.grad(sum((index + 2) * part.sum() for index, part in enumerate(slices)), x)
     assert torch.equal(gradient, torch.tensor([2.0, 3.0, 4.0])[None, :, None].expand(2, 3, 4))
 
 

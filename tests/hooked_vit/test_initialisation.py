@@ -1,4 +1,4 @@
-"""A freshly initialised model has timm's distributions, and the given model stays as it is."""
+"""A freshly initialised model has timm's distributions, and the given model is unchanged."""
 
 import conftest
 import pytest
@@ -19,10 +19,10 @@ def as_timm_initialises(kind: str, monkeypatch: pytest.MonkeyPatch) -> HookedViT
 def test_every_parameter_is_drawn_as_timm_draws_it(kind, monkeypatch):
     timms = as_timm_initialises(kind, monkeypatch)
     trained = HookedViT.from_timm(conftest.make_timm(kind, embed_dim=120))
-    ours = freshly_initialised(trained, seed=1, layer_scale=KINDS[kind].get("init_values") or 1e-5)
-    theirs = dict(timms.named_parameters())
-    for name, drawn in ours.named_parameters():
-        expected = theirs[name]
+    fresh = freshly_initialised(trained, seed=1, layer_scale=KINDS[kind].get("init_values") or 1e-5)
+    reference = dict(timms.named_parameters())
+    for name, drawn in fresh.named_parameters():
+        expected = reference[name]
         for mine, reference in zip(halves(drawn), halves(expected), strict=True):
             if reference.std(correction=0) == 0:
                 assert torch.equal(mine, reference), name
@@ -40,7 +40,7 @@ def halves(parameter: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return first, second
 
 
-def test_the_given_model_stays_as_it_is(kind, images):
+def test_the_given_model_is_unchanged(kind, images):
     trained = HookedViT.from_timm(make_timm(kind))
     before = {name: parameter.clone() for name, parameter in trained.named_parameters()}
     logits = trained(images)
@@ -54,7 +54,7 @@ def test_the_given_model_stays_as_it_is(kind, images):
     assert null(images).isfinite().all()
 
 
-def test_draws_come_from_the_seed_alone():
+def test_draws_depend_only_on_the_seed():
     trained = HookedViT.from_timm(make_timm("cls"))
     first = freshly_initialised(trained, seed=0)
     torch.manual_seed(99)

@@ -1,4 +1,4 @@
-"""Bad input is answered with what was expected and what to do, and leaves the model as it was."""
+"""Errors for bad input name what was expected and what to do; the model is left unchanged."""
 
 import re
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def refused(model: HookedViT, run: Callable[[], object], error: type[Exception],
          "input with `.to(torch.float32)` after normalising it, as `model.preprocess` does"),
         (torch.zeros(2, 3, 32, 24, device="meta"), ValueError, "the input is on meta, the model on cpu: move one of "
          "them with `.to(...)`"),
-        ("photo.jpg", TypeError, f"{EXPECTED}, got str: `model.preprocess` makes a batch of pictures"),
+        ("photo.jpg", TypeError, f"{EXPECTED}, got str: `model.preprocess` turns pictures into a batch"),
         ([[1.0]], TypeError, f"{EXPECTED}, got list"),
     ],
 )  # fmt: skip
@@ -56,7 +56,7 @@ def test_images_that_do_not_fit(images: object, error: type[Exception], message:
     refused(model, run, error, message)
 
 
-def test_a_model_elsewhere_says_where_it_is(images: Tensor) -> None:
+def test_another_device_is_reported(images: Tensor) -> None:
     model = HookedViT.from_timm(make_timm("cls")).to("meta")
     with pytest.raises(ValueError, match="the input is on cpu, the model on meta"):
         model(images)
@@ -64,7 +64,7 @@ def test_a_model_elsewhere_says_where_it_is(images: Tensor) -> None:
         model(torch.zeros(2, 13, 24), start_at_layer=1)
 
 
-def test_a_low_precision_model_says_what_it_reads(images: Tensor) -> None:
+def test_another_dtype_is_reported(images: Tensor) -> None:
     model = HookedViT.from_timm(make_timm("cls")).to(torch.bfloat16)
     message = "the input is torch.float32, the model torch.bfloat16: convert the input with `.to(torch.bfloat16)`"
     refused(model, lambda: model(images), ValueError, message)
@@ -72,9 +72,9 @@ def test_a_low_precision_model_says_what_it_reads(images: Tensor) -> None:
         assert ported("cls")(images).shape == (2, 7)
 
 
-def test_a_size_that_patches_do_not_divide() -> None:
+def test_a_size_that_is_not_whole_patches() -> None:
     model = ported("dynamic")
-    message = "expected a height and width that 8 × 8 patches divide, got 33 × 24 pixels"
+    message = "expected a height and width divisible into 8 × 8 patches, got 33 × 24 pixels"
     refused(model, lambda: model(torch.zeros(2, 3, 33, 24)), ValueError, message)
     assert model(torch.zeros(2, 3, 40, 16)).shape == (2, 7)
 
@@ -113,7 +113,7 @@ def test_masks_that_drop_what_the_head_reads(kind: str, images: Tensor) -> None:
     refused(model, lambda: model.run_with_cache(images, token_mask=drop), ValueError, message)
 
 
-def test_a_head_that_reads_every_token_needs_one(images: Tensor) -> None:
+def test_a_head_that_pools_all_tokens_needs_one(images: Tensor) -> None:
     model = HookedViT.from_timm(make_timm("cls", global_pool="avg", pool_include_prefix=True))
     mask = torch.zeros(2, 13, dtype=torch.bool)
     mask[0, 4] = True
@@ -123,7 +123,7 @@ def test_a_head_that_reads_every_token_needs_one(images: Tensor) -> None:
     assert model(images, token_mask=mask).isfinite().all()
 
 
-def test_numbers_that_are_none_pass_through_without_a_stop(images: Tensor) -> None:
+def test_nan_passes_through_without_an_error(images: Tensor) -> None:
     images[1, 0, 0, 0] = torch.nan
     logits = ported("cls")(images)
     assert logits[0].isfinite().all()

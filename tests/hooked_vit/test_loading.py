@@ -12,7 +12,7 @@ from conftest import make_timm, perturb
 from safetensors.torch import save_file
 
 from hooked_vit import HookedViT
-from hooked_vit.loading import port_module
+from hooked_vit.loading import port
 
 ARCHITECTURE = {"img_size": (32, 48), "depth": 2, "num_classes": 7}
 
@@ -63,7 +63,7 @@ def test_surplus_keys_are_listed_unless_named(module: torch.nn.Module, tmp_path:
     save_file({**module.state_dict(), **extra}, path)
     with pytest.raises(ValueError, match=r"ignore_keys.*\['extra_head.bias', 'extra_head.weight', 'mask_token'\]"):
         load(path)
-    with pytest.raises(ValueError, match=r"to leave them out\): \['mask_token'\]$"):
+    with pytest.raises(ValueError, match=r"to ignore them\): \['mask_token'\]$"):
         load(path, ignore_keys=["extra_head.*"])
     assert load(path, ignore_keys=["extra_head.*", "mask_token"]).verify(module, torch.randn(1, 3, 32, 48)).bitwise
     with pytest.raises(ValueError, match=r"ignore_keys \['nothing.\*'\] match nothing"):
@@ -87,7 +87,7 @@ class _Harmful:
         return (sys.exit, ("code in a weights file ran",))
 
 
-def test_files_that_are_no_weights(module: torch.nn.Module, tmp_path: Path) -> None:
+def test_files_that_are_not_weights(module: torch.nn.Module, tmp_path: Path) -> None:
     whole = tmp_path / "whole.safetensors"
     save_file(module.state_dict(), whole)
     torch.save(module.state_dict(), tmp_path / "whole.pt")
@@ -101,7 +101,9 @@ def test_files_that_are_no_weights(module: torch.nn.Module, tmp_path: Path) -> N
     for name in ("cut.safetensors", "cut.pt", "empty.pth", "text.safetensors", "harmful.pt"):
         with pytest.raises(ValueError, match=rf"{name}' cannot be read as weights \(truncated, damaged"):
             load(tmp_path / name)
-    with pytest.raises(ValueError, match=r"more than tensors\): it asks for sys.exit, which is not called$"):
+    with pytest.raises(
+        ValueError, match=r"more than tensors\): it references sys.exit, which is not loaded for safety$"
+    ):
         load(tmp_path / "harmful.pt")
     with pytest.raises(ValueError, match="holds no state dict but list"):
         load(tmp_path / "list.pt")
@@ -114,14 +116,14 @@ def test_files_that_are_no_weights(module: torch.nn.Module, tmp_path: Path) -> N
         load(tmp_path / "absent.safetensors")
 
 
-def test_a_checkpoint_may_carry_its_command_line(module: torch.nn.Module, tmp_path: Path) -> None:
+def test_a_checkpoint_may_include_its_command_line(module: torch.nn.Module, tmp_path: Path) -> None:
     from argparse import Namespace
 
     torch.save({"state_dict": module.state_dict(), "args": Namespace(lr=0.1)}, tmp_path / "x.pth")
     assert load(tmp_path / "x.pth").cfg.n_classes == 7
 
 
-def test_a_folder_of_the_hub_layout_goes_timms_own_way(module: torch.nn.Module, tmp_path: Path) -> None:
+def test_a_hub_model_is_loaded_by_timm(module: torch.nn.Module, tmp_path: Path) -> None:
     config = {
         "architecture": "vit_tiny_patch16_224",
         "num_classes": 7,
@@ -132,13 +134,13 @@ def test_a_folder_of_the_hub_layout_goes_timms_own_way(module: torch.nn.Module, 
     (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
     save_file(module.state_dict(), tmp_path / "model.safetensors")
     # the hub's cache, as after a download; the name is then read without network
-    repository = tmp_path / "cache" / "models--somebody--a-model"
+    repository = tmp_path / "cache" / "models--owner--a-model"
     shutil.copytree(tmp_path, repository / "snapshots" / ("0" * 40), ignore=shutil.ignore_patterns("cache"))
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0" * 40, "utf-8")
     of_folder = HookedViT.from_pretrained(f"local-dir:{tmp_path}")
-    of_hub = HookedViT.from_pretrained("hf-hub:somebody/a-model", cache_dir=tmp_path / "cache")
-    for model in (of_folder, of_hub):
+    from_hub = HookedViT.from_pretrained("hf-hub:owner/a-model", cache_dir=tmp_path / "cache")
+    for model in (of_folder, from_hub):
         assert model.verify(module, torch.randn(2, 3, 32, 48)).bitwise
         assert tuple(model.data_config["mean"]) == (0.1, 0.2, 0.3)
         assert model.class_names == tuple("tuvwxyz")
@@ -206,6 +208,27 @@ def test_attention_is_fused_as_it_was_in_the_module(fused_attention_off: None) -
 
 def test_a_port_without_copies_holds_the_modules_tensors() -> None:
     module = make_timm("cls")
-    model = port_module(HookedViT, module, None, copy=False)
-    assert model.head.weight.data_ptr() == module.head.weight.data_ptr()
+    ported = port(module, None, copy=False)
+    assert ported.weights.keys() == HookedViT.from_timm(module).state_dict().keys()
+    assert ported.weights["head.weight"].data_ptr() == module.head.weight.data_ptr()
+    assert port(module, None, copy=True).weights["head.weight"].data_ptr() != module.head.weight.data_ptr()
     assert HookedViT.from_timm(module).head.weight.data_ptr() != module.head.weight.data_ptr()
+
+
+def test_a_port_has_what_the_model_needs_besides_weights(fused_attention_off: None) -> None:
+    module = make_timm("map")
+    ported = port(module, list("abcdefg"), copy=False)
+    model = HookedViT.from_timm(module, list("abcdefg"))
+    assert ported.cfg == model.cfg
+    assert list(ported.class_names or ()) == list(model.class_names)
+    assert ported.data_config == model.data_config
+    assert ported.data_config["input_size"] == (3, 32, 24)
+    assert not ported.fused_attention
+
+
+def test_copies_are_frozen_where_the_modules_tensors_are() -> None:
+    frozen = make_timm("cls")
+    frozen.head.weight.requires_grad_(False)
+    weights = port(frozen, None, copy=True).weights
+    assert not weights["head.weight"].requires_grad
+    assert weights["head.bias"].requires_grad

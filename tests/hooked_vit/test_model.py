@@ -1,6 +1,7 @@
 """The forward pass: what it returns, starting and stopping at a layer, dropping tokens, sizes, dtypes and copies."""
 
 import copy
+import dataclasses
 import pickle
 import re
 
@@ -59,14 +60,14 @@ def test_logits_loss_or_both(model: HookedViT, images: Tensor) -> None:
         ({"stop_at_layer": 4}, "layer 4 is out of range: 0 to 3, or negative from the end"),
         (
             {"return_type": "loss", "labels": LABELS, "stop_at_layer": 1},
-            "return_type='loss' needs the logits, and stop_at_layer=1 stops in front of them",
+            "return_type='loss' needs the logits, and stop_at_layer=1 stops before them: drop one of the two",
         ),
         ({"return_type": "loss", "labels": LABELS + 4}, "labels must be class indices from 0 to 6, got 7 to 10"),
         ({"return_type": "loss", "labels": LABELS - 103}, "labels must be class indices from 0 to 6, got -100 to -97"),
         ({"stop_at_layer": -4}, "layer -4 is out of range: 0 to 3, or negative from the end"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(images: Tensor, arguments: dict, message: str) -> None:
+def test_invalid_options_are_refused(images: Tensor, arguments: dict, message: str) -> None:
     model = ported("cls")
     before = model(images)
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -74,7 +75,7 @@ def test_options_that_make_no_sense_are_refused(images: Tensor, arguments: dict,
     assert torch.equal(model(images), before)
 
 
-def test_nothing_is_returned_to_who_wants_nothing(images: Tensor) -> None:
+def test_return_type_none_returns_nothing(images: Tensor) -> None:
     model = ported("cls")
     seen = []
     hooks = [("hook_logits", lambda logits, hook: seen.append(logits))]
@@ -85,7 +86,7 @@ def test_nothing_is_returned_to_who_wants_nothing(images: Tensor) -> None:
     assert torch.equal(cache["hook_logits"], model(images))
 
 
-def test_a_loss_over_no_classes_is_refused(images: Tensor) -> None:
+def test_a_loss_without_classes_is_refused(images: Tensor) -> None:
     model = HookedViT.from_timm(make_timm("cls", num_classes=0))
     with pytest.raises(ValueError, match="this model has no classes to compute a loss over"):
         model(images, "loss", labels=LABELS)
@@ -104,7 +105,7 @@ def test_stopping_and_starting_again_changes_nothing(model: HookedViT, images: T
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 3), (1, 2), (2, 2), (0, 0), (1, 3)])
-def test_a_stretch_of_layers_is_those_blocks(
+def test_a_range_of_layers_runs_those_blocks(
     model: HookedViT, source: nn.Module, images: Tensor, first: int, last: int
 ) -> None:
     residual = model(images, stop_at_layer=first)
@@ -125,7 +126,7 @@ def test_nothing_after_the_stop_is_computed(images: Tensor) -> None:
     assert "hook_logits" in cache
 
 
-def test_an_edit_in_place_does_not_reach_the_stream_that_the_caller_holds(model: HookedViT, images: Tensor) -> None:
+def test_an_edit_in_place_does_not_reach_the_callers_stream(model: HookedViT, images: Tensor) -> None:
     with torch.no_grad():
         residual = model(images, stop_at_layer=1)
         kept = residual.clone()
@@ -140,17 +141,17 @@ def test_an_edit_in_place_does_not_reach_the_stream_that_the_caller_holds(model:
     [
         (torch.zeros(2, 13, 23), {}, "with start_at_layer the input is a residual stream [batch, token, 24], got (2, "),
         (torch.zeros(13, 24), {}, "with start_at_layer the input is a residual stream [batch, token, 24], got (13, "),
-        (torch.zeros(0, 13, 24), {}, "expected a residual stream with images and tokens in it, got (0, 13, 24)"),
+        (torch.zeros(0, 13, 24), {}, "expected a residual stream with at least one image and token, got (0, 13, 24)"),
         (torch.zeros(2, 13, 24).double(), {}, "the input is torch.float64, the model torch.float32"),
-        (torch.zeros(2, 13, 24), {"stop_at_layer": 0}, "stop_at_layer=0 lies in front of start_at_layer=1"),
-        (torch.zeros(2, 12, 24), {}, "expected a residual stream of 13 tokens, got 12: pass the token_mask that tells"),
+        (torch.zeros(2, 13, 24), {"stop_at_layer": 0}, "stop_at_layer=0 comes before start_at_layer=1"),
+        (torch.zeros(2, 12, 24), {}, "expected a residual stream of 13 tokens, got 12: pass the token_mask of the run"),
         (torch.zeros(2, 12, 24), {"token_mask": torch.ones(2, 13, dtype=torch.bool)}, "token_mask keeps 13 tokens, the "
          "residual stream has 12: pass the stream of a run with the same mask"),
         (torch.zeros(2, 12, 24), {"token_mask": torch.ones(2, 12, dtype=torch.bool)}, "token_mask must be bool of "
          "shape (2, 13)"),
     ],
 )  # fmt: skip
-def test_a_start_that_makes_no_sense_is_refused(residual: Tensor, arguments: dict, message: str) -> None:
+def test_invalid_starts_are_refused(residual: Tensor, arguments: dict, message: str) -> None:
     model = ported("cls")
     with pytest.raises(ValueError, match=re.escape(message)):
         model(residual, start_at_layer=1, **arguments)
@@ -170,7 +171,7 @@ def mask_of(model: HookedViT, ragged: bool) -> Tensor:
 
 
 def timm_without(source: nn.Module, image: Tensor, keep: Tensor, is_patch: Tensor) -> Tensor:
-    """Logits of one image by timm's own modules, with the tokens taken out of the sequence."""
+    """Logits of one image by timm's own modules, with the tokens removed from the sequence."""
     tokens = source._pos_embed(source.patch_embed(image[None]))[:, keep]
     tokens = source.norm(source.blocks(source.norm_pre(tokens)))
     if hasattr(source, "head_dist"):
@@ -189,7 +190,7 @@ def timm_without(source: nn.Module, image: Tensor, keep: Tensor, is_patch: Tenso
 
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("watched", ["nothing", "pattern", "q_input"])
-def test_masked_tokens_are_as_if_they_were_not_there(
+def test_masked_tokens_have_no_effect(
     model: HookedViT, source: nn.Module, images: Tensor, ragged: bool, watched: str
 ) -> None:
     mask, is_patch = mask_of(model, ragged), model.token_layout.is_patch
@@ -210,7 +211,7 @@ POOLS = {
 
 @pytest.mark.parametrize("pool", sorted(POOLS))
 @pytest.mark.parametrize("ragged", [False, True])
-def test_other_pools_leave_masked_tokens_out_too(pool: str, images: Tensor, ragged: bool) -> None:
+def test_all_pools_leave_masked_tokens_out(pool: str, images: Tensor, ragged: bool) -> None:
     source = make_timm("cls", **POOLS[pool])
     model = HookedViT.from_timm(source)
     torch.testing.assert_close(model(images), source(images), rtol=1e-4, atol=1e-5)
@@ -219,7 +220,7 @@ def test_other_pools_leave_masked_tokens_out_too(pool: str, images: Tensor, ragg
     torch.testing.assert_close(model(images, token_mask=mask), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_mask_that_keeps_everything_is_no_mask(model: HookedViT, images: Tensor) -> None:
+def test_a_mask_that_keeps_everything_changes_nothing(model: HookedViT, images: Tensor) -> None:
     keep = torch.ones(2, model.cfg.n_ctx, dtype=torch.bool)
     assert torch.equal(model(images, token_mask=keep), model(images))
 
@@ -240,13 +241,13 @@ def test_the_cache_of_a_masked_run_holds_the_kept_tokens_in_their_order(model: H
     assert pattern.shape == (2, 3, n_kept, n_kept)
     filled_up = ~kept.valid[:, None, None, :].expand_as(pattern)
     assert filled_up.any()
-    assert pattern[filled_up].abs().max() == 0, "nobody attends to what fills an image up"
+    assert pattern[filled_up].abs().max() == 0, "no token attends to padding"
     torch.testing.assert_close(pattern.sum(-1), torch.ones(2, 3, n_kept))
 
 
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("layer", [0, 2, 3])
-def test_a_masked_run_goes_on_from_its_stream_with_its_mask(
+def test_a_masked_run_resumes_from_its_stream_with_its_mask(
     model: HookedViT, images: Tensor, ragged: bool, layer: int
 ) -> None:
     mask = mask_of(model, ragged)
@@ -255,7 +256,7 @@ def test_a_masked_run_goes_on_from_its_stream_with_its_mask(
     assert torch.equal(resumed, model(images, token_mask=mask))
 
 
-def test_gradients_flow_past_a_mask(model: HookedViT, images: Tensor) -> None:
+def test_gradients_flow_through_a_masked_run(model: HookedViT, images: Tensor) -> None:
     mask = mask_of(model, ragged=True)
     _, _, gradients = model.run_with_gradients(images, lambda logits: logits[:, 2], "hook_embed", token_mask=mask)
     gradient = gradients["hook_embed"].abs().sum(-1)
@@ -285,7 +286,7 @@ def test_one_model_takes_images_of_several_sizes(images: Tensor) -> None:
         torch.testing.assert_close(model(other, token_mask=mask), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_images_that_patches_do_not_divide_are_padded_where_timm_pads() -> None:
+def test_images_are_padded_to_whole_patches_as_in_timm() -> None:
     source = make_timm("dynamic", dynamic_img_pad=True)
     model = HookedViT.from_timm(source)
     images = torch.randn(2, 3, 29, 45)
@@ -328,7 +329,7 @@ def test_low_precision_runs_everywhere(own: HookedViT, images: Tensor) -> None:
     assert own(low, token_mask=mask).isfinite().all()
 
 
-def test_looking_changes_nothing_under_autocast(model: HookedViT, images: Tensor) -> None:
+def test_hooks_change_nothing_under_autocast(model: HookedViT, images: Tensor) -> None:
     exact = model(images)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(images)
@@ -338,7 +339,7 @@ def test_looking_changes_nothing_under_autocast(model: HookedViT, images: Tensor
 
 
 @pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_copies_compute_the_same_and_hooks_are_their_own(model: HookedViT, images: Tensor, make_copy) -> None:
+def test_copies_compute_the_same_and_share_no_hooks(model: HookedViT, images: Tensor, make_copy) -> None:
     before = model(images)
     other = make_copy(model)
     assert torch.equal(other(images), before)
@@ -355,7 +356,7 @@ def test_training_mode_changes_nothing(own: HookedViT, images: Tensor) -> None:
     assert torch.equal(own.train()(images), before)
 
 
-def test_attention_is_fused_or_not_in_every_layer_at_once(own: HookedViT, images: Tensor) -> None:
+def test_fused_attention_switches_all_layers(own: HookedViT, images: Tensor) -> None:
     before = own(images)
     assert own.fused_attention
     own.fused_attention = False
@@ -366,13 +367,13 @@ def test_attention_is_fused_or_not_in_every_layer_at_once(own: HookedViT, images
     assert not own.fused_attention
 
 
-def test_a_model_of_a_config_alone_has_placeholders(model: HookedViT) -> None:
+def test_a_model_built_from_a_config_has_placeholder_weights(model: HookedViT) -> None:
     bare = HookedViT(model.cfg, model.class_names)
     assert {n: p.shape for n, p in bare.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
     assert list(bare.hook_dict) == list(model.hook_dict)
 
 
-def test_class_names_are_as_many_as_classes() -> None:
+def test_the_number_of_class_names_is_checked() -> None:
     with pytest.raises(ValueError, match="expected 7 class names, one for each class, got 3"):
         HookedViT.from_timm(make_timm("cls"), class_names=["a", "b", "c"])
     assert HookedViT.from_timm(make_timm("cls")).class_names[6] == "class 6"
@@ -381,3 +382,48 @@ def test_class_names_are_as_many_as_classes() -> None:
 def test_the_loss_is_torchs_cross_entropy(images: Tensor) -> None:
     model = ported("cls")
     assert torch.equal(model(images, "loss", labels=LABELS), F.cross_entropy(model(images), LABELS))
+
+
+def test_a_model_on_other_weights_shares_their_storage_alone(model: HookedViT, images: Tensor) -> None:
+    doubled = {name: 2 * weight.detach() for name, weight in model.named_parameters()}
+    before = model(images)
+    other = model.with_weights(doubled)
+    assert all(torch.equal(weight, doubled[name]) for name, weight in other.named_parameters())
+    assert other.head.weight.data_ptr() == doubled["head.weight"].data_ptr()
+    assert (other.cfg, other.class_names, other.data_config) == (model.cfg, model.class_names, model.data_config)
+    assert not any(weight.requires_grad for weight in other.parameters())
+    assert torch.equal(model(images), before)
+
+
+def test_other_weights_may_come_with_a_config_and_class_names(images: Tensor) -> None:
+    model = ported("cls")
+    weights = dict(model.named_parameters())
+    cfg = dataclasses.replace(model.cfg, n_classes=2)
+    two = {**weights, "head.weight": weights["head.weight"][:2], "head.bias": weights["head.bias"][:2]}
+    torch.testing.assert_close(model.with_weights(two, cfg)(images), model(images)[:, :2])
+    assert model.with_weights(two, cfg).class_names == ("class 0", "class 1")
+    assert model.with_weights(two, cfg, ["cat", "dog"]).class_names == ("cat", "dog")
+
+
+def test_weights_that_do_not_fit_are_refused(model: HookedViT) -> None:
+    weights = dict(model.named_parameters())
+    weights["tail.bias"] = weights.pop("head.bias")
+    with pytest.raises(ValueError, match=r"missing \['head.bias'\], surplus \['tail.bias'\]"):
+        model.with_weights(weights)
+
+
+def test_the_head_reads_the_last_stream(model: HookedViT, images: Tensor) -> None:
+    logits, cache = model.run_with_cache(images, names_filter=("resid_post", -1))
+    stream = cache["resid_post", -1]
+    torch.testing.assert_close(model.head_logits(stream), logits, rtol=1e-4, atol=1e-5)
+    if model.cfg.read_tokens.stop is not None:
+        torch.testing.assert_close(model.head_logits(stream[:, model.cfg.read_tokens]), logits, rtol=1e-4, atol=1e-5)
+
+
+def test_the_head_reads_no_other_tokens(model: HookedViT, images: Tensor) -> None:
+    stream = model(images, stop_at_layer=model.cfg.n_layers).detach().requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(model.head_logits(stream).square().sum(), stream)
+    read = list(range(model.cfg.n_ctx))[model.cfg.read_tokens]
+    for token in range(model.cfg.n_ctx):
+        assert bool(gradient[:, token].any()) == (token in read)

@@ -1,4 +1,4 @@
-"""Parameters under TransformerLens's names: orientation against loops, views of the stored weights, stacks, biases."""
+"""Parameters under TransformerLens's names: compared with loops; views of the stored weights, stacks, biases."""
 
 import functools
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hooked_vit import HookedViT
 
-# four heads of seven beside a width of 24, so that nothing fits by accident
+# four heads of width 7 in a model of width 24, so that no shapes agree by accident
 SHAPE = {"embed_dim": 28, "num_heads": 4, "mlp_ratio": 1.5, "depth": 3}
 
 
@@ -95,7 +95,7 @@ def test_a_blocks_matrix_is_a_view_and_an_edit_in_place_changes_the_model(model:
         assert torch.equal(model(images), before), name
 
 
-def test_an_edit_of_one_head_is_an_edit_of_that_head_alone(images: Tensor) -> None:
+def test_an_edit_of_one_head_changes_only_that_head(images: Tensor) -> None:
     model = HookedViT.from_timm(make_timm("cls", **SHAPE)).requires_grad_(False)
     _, before = model.run_with_cache(images, names_filter=["q0", "k0", "v0", "result0"])
     model.blocks[0].attn.W_V[2].zero_()
@@ -109,7 +109,7 @@ def test_an_edit_of_one_head_is_an_edit_of_that_head_alone(images: Tensor) -> No
 
 
 @pytest.mark.parametrize("name", ["b_Q", "b_K", "b_V", "b_O", "b_in", "b_out"])
-def test_biases_are_views_where_there_are_any(name: str) -> None:
+def test_biases_are_views_if_they_exist(name: str) -> None:
     part = "attn" if name[2] in "QKVO" else "mlp"
     model = HookedViT.from_timm(make_timm("cls", **SHAPE))
     stored = {p.untyped_storage().data_ptr() for p in model.blocks[0].parameters() if p.ndim == 1}
@@ -149,7 +149,7 @@ def test_patches_and_positions_have_their_matrices(source: nn.Module, model: Hoo
     assert torch.equal(model.W_pos, source.pos_embed[0])
 
 
-def test_a_model_without_positions_has_no_matrix_of_them() -> None:
+def test_a_model_without_positions_has_no_W_pos() -> None:
     model = HookedViT.from_timm(make_timm("cls", pos_embed="none"))
     assert not hasattr(model, "W_pos")
     assert model.cfg.positions == "none"
@@ -183,12 +183,10 @@ def test_qk_gives_the_scores(images: Tensor) -> None:
 
 @pytest.mark.parametrize("include_mlp", [True, False])
 @pytest.mark.parametrize("mlp_input", [True, False])
-def test_accumulated_bias_is_what_is_written_when_nothing_else_is(
-    kind: str, mlp_input: bool, include_mlp: bool
-) -> None:
+def test_accumulated_bias_is_the_sum_of_what_biases_write(kind: str, mlp_input: bool, include_mlp: bool) -> None:
     model = ported(kind)
     if model.cfg.post_norm:
-        with pytest.raises(ValueError, match="in post-norm blocks what a bias adds differs from token to token"):
+        with pytest.raises(ValueError, match="in post-norm blocks what a bias adds depends on the token"):
             model.accumulated_bias(1)
         return
     for layer in range(4):

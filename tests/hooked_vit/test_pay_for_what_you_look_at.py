@@ -1,4 +1,4 @@
-"""You pay only for what you look at: attention and norms stay fused, and nothing is computed that nobody asked for."""
+"""You pay only for what you look at: attention and norms stay fused, and nothing is computed without a request."""
 
 from collections import Counter
 
@@ -61,7 +61,7 @@ def test_without_hooks_everything_is_fused(model: HookedViT, images: Tensor, cal
 
 
 @pytest.mark.parametrize("names", [STREAMS, ["q", "k", "v", "z"], ["normalized"], "logits"])
-def test_a_cache_of_what_is_there_anyway_costs_nothing(
+def test_caching_activations_that_exist_anyway_costs_nothing(
     model: HookedViT, images: Tensor, calls: Counter, names: object
 ) -> None:
     model.run_with_cache(images, names_filter=names)
@@ -76,7 +76,7 @@ def test_edits_elsewhere_leave_attention_and_norms_fused(
     assert calls == fused(model)
 
 
-def test_a_cache_of_patterns_and_scales_is_filled_beside_the_fused_calls(
+def test_patterns_and_scales_are_cached_in_addition_to_the_fused_calls(
     model: HookedViT, images: Tensor, calls: Counter
 ) -> None:
     model.run_with_cache(images)
@@ -99,9 +99,7 @@ def test_an_edit_of_one_pattern_costs_that_layer_its_fused_call(
     assert (calls["scale"], calls["divide"]) == (1, 1)
 
 
-def test_what_exists_on_demand_is_computed_where_it_is_asked_for_alone(
-    model: HookedViT, images: Tensor, calls: Counter
-) -> None:
+def test_on_demand_activations_are_computed_only_if_requested(model: HookedViT, images: Tensor, calls: Counter) -> None:
     model.run_with_cache(images, names_filter=("result", 2))
     assert calls["project_heads"] == 1
     calls.clear()
@@ -113,7 +111,7 @@ def test_what_exists_on_demand_is_computed_where_it_is_asked_for_alone(
     assert calls["project_heads"] == calls["forward_split"] == 0
 
 
-def test_the_profiler_sees_the_fused_kernels(images: Tensor) -> None:
+def test_the_profiler_shows_the_fused_kernels(images: Tensor) -> None:
     model = ported("cls")
     with torch.no_grad(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         model.run_with_cache(images, names_filter=["resid_post", "z"])

@@ -1,4 +1,4 @@
-"""Preprocessing is timm's own; bad pictures are refused."""
+"""Preprocessing is timm's own, and has an inverse; bad pictures are refused."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import torch
 from conftest import make_timm
 from PIL import Image
 
-from hooked_vit import HookedViT
+from hooked_vit import HookedViT, HookedViTConfig
 from hooked_vit.preprocessing import as_picture, check_finite
 
 
@@ -33,7 +33,7 @@ def model() -> HookedViT:
     return HookedViT.from_timm(module)
 
 
-def test_it_is_timms_transform_at_the_models_size(model: HookedViT, picture: Image.Image) -> None:
+def test_preprocessing_is_timms_transform(model: HookedViT, picture: Image.Image) -> None:
     transform = timm.data.create_transform(
         input_size=(3, 32, 24), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), crop_pct=0.8, interpolation="bicubic"
     )
@@ -82,7 +82,7 @@ def test_bad_pictures(model: HookedViT, picture: object, error: type[Exception],
         model.preprocess(picture)
 
 
-def test_files_that_are_no_pictures(model: HookedViT, picture: Image.Image, tmp_path: Path) -> None:
+def test_files_that_are_not_pictures(model: HookedViT, picture: Image.Image, tmp_path: Path) -> None:
     picture.save(tmp_path / "x.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "x.jpg").read_bytes()[:600])
     (tmp_path / "text.png").write_text("not a picture", "utf-8")
@@ -99,7 +99,7 @@ def test_nan_in_a_batch_made_by_hand_is_found() -> None:
         check_finite(batch)
 
 
-def test_a_photo_is_turned_upright(model: HookedViT, picture: Image.Image, tmp_path: Path) -> None:
+def test_a_photo_is_rotated_upright(model: HookedViT, picture: Image.Image, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # taken with the camera on its side
     picture.save(tmp_path / "turned.png", exif=exif)
@@ -109,3 +109,33 @@ def test_a_photo_is_turned_upright(model: HookedViT, picture: Image.Image, tmp_p
         assert torch.equal(model.preprocess(opened), model.preprocess(upright))
         assert as_picture(opened, upright=False).size == picture.size
     assert as_picture(tmp_path / "turned.png", upright=False).size == picture.size
+
+
+def test_a_picture_of_an_input_is_the_picture_that_made_it(model: HookedViT) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 24, 3), dtype=np.uint8)
+    model.data_config = {**model.data_config, "mean": (0.1, 0.5, 0.7), "std": (0.3, 0.2, 0.4), "crop_pct": 1.0}
+    shown = model.picture_of(model.preprocess(pixels)[0])
+    for row in range(32):
+        for column in range(24):
+            for channel in range(3):
+                assert abs(shown[row, column, channel] - pixels[row, column, channel] / 255) < 1e-6
+
+
+def test_a_picture_of_a_greyscale_input_has_one_channel() -> None:
+    model = HookedViT.from_timm(make_timm("cls", in_chans=1))
+    model.data_config = {**model.data_config, "mean": (0.2, 0.4, 0.6), "std": (0.1, 0.2, 0.3), "crop_pct": 1.0}
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 24), dtype=np.uint8)
+    shown = model.picture_of(model.preprocess(pixels)[0])
+    np.testing.assert_allclose(shown, pixels[..., None] / 255, atol=1e-6)
+
+
+def test_values_outside_the_range_of_a_picture_are_clamped(model: HookedViT) -> None:
+    assert model.picture_of(torch.full((3, 4, 6), 100.0)).max() == 1
+    assert model.picture_of(torch.full((3, 4, 6), -100.0)).min() == 0
+
+
+def test_without_preprocessing_a_picture_spans_the_inputs_own_range() -> None:
+    model = HookedViT(HookedViTConfig(1, 12, 3, 20, 7, (16, 24), (8, 8)))
+    image = torch.tensor([-1.0, 0.0, 3.0]).expand(3, 2, 3)
+    assert model.picture_of(image)[0].tolist() == [[0, 0, 0], [0.25, 0.25, 0.25], [1, 1, 1]]
+    assert model.picture_of(torch.ones(3, 2, 2)).max() == 0

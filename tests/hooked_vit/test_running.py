@@ -1,4 +1,4 @@
-"""Running with a cache, with hooks and with gradients: what is kept, where, and that the model is left as it was."""
+"""Running with a cache, with hooks and with gradients: what is kept, where, and that the model is unchanged."""
 
 import copy
 import re
@@ -23,12 +23,12 @@ def model(kind: str) -> HookedViT:
 
 @pytest.fixture
 def cls() -> HookedViT:
-    """The plain one."""
+    """The plain kind."""
     return ported("cls")
 
 
 def is_as_before(model: HookedViT, images: Tensor, before: Tensor) -> bool:
-    """No hook is on, no level is open, no gradient is left behind, and the logits are bitwise what they were."""
+    """No hook is attached, no level is open, no gradient is left, and the logits are bitwise unchanged."""
     clean = not model.list_hooks() and model.context_level == 0
     return clean and all(p.grad is None for p in model.parameters()) and torch.equal(model(images), before)
 
@@ -50,7 +50,7 @@ def is_as_before(model: HookedViT, images: Tensor, before: Tensor) -> bool:
         (["result1"], ["blocks.1.attn.hook_result"]),
     ],
 )
-def test_what_is_named_is_kept_and_nothing_else(
+def test_only_the_named_activations_are_kept(
     cls: HookedViT, images: Tensor, names: object, expected: list[str]
 ) -> None:
     before = cls(images)
@@ -61,7 +61,7 @@ def test_what_is_named_is_kept_and_nothing_else(
     assert is_as_before(cls, images, before)
 
 
-def test_everything_but_what_exists_on_demand_is_kept(model: HookedViT, images: Tensor) -> None:
+def test_everything_except_on_demand_activations_is_kept(model: HookedViT, images: Tensor) -> None:
     _, cache = model.run_with_cache(images)
     assert set(cache.keys()) == set(model.hook_names(None))
     _, cache = model.run_with_cache(images, names_filter=model.hook_names())
@@ -123,15 +123,15 @@ def test_switches_of_transformer_lens_put_more_into_a_cache_of_everything(images
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"names_filter": ("resid_post", 2), "stop_at_layer": 1}, "none of the 1 hook points asked for, such as "
-         "'blocks.2.hook_resid_post', lies in the part that ran: change names_filter, start_at_layer or stop_at_layer"),
+        ({"names_filter": ("resid_post", 2), "stop_at_layer": 1}, "none of the 1 requested hook points, such as "
+         "'blocks.2.hook_resid_post', was reached: change names_filter, start_at_layer or stop_at_layer"),
         ({"pos_slice": 13}, "pos_slice=[13] is out of range: 'hook_embed' has 13 tokens"),
         ({"pos_slice": -14}, "pos_slice=[-14] is out of range: 'hook_embed' has 13 tokens"),
         ({"incl_bwd": True}, "incl_bwd calls backward on the output, which must be a scalar"),
         ({"incl_bwd": True, "return_type": "both", "labels": LABELS}, "incl_bwd calls backward on the output"),
     ],
 )  # fmt: skip
-def test_a_cache_that_cannot_be_is_refused(cls: HookedViT, images: Tensor, arguments: dict, message: str) -> None:
+def test_impossible_caches_are_refused(cls: HookedViT, images: Tensor, arguments: dict, message: str) -> None:
     before = cls(images)
     with pytest.raises(ValueError, match=re.escape(message)):
         cls.run_with_cache(images, **arguments)
@@ -139,7 +139,7 @@ def test_a_cache_that_cannot_be_is_refused(cls: HookedViT, images: Tensor, argum
 
 
 @pytest.mark.usefixtures("bad_input")
-def test_a_hook_that_is_no_function_is_refused(cls: HookedViT, images: Tensor) -> None:
+def test_a_hook_that_is_not_a_function_is_refused(cls: HookedViT, images: Tensor) -> None:
     before = cls(images)
     good = ("resid_pre", lambda stream, hook: stream * 0)
     with pytest.raises(TypeError, match=re.escape("a hook on 'blocks.0.attn.hook_z' must be a function fn(activation")):
@@ -147,7 +147,7 @@ def test_a_hook_that_is_no_function_is_refused(cls: HookedViT, images: Tensor) -
     assert is_as_before(cls, images, before)
 
 
-def test_a_plain_dict_for_those_who_ask(cls: HookedViT, images: Tensor) -> None:
+def test_a_plain_dict_on_request(cls: HookedViT, images: Tensor) -> None:
     _, cache = cls.run_with_cache(images, names_filter="embed", return_cache_object=False)
     assert type(cache) is dict
     assert list(cache) == ["hook_embed"]
@@ -171,7 +171,7 @@ def assert_sliced(model: HookedViT, images: Tensor, pos_slice: object) -> None:
         if name.startswith(("attn_pool.", "hook_pooled", "hook_logits", "hook_patch_embed", "embed.patch_ln")):
             assert torch.equal(kept, activation), name  # no axis of tokens
         elif name.startswith("ln_final.") and model.cfg.norm_after_pool:
-            assert torch.equal(kept.flatten(), activation.flatten()), name  # one for all tokens
+            assert torch.equal(kept.flatten(), activation.flatten()), name  # shared by all tokens
         elif name.endswith(("hook_attn_scores", "hook_pattern")) or ".q_norm." in name or ".k_norm." in name:
             assert torch.equal(kept, activation[:, :, index]), name
         else:
@@ -184,9 +184,7 @@ def test_some_tokens_are_kept_of_every_activation(model: HookedViT, images: Tens
 
 
 @pytest.mark.parametrize("pos_slice", [12, -1, [0, 5], (0, 9, 4), torch.tensor([3, 1]), Slice((None, 3))], ids=str)
-def test_tokens_are_named_in_every_way_that_transformer_lens_knows(
-    cls: HookedViT, images: Tensor, pos_slice: object
-) -> None:
+def test_pos_slice_takes_every_form_of_transformer_lens(cls: HookedViT, images: Tensor, pos_slice: object) -> None:
     assert_sliced(cls, images, pos_slice)
 
 
@@ -209,7 +207,7 @@ def test_several_images_keep_their_batch_axis(cls: HookedViT, images: Tensor) ->
     assert is_as_before(cls, images, before)
 
 
-def test_gradients_of_a_loss_are_cached_beside_the_activations(model: HookedViT, images: Tensor) -> None:
+def test_gradients_of_a_loss_are_cached_with_the_activations(model: HookedViT, images: Tensor) -> None:
     before = model(images)
     _, activations, gradients = model.run_with_gradients(
         images, lambda logits: F.cross_entropy(logits, LABELS), model.hook_names()
@@ -232,7 +230,7 @@ def test_the_queries_keys_and_values_of_a_cache_share_their_memory(cls: HookedVi
     assert cache["resid_post", 0].data_ptr() == cache["resid_pre", 1].data_ptr()
 
 
-def test_caching_hooks_that_stay_on(cls: HookedViT, images: Tensor) -> None:
+def test_caching_hooks_stay_until_reset(cls: HookedViT, images: Tensor) -> None:
     before = cls(images)
     cache = cls.add_caching_hooks("resid_post")
     cls(images[:1])
@@ -252,7 +250,7 @@ def test_caching_hooks_that_stay_on(cls: HookedViT, images: Tensor) -> None:
 # ---------------------------------------------------------------- hooks
 
 
-def test_hooks_are_on_within_the_block_and_gone_after_it(model: HookedViT, images: Tensor) -> None:
+def test_hooks_are_attached_only_within_the_block(model: HookedViT, images: Tensor) -> None:
     before = model(images)
     with model.hooks(fwd_hooks=[(("resid_pre", 1), lambda x, hook: 2 * x)]) as inside:
         assert inside is model
@@ -272,7 +270,7 @@ def test_a_hook_on_many_points_sees_each(cls: HookedViT, images: Tensor) -> None
 
 
 @pytest.mark.parametrize("point", ["hook_embed", "blocks.1.attn.hook_pattern", "blocks.2.mlp.hook_post", "hook_logits"])
-def test_an_exception_takes_the_hooks_off(cls: HookedViT, images: Tensor, point: str) -> None:
+def test_hooks_are_removed_after_an_exception(cls: HookedViT, images: Tensor, point: str) -> None:
     before = cls(images)
 
     def fail(activation: Tensor, hook: object) -> None:
@@ -288,7 +286,7 @@ def test_an_exception_takes_the_hooks_off(cls: HookedViT, images: Tensor, point:
         assert is_as_before(cls, images, before)
 
 
-def test_an_unknown_name_among_hooks_leaves_none_on(cls: HookedViT, images: Tensor) -> None:
+def test_an_unknown_name_among_hooks_attaches_none(cls: HookedViT, images: Tensor) -> None:
     before = cls(images)
     bad = [("resid_pre", lambda x, hook: 2 * x), ("resid_prf", lambda x, hook: x)]
     message = "unknown hook point 'resid_prf'; did you mean 'blocks."
@@ -316,7 +314,7 @@ def test_an_unknown_name_among_hooks_leaves_none_on(cls: HookedViT, images: Tens
         (lambda x: x.tolist(), TypeError, "returned list: return a tensor of shape (2, 13, 24)"),
     ],
 )
-def test_an_edit_that_does_not_fit_leaves_the_model_as_it_was(
+def test_an_edit_that_does_not_fit_leaves_the_model_unchanged(
     cls: HookedViT, images: Tensor, edit, error: type[Exception], message: str
 ) -> None:
     before = cls(images)
@@ -329,7 +327,7 @@ def test_an_edit_that_does_not_fit_leaves_the_model_as_it_was(
 
 
 def plain_gradient(model: HookedViT, images: Tensor, layer: int, metric) -> Tensor:
-    """The gradient at the stream in front of a layer, by autograd alone."""
+    """The gradient at the stream before a layer, by autograd alone."""
     residual = model(images, stop_at_layer=layer).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(metric(model(residual, start_at_layer=layer)).sum(), residual)
     return gradient
@@ -364,16 +362,16 @@ def test_gradients_are_the_limits_of_differences(model: HookedViT, images: Tenso
     for point in POINTS:
         direction = torch.randn(cache[point].shape, dtype=torch.double, generator=torch.Generator().manual_seed(4))
         with torch.no_grad():
-            ahead, behind = (
+            above, below = (
                 model.run_with_hooks(images, fwd_hooks=[(point, lambda x, hook, by=by * direction: x + by)])[:, 2]
                 for by in (step, -step)
             )
         slope = (gradients[point] * direction).flatten(1).sum(1)
         assert slope.abs().min() > 0, point
-        torch.testing.assert_close((ahead - behind) / (2 * step), slope, rtol=1e-4, atol=1e-8, msg=point)
+        torch.testing.assert_close((above - below) / (2 * step), slope, rtol=1e-4, atol=1e-8, msg=point)
 
 
-def test_a_number_an_image_gives_each_image_its_own_gradient(model: HookedViT, images: Tensor) -> None:
+def test_one_number_per_image_gives_each_image_its_own_gradient(model: HookedViT, images: Tensor) -> None:
     value, _, gradients = model.run_with_gradients(images, lambda logits: logits[:, 1], "resid_post")
     assert value.shape == (2,)
     for image in range(2):
@@ -386,7 +384,7 @@ def test_a_number_an_image_gives_each_image_its_own_gradient(model: HookedViT, i
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_gradients_come_whatever_mode_one_is_in(model: HookedViT, images: Tensor, mode) -> None:
+def test_gradients_work_in_every_grad_mode(model: HookedViT, images: Tensor, mode) -> None:
     expected = model.run_with_gradients(images, lambda logits: logits[:, 1], "resid_pre")
     mask = torch.ones(2, model.cfg.n_ctx, dtype=torch.bool)
     mask[0, -1] = False
@@ -438,9 +436,9 @@ def test_tokens_that_do_not_reach_the_readout_have_no_gradient(cls: HookedViT, i
 @pytest.mark.parametrize(
     ("metric", "message"),
     [
-        (lambda logits: logits, "metric must return a scalar or a number an image ([2]), got (2, 7)"),
-        (lambda logits: 3.0, "metric must return a scalar or a number an image ([2]), got float"),
-        (lambda logits: torch.ones(2), "metric returned a constant: it must be computed from the logits it is given"),
+        (lambda logits: logits, "metric must return a scalar or one number per image ([2]), got (2, 7)"),
+        (lambda logits: 3.0, "metric must return a scalar or one number per image ([2]), got float"),
+        (lambda logits: torch.ones(2), "metric returned a constant: it must be computed from the logits"),
         (lambda logits: logits[:, 0].detach(), "metric returned a constant"),
     ],
 )
@@ -451,7 +449,7 @@ def test_a_metric_without_gradients_is_refused(cls: HookedViT, images: Tensor, m
     assert is_as_before(cls, images, before)
 
 
-def test_gradients_from_a_layer_on(cls: HookedViT, images: Tensor) -> None:
+def test_gradients_of_a_run_that_starts_at_a_layer(cls: HookedViT, images: Tensor) -> None:
     residual = cls(images, stop_at_layer=1).detach()
     value, cache, gradients = cls.run_with_gradients(
         residual, lambda logits: logits[:, 5], "resid_pre", start_at_layer=1

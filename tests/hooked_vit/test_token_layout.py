@@ -1,4 +1,4 @@
-"""Which tokens are which, where the patches lie, and which tokens a mask leaves, each against a loop."""
+"""The order of the tokens, the grid of patches, and the tokens that a mask keeps, each compared with a loop."""
 
 import re
 
@@ -22,7 +22,7 @@ def test_counts_and_indices_agree_with_the_list_of_types() -> None:
     assert len(types[LAYOUT.registers]) == 3
     assert types[LAYOUT.prefix] == types[:5]
     assert types[LAYOUT.patches] == ["patch"] * 8
-    assert LAYOUT.is_patch.tolist() == [one == "patch" for one in types]
+    assert LAYOUT.is_patch.tolist() == [token_type == "patch" for token_type in types]
 
 
 def test_a_model_without_a_token_has_no_index_for_it() -> None:
@@ -33,7 +33,7 @@ def test_a_model_without_a_token_has_no_index_for_it() -> None:
     assert TokenLayout(0, 1, 0, (2, 3)).dist == 0
 
 
-def test_patches_lie_row_by_row() -> None:
+def test_patches_are_in_row_order() -> None:
     expected = [(row, column) for row in range(4) for column in range(2)]
     assert [tuple(pair) for pair in LAYOUT.positions.tolist()] == expected
     for patch, (row, column) in enumerate(expected):
@@ -47,7 +47,7 @@ def test_a_patch_off_the_grid_is_refused(row: int, column: int) -> None:
         LAYOUT.patch_token(row, column)
 
 
-def test_values_are_laid_out_where_their_patches_lie() -> None:
+def test_values_are_arranged_on_the_grid() -> None:
     values = torch.randn(3, 8)
     grid = LAYOUT.to_grid(values)
     assert grid.shape == (3, 4, 2)
@@ -56,7 +56,7 @@ def test_values_are_laid_out_where_their_patches_lie() -> None:
             assert torch.equal(grid[:, row, column], values[:, LAYOUT.patch_token(row, column) - LAYOUT.n_prefix])
 
 
-def test_prefix_tokens_on_a_grid_are_refused_with_the_remedy() -> None:
+def test_prefix_tokens_on_the_grid_are_refused() -> None:
     message = "expected 8 patches in the last axis (4 × 2), got shape (2, 13); take `[..., layout.patches]` first"
     with pytest.raises(ValueError, match=re.escape(message)):
         LAYOUT.to_grid(torch.zeros(2, 13))
@@ -65,7 +65,7 @@ def test_prefix_tokens_on_a_grid_are_refused_with_the_remedy() -> None:
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
-def test_kept_tokens_are_the_true_ones_in_their_order(share: float) -> None:
+def test_kept_tokens_are_the_masked_in_tokens_in_order(share: float) -> None:
     generator = torch.Generator().manual_seed(int(10 * share))
     mask = torch.rand(6, LAYOUT.n_tokens, generator=generator) < share
     mask[:, 0] = True
@@ -80,8 +80,8 @@ def test_kept_tokens_are_the_true_ones_in_their_order(share: float) -> None:
         assert kept.index[image, :n].tolist() == tokens
         assert kept.valid[image].tolist() == [True] * n + [False] * (most - n)
         assert kept.is_patch[image].tolist() == [token >= 5 for token in tokens] + [False] * (most - n)
-        for place, token in enumerate(tokens):
-            assert torch.equal(taken[image, place], values[image, token])
+        for index, token in enumerate(tokens):
+            assert torch.equal(taken[image, index], values[image, token])
 
 
 def test_values_without_further_axes_are_taken_too() -> None:

@@ -1,4 +1,4 @@
-"""What was written for TransformerLens works here: hooks of every sort, patching sweeps, class names for tokens."""
+"""Code written for TransformerLens works here: all kinds of hooks, patching sweeps, class names as tokens."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ def mode(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-def test_a_model_is_what_its_tools_expect(model: HookedViT, images: Tensor) -> None:
+def test_a_model_has_what_its_tools_expect(model: HookedViT, images: Tensor) -> None:
     assert isinstance(model, HookedRootModule)
     assert all(isinstance(point, LensHookPoint) for point in model.hook_dict.values())
     assert isinstance(model.run_with_cache(images)[1], ActivationCache)
@@ -65,7 +65,7 @@ def test_a_head_is_ablated_in_place_through_a_partial(model: HookedViT, images: 
     assert (found - model(images)).abs().max() > 1e-6
 
 
-def test_a_hook_knows_its_name_its_layer_and_its_notes(model: HookedViT, images: Tensor) -> None:
+def test_a_hook_has_a_name_a_layer_and_a_context(model: HookedViT, images: Tensor) -> None:
     met = []
 
     def note(activation: Tensor, hook: LensHookPoint) -> None:
@@ -117,7 +117,7 @@ def test_backward_hooks_stay_until_they_are_reset(model: HookedViT, images: Tens
     torch.testing.assert_close(seen[0], gradients[name], rtol=1e-4, atol=1e-6)
 
 
-def test_caching_hooks_are_made_in_its_way(model: HookedViT, images: Tensor) -> None:
+def test_caching_hooks_as_in_transformer_lens(model: HookedViT, images: Tensor) -> None:
     cache, fwd, bwd = model.get_caching_hooks(lambda name: "resid_post" in name, incl_bwd=True)
     with model.hooks(fwd_hooks=fwd, bwd_hooks=bwd):
         loss = model(images, return_type="loss", labels=torch.tensor([1, 2]))
@@ -224,20 +224,20 @@ def test_sweeps_over_positions_run_with_their_positions_named(model: HookedViT, 
 
 def test_every_stream_at_once_with_positions_named(model: HookedViT, runs: tuple) -> None:
     clean, corrupted = runs
-    places = [(0, 3), (2, 0), (1, 11)]
-    index_df = pd.DataFrame(places, columns=["layer", "pos"])
+    positions = [(0, 3), (2, 0), (1, 11)]
+    index_df = pd.DataFrame(positions, columns=["layer", "pos"])
     with torch.no_grad():
         every = patching.get_act_patch_block_every(
             model, corrupted, clean, metric, index_axis_names=None, index_df=index_df
         )
         assert every.shape == (3, 3)
         for row, name in zip(every, ("resid_pre", "attn_out", "mlp_out"), strict=True):
-            for found, (layer, pos) in zip(row, places, strict=True):
+            for found, (layer, pos) in zip(row, positions, strict=True):
                 expected = slow_patch(model, corrupted, clean, get_act_name(name, layer), (ALL, pos))
                 torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_sweep_of_ones_own_with_a_number_an_image(model: HookedViT, runs: tuple) -> None:
+def test_a_custom_sweep_with_one_number_per_image(model: HookedViT, runs: tuple) -> None:
     clean, corrupted = runs
 
     def scale_one_token(activation: Tensor, index: list[int], clean_activation: Tensor) -> Tensor:
@@ -265,7 +265,7 @@ def test_a_clean_run_patched_into_itself_is_the_clean_run(model: HookedViT, imag
             torch.testing.assert_close(model.run_with_hooks(images, fwd_hooks=hooks), logits, rtol=1e-4, atol=1e-6)
 
 
-def test_class_names_stand_where_tokens_stood(images: Tensor) -> None:
+def test_class_names_work_as_tokens(images: Tensor) -> None:
     names = ["cat, tabby", "dog", "fish", "bird", "ant", "bee", "fly"]
     model = HookedViT.from_timm(make_timm("cls"), class_names=names)
     _, cache = model.run_with_cache(images)

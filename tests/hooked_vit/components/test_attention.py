@@ -1,4 +1,4 @@
-"""Attention against a loop over heads, queries and keys; its hook points, masks, split inputs and parts."""
+"""Attention compared with a loop over heads, queries and keys; its hook points, masks, split inputs and parts."""
 
 import math
 
@@ -22,7 +22,7 @@ VARIANTS = {
 
 
 def made(cfg: HookedViTConfig) -> Attention:
-    """An attention whose parameters all have some value."""
+    """An attention with non-trivial parameters."""
     attention = Attention(cfg)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -51,10 +51,10 @@ def rows_of(attention: Attention, index: int, head: int) -> tuple[Tensor, Tensor
 
 
 def slow_pattern(attention: Attention, x: Tensor, head: int, keys: list[int]) -> Tensor:
-    """Softmax over some keys of the scores of one image, [query key], a number at a time."""
+    """Softmax over some keys of the scores of one image, [query key], one number at a time."""
     q, k = ([weight @ token + bias for token in x] for weight, bias in (rows_of(attention, i, head) for i in (0, 1)))
     if attention.q_norm is not None and attention.k_norm is not None:
-        q, k = [attention.q_norm.fused(one) for one in q], [attention.k_norm.fused(one) for one in k]
+        q, k = [attention.q_norm.fused(query) for query in q], [attention.k_norm.fused(key) for key in k]
     pattern = torch.zeros(len(x), len(x))
     for query in range(len(x)):
         scores = {key: float(q[query] @ k[key]) / math.sqrt(5) for key in keys}
@@ -77,7 +77,7 @@ def slow_mix(attention: Attention, x: Tensor, keys: list[int]) -> Tensor:
 
 
 def slow_z(attention: Attention, x: Tensor, keys: list[int]) -> Tensor:
-    """What W_O reads."""
+    """The input of W_O."""
     mix = slow_mix(attention, x, keys)
     if attention.ln is None:
         return mix
@@ -125,7 +125,7 @@ def test_an_edited_pattern_is_what_mixes_the_values(x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("watched", [False, True])
-def test_masked_keys_are_as_if_they_were_not_there(attention: Attention, x: Tensor, watched: bool) -> None:
+def test_masked_keys_have_no_effect(attention: Attention, x: Tensor, watched: bool) -> None:
     keys = torch.tensor([[True, True, False, True], [False, True, True, False]])
     if watched:
         attention.hook_pattern.add_hook(lambda pattern, hook: None)
@@ -135,7 +135,7 @@ def test_masked_keys_are_as_if_they_were_not_there(attention: Attention, x: Tens
         torch.testing.assert_close(z[image], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_queries_and_keys_are_normed_behind_their_hook_points(x: Tensor) -> None:
+def test_queries_and_keys_are_normed_after_their_hook_points(x: Tensor) -> None:
     attention = made(VARIANTS["qk_norm"])
     seen = {}
     for point in (attention.hook_q, attention.q_norm.hook_scale, attention.q_norm.hook_normalized):
@@ -155,7 +155,7 @@ def test_queries_and_keys_are_normed_behind_their_hook_points(x: Tensor) -> None
                 torch.testing.assert_close(scale[image, head, token, 0], expected)
 
 
-def test_the_mix_in_front_of_an_inner_norm_has_a_name_too(x: Tensor) -> None:
+def test_hook_z_pre_is_the_mix_before_an_inner_norm(x: Tensor) -> None:
     attention = made(VARIANTS["inner_norm"])
     seen = {}
     for point in (attention.hook_z_pre, attention.hook_z):
@@ -176,7 +176,7 @@ def test_split_inputs_that_are_equal_change_nothing(attention: Attention, x: Ten
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_a_split_input_reaches_its_own_head_and_role_alone(x: Tensor, which: int) -> None:
+def test_a_split_input_reaches_only_its_head_and_role(x: Tensor, which: int) -> None:
     attention, head = made(PLAIN), 1
     inputs = [x[:, :, None].expand(-1, -1, 3, -1).clone() for _ in range(3)]
     other = torch.randn(2, 4, 14, generator=torch.Generator().manual_seed(2))
@@ -196,7 +196,7 @@ def test_a_split_input_reaches_its_own_head_and_role_alone(x: Tensor, which: int
     assert (z[:, :, head] - untouched[:, :, head]).abs().max() > 0.01
 
 
-def test_heads_and_bias_sum_to_what_is_written(attention: Attention, x: Tensor) -> None:
+def test_heads_and_bias_sum_to_the_output(attention: Attention, x: Tensor) -> None:
     z = attention(x)
     shares = attention.project_heads(z)
     assert shares.shape == (2, 4, 3, 14)
@@ -206,7 +206,7 @@ def test_heads_and_bias_sum_to_what_is_written(attention: Attention, x: Tensor) 
     torch.testing.assert_close(shares.sum(2) + attention.b_O, attention.project(z), rtol=1e-4, atol=1e-5)
 
 
-def test_a_mask_is_zero_at_keys_that_stay() -> None:
+def test_an_additive_mask_is_zero_at_kept_keys() -> None:
     mask = additive_mask(torch.tensor([[True, False, True]]), torch.float64)
     assert mask.shape == (1, 1, 1, 3)
     assert mask.dtype == torch.float64
@@ -230,3 +230,23 @@ def test_an_edit_in_place_works_with_gradients_on(x: Tensor, point: str) -> None
     index = ["hook_q", "hook_k", "hook_v"].index(point)
     assert gradient.view(3, 3, 5)[index, 1].abs().max() == 0
     assert gradient.view(3, 3, 5)[2, 0].abs().max() > 0
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_attention_past_the_hook_points_is_the_loop(attention: Attention, x: Tensor, fused: bool) -> None:
+    for point in (attention.hook_q, attention.hook_v, attention.hook_pattern, attention.hook_z):
+        point.add_hook(lambda activation, hook: pytest.fail("a hook was called"))
+    q, k, v = attention.queries_keys_values(x, slice(None))
+    z = attention.norm_z(attention.attend_unhooked(q, k, v, fused))
+    torch.testing.assert_close(z, torch.stack([slow_z(attention, image, ALL) for image in x]), rtol=1e-4, atol=1e-5)
+
+
+def test_queries_of_some_tokens_and_keys_and_values_of_all(attention: Attention, x: Tensor) -> None:
+    parts = attention.queries_keys_values(x, slice(1, 3))
+    assert [part.shape for part in parts] == [(2, 2, 3, 5), (2, 4, 3, 5), (2, 4, 3, 5)]
+    for index, (part, tokens) in enumerate(zip(parts, ([1, 2], ALL, ALL), strict=True)):
+        for head in range(3):
+            weight, bias = rows_of(attention, index, head)
+            for row, token in enumerate(tokens):
+                expected = torch.stack([weight @ image[token] + bias for image in x])
+                torch.testing.assert_close(part[:, row, head], expected, rtol=1e-4, atol=1e-6)

@@ -1,4 +1,4 @@
-"""A block's equations, what each head adds to the stream, and inputs of one reader alone."""
+"""A block's equations, what each head adds to the stream, split inputs, and computations past the hook points."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ POINTS = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
 
 
 def made(variant: str) -> Block:
-    """A block whose parameters all have some value."""
+    """A block with non-trivial parameters."""
     block = Block(VARIANTS[variant])
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -46,7 +46,7 @@ def stream() -> Tensor:
 
 
 def seen_in(block: Block, stream: Tensor, **edits) -> dict[str, Tensor]:
-    """All that has a name in one run of a block, with hooks that edit by name of attribute."""
+    """All activations of one run of a block, with hooks that edit some of them by attribute name."""
     seen: dict[str, Tensor] = {}
     points = {name: module for name, module in block.named_modules() if name.rsplit(".", 1)[-1].startswith("hook_")}
     for name, edit in edits.items():
@@ -75,15 +75,15 @@ def test_the_sublayers_follow_their_equations(block: Block, stream: Tensor) -> N
         attn_out = block.ln1(block.attn.project(block.attn(stream)))
         mlp_out = block.ln2(block.mlp(mid))
     else:
-        one = torch.ones(14)
-        attn_out = block.attn.project(block.attn(block.ln1(stream))) * (one if block.ls1 is None else block.ls1)
-        mlp_out = block.mlp(block.ln2(mid)) * (one if block.ls2 is None else block.ls2)
+        ones = torch.ones(14)
+        attn_out = block.attn.project(block.attn(block.ln1(stream))) * (ones if block.ls1 is None else block.ls1)
+        mlp_out = block.mlp(block.ln2(mid)) * (ones if block.ls2 is None else block.ls2)
     torch.testing.assert_close(seen["hook_attn_out"], attn_out, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(seen["hook_mlp_out"], mlp_out, rtol=1e-4, atol=1e-5)
 
 
 def slow_share(block: Block, z: Tensor, head: int, scale: Tensor) -> Tensor:
-    """What a head adds to the stream at one token, a number at a time."""
+    """What a head adds to the stream at one token, one number at a time."""
     written = [
         sum(float(z[head, i]) * float(block.attn.out.weight[m, head * 5 + i]) for i in range(5)) for m in range(14)
     ]
@@ -95,7 +95,7 @@ def slow_share(block: Block, z: Tensor, head: int, scale: Tensor) -> Tensor:
     return torch.tensor(written)
 
 
-def test_a_heads_result_is_its_share_of_what_is_added(block: Block, stream: Tensor) -> None:
+def test_a_heads_result_is_its_share_of_attn_out(block: Block, stream: Tensor) -> None:
     seen = seen_in(block, stream)
     result, scale = seen["attn.hook_result"], seen["ln1.hook_scale"]
     assert result.shape == (2, 4, 3, 14)
@@ -108,7 +108,7 @@ def test_a_heads_result_is_its_share_of_what_is_added(block: Block, stream: Tens
     torch.testing.assert_close(result.sum(2) + bias, seen["hook_attn_out"], rtol=1e-4, atol=1e-5)
 
 
-def test_what_no_neuron_writes_is_the_bias(block: Block, stream: Tensor) -> None:
+def test_mlp_out_without_neurons_is_the_bias(block: Block, stream: Tensor) -> None:
     seen = seen_in(block, stream)
     silent = torch.zeros_like(seen["mlp.hook_post"])
     scale = seen["ln2.hook_scale"]
@@ -120,7 +120,7 @@ def test_what_no_neuron_writes_is_the_bias(block: Block, stream: Tensor) -> None
         torch.testing.assert_close(block.mlp_out_bias().expand(2, 4, 14), expected)
 
 
-def test_an_edited_result_takes_the_heads_place_in_what_is_added(block: Block, stream: Tensor) -> None:
+def test_an_edited_head_result_changes_attn_out(block: Block, stream: Tensor) -> None:
     before = seen_in(block, stream)
 
     def without_head_one(result: Tensor) -> Tensor:
@@ -182,18 +182,18 @@ def test_a_split_input_reaches_one_role_of_one_head(block: Block, stream: Tensor
     after = seen_in(block, stream, **{f"hook_{role}_input": edit})
     weight, bias = getattr(block.attn, f"W_{role.upper()}")[1], getattr(block.attn, f"b_{role.upper()}")[1]
     read = other if block.post_norm else block.ln1(other)
-    for one in "qkv":
-        expected = before[f"attn.hook_{one}"].clone()
-        if one == role:
+    for letter in "qkv":
+        expected = before[f"attn.hook_{letter}"].clone()
+        if letter == role:
             expected[:, :, 1] = read @ weight + bias
-        torch.testing.assert_close(after[f"attn.hook_{one}"], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(after[f"attn.hook_{letter}"], expected, rtol=1e-4, atol=1e-5)
     mix = "attn.hook_z" if block.attn.ln is None else "attn.hook_z_pre"
     torch.testing.assert_close(after[mix][:, :, [0, 2]], before[mix][:, :, [0, 2]], rtol=1e-4, atol=1e-5)
     assert (after[mix][:, :, 1] - before[mix][:, :, 1]).abs().max() > 0.01
     assert torch.equal(after["hook_resid_pre"], stream)
 
 
-def test_the_norms_points_see_the_stream_while_inputs_are_split(stream: Tensor) -> None:
+def test_the_norms_hook_points_see_the_stream_while_inputs_are_split(stream: Tensor) -> None:
     block = made("pre_norm")
     scales: list[Tensor] = []
     block.hook_q_input.add_hook(lambda x, hook: 3 * x + 1)
@@ -209,3 +209,38 @@ def test_an_edit_of_the_norm_reaches_inputs_that_are_split(stream: Tensor) -> No
     expected = seen_in(block, stream, ln1__hook_normalized=lambda x: changed)["attn.hook_v"]
     both = seen_in(block, stream, ln1__hook_normalized=lambda x: changed, hook_q_input=lambda x: 2 * x)
     torch.testing.assert_close(both["attn.hook_v"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_writing_past_the_hook_points(block: Block, stream: Tensor) -> None:
+    seen = seen_in(block, stream)
+    for point in (block.ln1.hook_scale, block.ln2.hook_normalized, block.attn.hook_result, block.hook_attn_out):
+        point.add_hook(lambda activation, hook: pytest.fail("a hook was called"))
+    z_pre = seen["attn.hook_z" if block.attn.ln is None else "attn.hook_z_pre"]
+    for z in (seen["attn.hook_z"], block.attn.norm_z(z_pre)):
+        torch.testing.assert_close(block.write_attn(z), seen["hook_attn_out"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(block.write_mlp(seen["mlp.hook_post"]), seen["hook_mlp_out"], rtol=1e-4, atol=1e-5)
+
+
+RESUMED = {
+    "resid_pre": (), "q": ("k", "v", "resid_pre"), "k": ("q", "v", "resid_pre"), "v": ("q", "k", "resid_pre"),
+    "pattern": ("v", "resid_pre"), "z": ("resid_pre",), "attn_out": ("resid_pre",), "resid_mid": (),
+    "post": ("resid_mid",), "mlp_out": ("resid_mid",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kept", [slice(None), slice(0, 1), slice(1, 3)], ids=str)
+@pytest.mark.parametrize("resumed", sorted(RESUMED))
+def test_a_resumed_block_equals_a_block_with_the_activation_replaced(
+    block: Block, stream: Tensor, resumed: str, kept: slice
+) -> None:
+    points = {name: f"attn.hook_{name}" for name in ("q", "k", "v", "pattern", "z")} | {"post": "mlp.hook_post"}
+    points |= {name: f"hook_{name}" for name in RESUMED if name not in points}
+    before = seen_in(block, stream)
+    changed = before[points[resumed]] + 0.1
+    expected = seen_in(block, stream, **{points[resumed].replace(".", "__"): lambda activation: changed})
+    for point in (block.hook_resid_pre, block.attn.hook_z, block.ln2.hook_scale, block.mlp.hook_pre):
+        point.add_hook(lambda activation, hook: pytest.fail("a hook was called"))
+    given = {resumed: changed, **{name: before[points[name]] for name in RESUMED[resumed]}}
+    torch.testing.assert_close(
+        block.resume(resumed, given, kept), expected["hook_resid_post"][:, kept], rtol=1e-4, atol=1e-5
+    )

@@ -1,4 +1,4 @@
-"""From pixels to tokens: patches against a loop over pixels, the order of tokens, positions of every kind and size."""
+"""From pixels to tokens: patches compared with a loop over pixels, the order of tokens, all kinds of positions."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ VARIANTS = {
 
 
 def made(cfg: HookedViTConfig) -> Embed:
-    """An embedding whose parameters all have some value."""
+    """An embedding with non-trivial parameters."""
     embed = Embed(cfg)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -76,7 +76,7 @@ def slow_patches(embed: Embed, images: Tensor) -> Tensor:
 
 
 def slow_tokens(embed: Embed, patches: Tensor) -> Tensor:
-    """Prefix tokens in front, one image at a time."""
+    """Prefix tokens, then patches, one image at a time."""
     prefix = [p for p in (embed.cls, embed.dist, embed.registers) if p is not None]
     return torch.stack([torch.cat([*prefix, image]) for image in patches])
 
@@ -96,12 +96,12 @@ def test_patches_tokens_and_positions_are_those_of_the_loop(embed: Embed, images
     assert torch.equal(seen["out"], tokens + positions)
 
 
-def test_looking_changes_nothing(embed: Embed, images: Tensor) -> None:
+def test_reading_hooks_change_nothing(embed: Embed, images: Tensor) -> None:
     assert torch.equal(run(embed, images, look=False)["out"], run(embed, images)["out"])
 
 
 @pytest.mark.parametrize("in_place", [False, True])
-def test_edited_positions_are_what_is_added_and_the_parameter_stays(
+def test_edited_positions_are_added_and_the_parameter_is_unchanged(
     embed: Embed, images: Tensor, in_place: bool
 ) -> None:
     stored = None if embed.pos is None else embed.pos.clone()

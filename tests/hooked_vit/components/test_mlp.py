@@ -1,4 +1,4 @@
-"""MLPs, plain and gated, against a loop over neurons; their hook points and their matrices."""
+"""MLPs, plain and gated, compared with a loop over neurons; their hook points and their matrices."""
 
 import math
 
@@ -22,7 +22,7 @@ VARIANTS = {
 
 
 def made(variant: str) -> Mlp:
-    """An MLP of width 4 and six neurons whose parameters all have some value."""
+    """An MLP of width 4 and six neurons with non-trivial parameters."""
     mlp = Mlp(d_model=4, d_mlp=6, **VARIANTS[variant])
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -54,7 +54,7 @@ def row(mlp: Mlp, neuron: int, gate: bool) -> tuple[Tensor, float]:
 
 
 def slow(mlp: Mlp, token: Tensor) -> dict[str, Tensor]:
-    """Everything that has a name, for one token, a neuron at a time."""
+    """All activations of one token, one neuron at a time."""
     names = {name: torch.zeros(6) for name in ("pre", "pre_linear", "mid")}
     for neuron in range(6):
         if mlp.kind == "plain":
@@ -148,3 +148,13 @@ def test_halves_of_a_packed_gate_can_be_edited_in_place_with_gradients_on(x: Ten
     torch.testing.assert_close(out, expected(x))
     (gradient,) = torch.autograd.grad(out.sum(), mlp.inp.bias)
     assert (gradient.abs() > 0).all()
+
+
+def test_neurons_are_those_of_the_loop_past_the_hook_points(mlp: Mlp, x: Tensor) -> None:
+    for point in (mlp.hook_pre, mlp.hook_post):
+        point.add_hook(lambda activation, hook: pytest.fail("a hook was called"))
+    neurons = mlp.neurons(x)
+    for image in range(2):
+        for token in range(3):
+            expected = slow(mlp, x[image, token])["post"]
+            torch.testing.assert_close(neurons[image, token], expected, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Norms against their formulas; what an edit of the scale does; the fused call while nobody edits."""
+"""Norms compared with their formulas; edits of the scale; the fused call if nothing is edited."""
 
 import math
 
@@ -61,7 +61,7 @@ def test_the_formula(norm: Norm, x: Tensor) -> None:
     torch.testing.assert_close(norm.divide(x, norm.scale(x)), slow(norm, x), rtol=1e-5, atol=1e-5)
 
 
-def test_what_is_read_off_the_points_is_the_scale_and_the_output(norm: Norm, x: Tensor) -> None:
+def test_the_hook_points_are_the_scale_and_the_output(norm: Norm, x: Tensor) -> None:
     seen = {}
 
     def keep(activation: Tensor, hook: object) -> None:
@@ -81,7 +81,7 @@ def test_what_is_read_off_the_points_is_the_scale_and_the_output(norm: Norm, x: 
 
 
 @pytest.mark.parametrize("in_place", [False, True])
-def test_an_edited_scale_is_what_the_input_is_divided_by(norm: Norm, x: Tensor, in_place: bool) -> None:
+def test_the_input_is_divided_by_an_edited_scale(norm: Norm, x: Tensor, in_place: bool) -> None:
     norm.hook_scale.add_hook(lambda s, hook: s.mul_(3) if in_place else 3 * s)
     with torch.no_grad():
         torch.testing.assert_close(norm(x), slow(norm, x, factor=3), rtol=1e-5, atol=1e-5)
@@ -101,7 +101,7 @@ def test_gradients_flow_through_the_scale(norm: Norm, x: Tensor) -> None:
     torch.testing.assert_close(gradient, -(out * (out - bias)).sum(-1, keepdim=True) / kept[0].detach())
 
 
-def test_division_is_linear_but_for_the_bias(norm: Norm, x: Tensor) -> None:
+def test_divide_is_linear_except_for_the_bias(norm: Norm, x: Tensor) -> None:
     scale = norm.scale(x)
     first, second = torch.randn(2, 2, 4, 5)
     parts = norm.divide(first, scale, bias=False) + norm.divide(second, scale)

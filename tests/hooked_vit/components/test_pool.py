@@ -1,4 +1,4 @@
-"""Pooling by mean and maximum against a loop, and the attention pool against its definition."""
+"""Pooling by mean and maximum compared with a loop, and the attention pool with its definition."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ CFG = HookedViTConfig(
 
 
 def made(cfg: HookedViTConfig = CFG) -> AttentionPool:
-    """An attention pool whose parameters all have some value."""
+    """An attention pool with non-trivial parameters."""
     pool = AttentionPool(cfg)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -37,7 +37,7 @@ MASKS = [None, torch.tensor([[True, False, True, True, False], [False, False, Fa
 
 @pytest.mark.parametrize("mask", MASKS, ids=["all", "masked"])
 @pytest.mark.parametrize("kind", ["avg", "max", "avgmax"])
-def test_means_and_maxima_are_over_the_tokens_that_stay(kind: str, mask: Tensor | None, tokens: Tensor) -> None:
+def test_means_and_maxima_are_over_the_kept_tokens(kind: str, mask: Tensor | None, tokens: Tensor) -> None:
     expected = torch.zeros(2, 12)
     for image in range(2):
         stay = [token for token in range(5) if mask is None or mask[image, token]]
@@ -49,7 +49,7 @@ def test_means_and_maxima_are_over_the_tokens_that_stay(kind: str, mask: Tensor 
 
 
 @pytest.mark.parametrize("kind", ["avg", "max", "avgmax"])
-def test_what_a_token_that_stays_out_holds_does_not_matter(kind: str, tokens: Tensor) -> None:
+def test_the_values_of_dropped_tokens_do_not_matter(kind: str, tokens: Tensor) -> None:
     expected = pool_tokens(tokens, kind, MASKS[1])
     tokens[~MASKS[1]] = torch.nan if kind == "avg" else 1e9
     if kind == "avgmax":
@@ -79,21 +79,21 @@ def test_the_attention_pool_is_its_definition(tokens: Tensor) -> None:
     torch.testing.assert_close(pool(tokens), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_masked_tokens_are_as_if_they_were_not_there(tokens: Tensor) -> None:
+def test_masked_tokens_have_no_effect(tokens: Tensor) -> None:
     pool, mask = made(), MASKS[1]
     expected = torch.stack([slow_pool(pool, tokens[image][mask[image]]) for image in range(2)])
     torch.testing.assert_close(pool(tokens, additive_mask(mask, tokens.dtype)), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("cfg", [CFG, dataclasses.replace(CFG, pool_norm=None, pool_qk_norm=NormConfig())])
-def test_a_vector_alone_is_pooled_as_the_only_token(cfg: HookedViTConfig, tokens: Tensor) -> None:
+def test_pool_alone_pools_each_vector_as_the_only_token(cfg: HookedViTConfig, tokens: Tensor) -> None:
     pool = made(cfg)
     vectors = tokens.flatten(0, 1)
     expected = torch.cat([pool(vector[None, None]) for vector in vectors])
     torch.testing.assert_close(pool.pool_alone(vectors), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_points_of_the_pool_have_their_shapes(tokens: Tensor) -> None:
+def test_shapes_of_the_pools_hook_points(tokens: Tensor) -> None:
     pool, shapes = made(), {}
     for name, module in pool.named_modules():
         if name.rsplit(".", 1)[-1].startswith("hook_"):
@@ -105,3 +105,24 @@ def test_the_points_of_the_pool_have_their_shapes(tokens: Tensor) -> None:
         "ln.hook_normalized": (2, 1, 12), "mlp.hook_pre": (2, 1, 10), "mlp.hook_post": (2, 1, 10),
         "hook_mlp_out": (2, 1, 12),
     }  # fmt: skip
+
+
+def test_pooling_past_the_hook_points_is_the_loop(tokens: Tensor) -> None:
+    pool = made()
+    for point in (pool.hook_q, pool.hook_z, pool.ln.hook_scale, pool.mlp.hook_pre, pool.hook_mlp_out):
+        point.add_hook(lambda activation, hook: pytest.fail("a hook was called"))
+    expected = torch.stack([slow_pool(pool, image) for image in tokens])
+    torch.testing.assert_close(pool.pool(tokens), expected, rtol=1e-4, atol=1e-5)
+    assert pool.pool(tokens[:, :2]).shape == (2, 12)
+
+
+@pytest.mark.parametrize("cfg", [CFG, dataclasses.replace(CFG, pool_norm=None, pool_qk_norm=NormConfig())])
+def test_gradients_of_several_metrics_pass_the_pool_at_once(cfg: HookedViTConfig, tokens: Tensor) -> None:
+    pool = made(cfg)
+    several = torch.randn(4, 2, 12, generator=torch.Generator().manual_seed(3))
+    _, pull = torch.func.vjp(pool.pool, tokens)
+    (found,) = torch.func.vmap(pull)(several)
+    for index in range(4):
+        leaf = tokens.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(pool(leaf), leaf, several[index])
+        torch.testing.assert_close(found[index], gradient, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Attention knocked out between groups of tokens, against scores edited one by one (see also the paper's two)."""
+"""Attention blocked between groups of tokens, compared with a pattern edited entry by entry."""
 
 import pytest
 import torch
@@ -10,11 +10,11 @@ from hooked_vit.interventions import attention_mask, block_attention, restrict_a
 
 @torch.no_grad()
 @pytest.mark.parametrize("renormalise", [True, False])
-def test_blocked_keys_get_nothing(kind: str, images: Tensor, renormalise: bool) -> None:
+def test_blocked_keys_get_no_attention(kind: str, images: Tensor, renormalise: bool) -> None:
     model = ported(kind)
     layout = model.token_layout
 
-    def knock_out(pattern: Tensor, hook: object) -> Tensor:
+    def block(pattern: Tensor, hook: object) -> Tensor:
         edited = pattern.clone()
         for query in range(layout.n_prefix, layout.n_tokens):
             for key in range(layout.n_tokens):
@@ -22,24 +22,24 @@ def test_blocked_keys_get_nothing(kind: str, images: Tensor, renormalise: bool) 
                     edited[:, :, query, key] = 0
         return edited / edited.sum(-1, keepdim=True) if renormalise else edited
 
-    # patches read prefix tokens and themselves
-    blocked = attention_mask(layout, [("patch", "patch")]) | torch.eye(layout.n_tokens, dtype=torch.bool)
-    found = model.run_with_hooks(images, fwd_hooks=restrict_attention(model, blocked, [1], renormalise))
-    expected = model.run_with_hooks(images, fwd_hooks=[(("pattern", 1), knock_out)])
+    # patches attend to prefix tokens and themselves
+    allowed = attention_mask(layout, [("patch", "patch")]) | torch.eye(layout.n_tokens, dtype=torch.bool)
+    found = model.run_with_hooks(images, fwd_hooks=restrict_attention(model, allowed, [1], renormalise))
+    expected = model.run_with_hooks(images, fwd_hooks=[(("pattern", 1), block)])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
-def test_knock_outs_go_with_other_interventions(images: Tensor) -> None:
+def test_blocked_attention_adds_up_with_other_interventions(images: Tensor) -> None:
     model = ported("cls")
     both = block_attention(model, [("cls", "patch")], [1]) + zero_ablate(model, ("mlp_out", 0))
-    one_by_one = [model.run_with_hooks(images, fwd_hooks=hooks) for hooks in (both, both[:1], both[1:])]
-    assert not torch.allclose(one_by_one[0], one_by_one[1])
-    assert not torch.allclose(one_by_one[0], one_by_one[2])
+    logits = [model.run_with_hooks(images, fwd_hooks=hooks) for hooks in (both, both[:1], both[1:])]
+    assert not torch.allclose(logits[0], logits[1])
+    assert not torch.allclose(logits[0], logits[2])
 
 
-def test_unknown_groups_are_told() -> None:
-    with pytest.raises(ValueError, match=r"a group of tokens out of 'cls', .*, 'self', 'others', got 'patches'"):
+def test_unknown_groups_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"a group of tokens, one of 'cls', .*, 'self', 'others', got 'patches'"):
         block_attention(ported("cls"), [("cls", "patches")])
     with pytest.raises(ValueError, match="the model has no register token"):
         block_attention(ported("cls"), [("register", "patch")])

@@ -1,4 +1,4 @@
-"""Steering and projection against their definitions."""
+"""Steering and projection compared with their definitions."""
 
 import pytest
 import torch
@@ -16,20 +16,20 @@ def after(model, images: Tensor, hooks: list) -> Tensor:
         return model.run_with_cache(images, names_filter=NAME)[1][NAME]
 
 
-def test_a_direction_is_added_where_it_is_asked_for(kind: str, images: Tensor) -> None:
+def test_a_direction_is_added_at_the_selected_tokens(kind: str, images: Tensor) -> None:
     model, direction = ported(kind), torch.randn(24)
     expected = after(model, images, []).clone()
     expected[:, [2, 5]] += 3 * direction
     torch.testing.assert_close(after(model, images, add_direction(model, NAME, direction, 3, tokens=[2, 5])), expected)
 
 
-def test_nothing_is_left_along_directions_that_were_projected_out(kind: str, images: Tensor) -> None:
+def test_projected_out_directions_are_gone(kind: str, images: Tensor) -> None:
     model = ported(kind)
     directions = torch.randn(3, 24)
-    directions[2] = 2 * directions[0] - directions[1]  # dependent: a plane, not a space
+    directions[2] = 2 * directions[0] - directions[1]  # dependent: they span a plane
     own, found = after(model, images, []), after(model, images, project_out(model, NAME, directions))
     assert (found @ directions.T).abs().max() < 1e-4
-    # what is orthogonal to them stays
+    # the orthogonal complement is unchanged
     basis, _ = torch.linalg.qr(directions[:2].T)
     torch.testing.assert_close(found, own - own @ basis @ basis.T, rtol=1e-4, atol=1e-5)
     once = project_out(model, NAME, directions[0])
@@ -40,7 +40,7 @@ def test_nothing_is_left_along_directions_that_were_projected_out(kind: str, ima
     )  # fmt: skip
 
 
-def test_random_directions_have_the_length_of_those_they_stand_for() -> None:
+def test_random_directions_keep_the_lengths() -> None:
     like = torch.randn(2, 5, 24) * torch.arange(5)[:, None]
     drawn = random_directions(like, 3)
     torch.testing.assert_close(drawn.norm(dim=-1), like.norm(dim=-1))

@@ -19,9 +19,9 @@ def test_batches_of_unequal_size() -> None:
         torch.testing.assert_close(mean, cache[name].mean(0))
 
 
-def test_no_image_is_told() -> None:
+def test_no_images_or_images_of_different_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="expected at least one batch of images, got none"):
         mean_activations(ported("cls"), [], "z")
     larger = torch.randn(1, 3, 40, 24)
-    with pytest.raises(ValueError, match=r"expected images of one size, got 'blocks.0.hook_mlp_out' of shape"):
+    with pytest.raises(ValueError, match=r"expected images of the same size, got 'blocks.0.hook_mlp_out' of shape"):
         mean_activations(ported("dynamic"), [IMAGES, larger], ("mlp_out", 0))

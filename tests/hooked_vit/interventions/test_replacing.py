@@ -1,4 +1,4 @@
-"""Ablation, replacement and freezing against the same written out, on every kind; and a model left as it was."""
+"""Ablation, replacement and freezing compared with explicit edits, on every kind of model, which stays unchanged."""
 
 import pytest
 import torch
@@ -36,9 +36,7 @@ def weights(model) -> list[Tensor]:
 
 
 @torch.no_grad()
-def test_every_ablation_of_every_part_moves_the_logits_and_leaves_the_model_as_it_was(
-    kind: str, images: Tensor
-) -> None:
+def test_every_ablation_moves_the_logits_and_leaves_the_model_unchanged(kind: str, images: Tensor) -> None:
     model = ported(kind)
     logits, parameters = model(images), weights(model)
     for ablate in (zero_ablate, mean_ablate, resample_ablate):
@@ -55,42 +53,42 @@ def test_every_ablation_of_every_part_moves_the_logits_and_leaves_the_model_as_i
     assert all(torch.equal(a, b) for a, b in zip(parameters, model.parameters(), strict=True))
 
 
-def test_zero_is_zero_where_it_is_asked_for_and_nowhere_else(kind: str, images: Tensor) -> None:
+def test_zeros_at_the_selection_alone(kind: str, images: Tensor) -> None:
     model, name = ported(kind), "blocks.1.attn.hook_z"
     expected = before(model, images, name)
     expected[:, 3:5, 1] = 0
     assert torch.equal(after(model, images, name, zero_ablate(model, name, heads=1, tokens=[3, 4])), expected)
 
 
-def test_the_mean_of_a_batch_and_of_others(kind: str, images: Tensor) -> None:
+def test_means_of_the_batch_and_of_other_images(kind: str, images: Tensor) -> None:
     model, name = ported(kind), "blocks.0.hook_mlp_out"
-    own, of_others = before(model, images, name), before(model, OTHERS, name).mean(0)
+    own, other_mean = before(model, images, name), before(model, OTHERS, name).mean(0)
     assert torch.allclose(after(model, images, name, mean_ablate(model, name)), own.mean(0).expand_as(own))
     expected = own.clone()
-    expected[:, 7] = of_others[7]
-    found = after(model, images, name, mean_ablate(model, name, {name: of_others}, tokens=7))
+    expected[:, 7] = other_mean[7]
+    found = after(model, images, name, mean_ablate(model, name, {name: other_mean}, tokens=7))
     assert torch.equal(found, expected)
 
 
-def test_resampling_gives_each_image_another_ones(kind: str, images: Tensor) -> None:
+def test_resampling_gives_each_image_the_activations_of_another(kind: str, images: Tensor) -> None:
     model, name = ported(kind), "blocks.2.attn.hook_z"
     own = before(model, OTHERS, name)
     for seed in range(4):
         found = after(model, OTHERS, name, resample_ablate(model, name, seed=seed))
         taken = (found[:, None] == own[None]).flatten(2).all(-1).int().argmax(1).tolist()
         assert sorted(taken) == list(range(5))
-        assert all(image != its for image, its in enumerate(taken))
+        assert all(image != source for image, source in enumerate(taken))
     _, cache = model.run_with_cache(OTHERS, names_filter=["z", "post"])
     hooks = resample_ablate(model, [("z", 2), ("post", 1)], cache, seed=1)
     found_z, found_post = after(model, images, name, hooks), after(model, images, "blocks.1.mlp.hook_post", hooks)
     # from the same image at both hook points
-    from_z = [(cache["z", 2] == one).flatten(1).all(1).nonzero().item() for one in found_z]
-    from_post = [(cache["post", 1] == one).flatten(1).all(1).nonzero().item() for one in found_post]
+    from_z = [(cache["z", 2] == z).flatten(1).all(1).nonzero().item() for z in found_z]
+    from_post = [(cache["post", 1] == post).flatten(1).all(1).nonzero().item() for post in found_post]
     assert from_z == from_post
 
 
 @torch.no_grad()
-def test_a_stream_from_another_run_brings_its_logits(kind: str, images: Tensor) -> None:
+def test_a_stream_of_another_run_gives_its_logits(kind: str, images: Tensor) -> None:
     model = ported(kind)
     logits, cache = model.run_with_cache(OTHERS[:2])
     found = model.run_with_hooks(images, fwd_hooks=replace_from(model, ("resid_mid", 1), cache))
@@ -98,9 +96,9 @@ def test_a_stream_from_another_run_brings_its_logits(kind: str, images: Tensor) 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"inner_norms"}))  # those have a norm behind the heads too
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"inner_norms"}))  # their norm after the heads is not frozen
 def test_with_norms_and_patterns_frozen_attention_is_linear(kind: str, images: Tensor) -> None:
-    # attn(a + b - c) = attn(a) + attn(b) - attn(c) where nothing but values depends on the stream
+    # attn(a + b - c) = attn(a) + attn(b) - attn(c) if only the values depend on the stream
     model = ported(kind)
     _, cache = model.run_with_cache(OTHERS[:1])
     hooks = freeze_norms(model, cache) + freeze_patterns(model, cache)
@@ -112,15 +110,15 @@ def test_with_norms_and_patterns_frozen_attention_is_linear(kind: str, images: T
     torch.testing.assert_close(out[3], out[0] + out[1] - out[2], rtol=1e-4, atol=1e-5)
 
 
-def test_interventions_compose_and_nest_and_come_off_after_an_exception(kind: str, images: Tensor) -> None:
+def test_interventions_add_up_nest_and_are_removed_after_an_exception(kind: str, images: Tensor) -> None:
     model, name = ported(kind), "blocks.0.hook_mlp_out"
     add, double = edit(model, name, lambda x, _: x + 1), edit(model, name, lambda x, _: 2 * x)
     own = before(model, images, name)
     assert torch.allclose(after(model, images, name, add + double), 2 * (own + 1))
     with intervene(model, add), intervene(model, double):
         assert torch.allclose(before(model, images, name), 2 * (own + 1))
-    with pytest.raises(RuntimeError, match="by intention"), intervene(model, add):
-        raise RuntimeError("by intention")
+    with pytest.raises(RuntimeError, match="on purpose"), intervene(model, add):
+        raise RuntimeError("on purpose")
     assert not model.list_hooks()
     assert torch.equal(before(model, images, name), own)
 
@@ -132,19 +130,19 @@ def test_errors_say_what_to_do(images: Tensor) -> None:
     with pytest.raises(ValueError, match="did you mean"):
         zero_ablate(model, "attn_oot")
     with pytest.raises(
-        ValueError, match=r"the cache must hold 'blocks.0.hook_mlp_out' and 2 more: make it with run_with"
+        ValueError, match=r"the cache lacks 'blocks.0.hook_mlp_out' and 2 more: run `model.run_with_cache"
     ):
         replace_from(model, "mlp_out", cache)
-    with pytest.raises(ValueError, match=r"means must hold 'blocks.1.mlp.hook_post': make it with mean_activations"):
+    with pytest.raises(ValueError, match=r"`means` lacks 'blocks.1.mlp.hook_post': compute it with mean_activations"):
         mean_ablate(model, ("post", 1), {})
-    with pytest.raises(ValueError, match=r"is of shape \(5, 13, 3, 8\) in the cache, and \(2, 13, 3, 8\) in this run"):
+    with pytest.raises(ValueError, match=r"has shape \(5, 13, 3, 8\) in the cache and \(2, 13, 3, 8\) in this run"):
         model.run_with_hooks(images, fwd_hooks=replace_from(model, ("z", 0), cache))
-    with pytest.raises(ValueError, match=r"take means of images like these"):
+    with pytest.raises(ValueError, match=r"compute means of images of this size"):
         model.run_with_hooks(
             images, fwd_hooks=mean_ablate(model, "z", {f"blocks.{i}.attn.hook_z": OTHERS for i in range(3)})
         )
-    with pytest.raises(ValueError, match="at least two images to resample among, got one"):
+    with pytest.raises(ValueError, match="at least two images to resample from, got one"):
         model.run_with_hooks(images[:1], fwd_hooks=resample_ablate(model, "z"))
-    with pytest.raises(ValueError, match=r"must hold 'blocks.0.ln1.hook_scale'"):
+    with pytest.raises(ValueError, match=r"the cache lacks 'blocks.0.ln1.hook_scale'"):
         freeze_norms(model, cache)
     assert not model.list_hooks()

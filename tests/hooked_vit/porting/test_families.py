@@ -1,4 +1,4 @@
-"""Every covered timm entrypoint, ported and held against timm's own logits."""
+"""Every covered timm entrypoint, ported and compared with timm's own logits."""
 
 import pytest
 import timm
@@ -87,7 +87,7 @@ def test_every_kind_of_block_and_pool_is_exact(kind: str, images: torch.Tensor) 
     assert model.verify(module, images).bitwise
 
 
-def test_what_is_written_to_the_stream_sums_to_it(kind: str, images: torch.Tensor) -> None:
+def test_the_stream_is_the_sum_of_what_is_written(kind: str, images: torch.Tensor) -> None:
     model = HookedViT.from_timm(make_timm(kind))
     _, cache = model.run_with_cache(images)
     total = cache["hook_tokens"]
@@ -119,7 +119,7 @@ def test_rare_pools_are_exact(pool: str, images: torch.Tensor) -> None:
     ],
     ids=str,
 )
-def test_a_module_may_be_made_in_any_way(changes: dict) -> None:
+def test_modules_with_other_arguments_are_exact(changes: dict) -> None:
     module = make_timm("cls", **changes)
     model = HookedViT.from_timm(module)
     images = torch.randn(2, model.cfg.n_channels, *model.cfg.image_size)
@@ -136,7 +136,7 @@ def test_dynamic_image_sizes_are_exact_at_any_size() -> None:
 
 
 @pytest.mark.parametrize("no_embed_class", [False, True])
-def test_positions_of_a_size_that_is_padded_are_of_whole_patches(no_embed_class: bool) -> None:
+def test_positions_of_a_padded_size_are_of_whole_patches(no_embed_class: bool) -> None:
     module = make_timm("dynamic", dynamic_img_pad=True, img_size=(37, 27), no_embed_class=no_embed_class)
     model = HookedViT.from_timm(module)
     assert model.token_layout.grid == (5, 4)
@@ -159,7 +159,7 @@ def test_bfloat16_is_exact() -> None:
     assert model.verify(module, torch.randn(2, 3, 32, 24).bfloat16()).bitwise
 
 
-def test_the_port_copies_and_the_module_stays_its_own(images: torch.Tensor) -> None:
+def test_the_port_shares_no_storage_with_the_module(images: torch.Tensor) -> None:
     module = make_timm("cls")
     model = HookedViT.from_timm(module)
     before = model(images)
@@ -172,15 +172,14 @@ def test_the_port_copies_and_the_module_stays_its_own(images: torch.Tensor) -> N
 def test_every_tensor_of_the_module_is_carried_over(kind_name: str) -> None:
     module = make_timm(kind_name)
     model = HookedViT.from_timm(module)
-    theirs = sum(tensor.numel() for tensor in module.state_dict().values())
-    ours = sum(tensor.numel() for tensor in model.state_dict().values())
-    assert ours == theirs
+    expected = sum(tensor.numel() for tensor in module.state_dict().values())
+    assert sum(tensor.numel() for tensor in model.state_dict().values()) == expected
 
 
-def test_a_tensor_without_a_place_is_an_error() -> None:
+def test_an_unknown_tensor_is_refused() -> None:
     module = make_timm("cls")
     module.mask_token = nn.Parameter(torch.zeros(1, 24))
-    with pytest.raises(ValueError, match="1 tensors of the module have no place in a HookedViT: mask_token"):
+    with pytest.raises(ValueError, match="1 tensors of the module have no name in a HookedViT: mask_token"):
         read_weights(module)
 
 
@@ -206,7 +205,7 @@ def _with(name: str, part: nn.Module) -> nn.Module:
         (lambda: _with("head", nn.Sequential(nn.Linear(24, 7))), "a Sequential as the head"),
         (lambda: _with("blocks.1.norm2", nn.BatchNorm1d(24)), "a BatchNorm1d as norm2 of block 1"),
         (lambda: _with("blocks.2.attn.gate", nn.Linear(24, 24)), "gated attention in block 2"),
-        (lambda: _with("blocks.1.ls1", timm.layers.LayerScale(24)), "LayerScale on one sub-layer alone in block 1"),
+        (lambda: _with("blocks.1.ls1", timm.layers.LayerScale(24)), "LayerScale on only one sub-layer in block 1"),
         (lambda: _with("blocks.1.mlp.act", nn.SiLU()), "block 1 and block 0 differ in act_fn"),
     ],
 )
@@ -215,7 +214,7 @@ def test_what_is_not_covered_is_refused_by_name(module, feature: str) -> None:
         read_config(module())
 
 
-def test_a_subclass_with_a_forward_of_its_own_is_refused() -> None:
+def test_a_subclass_with_its_own_forward_is_refused() -> None:
     class Twice(timm.models.VisionTransformer):
         def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
             return 2 * super().forward_head(x, pre_logits)

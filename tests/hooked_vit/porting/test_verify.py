@@ -7,7 +7,7 @@ from conftest import make_timm
 from hooked_vit import HookedViT
 
 
-def test_equal_models_are_told_so(images: torch.Tensor) -> None:
+def test_equal_models_are_bitwise_equal(images: torch.Tensor) -> None:
     module = make_timm("cls")
     result = HookedViT.from_timm(module).verify(module, images)
     assert result.bitwise
@@ -15,7 +15,7 @@ def test_equal_models_are_told_so(images: torch.Tensor) -> None:
     assert str(result) == "logits are bitwise equal to timm's"
 
 
-def test_a_changed_weight_is_found_in_its_block(images: torch.Tensor) -> None:
+def test_a_changed_weight_is_located_in_its_block(images: torch.Tensor) -> None:
     module = make_timm("cls")
     model = HookedViT.from_timm(module)
     with torch.no_grad():
@@ -30,7 +30,7 @@ def test_a_changed_weight_is_found_in_its_block(images: torch.Tensor) -> None:
     assert "the streams first differ after blocks.1" in str(result)
 
 
-def test_the_module_is_left_as_it_was(images: torch.Tensor) -> None:
+def test_the_module_is_left_unchanged(images: torch.Tensor) -> None:
     module = make_timm("cls").train()
     module.blocks[1].eval()
     model = HookedViT.from_timm(module)
