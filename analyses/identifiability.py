@@ -8,12 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analyses.analysis import Analysis, AnalysisBatch
-from analyses.group_tables import GroupSums, Resampling, object_minus_context, ratio_rows
-from analyses.null_control import compare_with_null
+from analyses.analysis.base import Analysis, AnalysisBatch
+from analyses.analysis.groups import TOKEN_GROUPS, count_ranks, sum_by_group, token_groups
+from analyses.analysis.null_control import compare_with_null
+from analyses.analysis.tables import GroupSums, object_minus_context, ratio_rows
 from analyses.projection import Stream, stream_names
-from analyses.statistics import adjust_p_values, pooled_permutation_test
-from analyses.token_groups import TOKEN_GROUPS, count_ranks, sum_by_group, token_groups
+from analyses.statistics.corrections import adjust_p_values
+from analyses.statistics.hypothesis_tests import pooled_permutation_test
+from analyses.statistics.intervals import Resampling
 from hooked_vit import HookedViTConfig, TokenLayout
 
 __all__ = [
@@ -149,14 +151,12 @@ class Identifiability(Analysis):
     n_identifiable: list[Tensor]  # [image layer group]
     n_rising: list[Tensor]  # [image layer group], 0 at the first block
 
-    def __init__(self, stream: Stream = "resid_post", n_resamples: int = 999, level: float = 0.95, seed: int = 0):
+    def __init__(self, stream: Stream = "resid_post", resampling: Resampling = Resampling()):
         """Ask it of the residual stream, or of another.
 
         Args:
             stream: Any but `result`.
-            n_resamples: Bootstrap samples and permutations.
-            level: Of the bootstrap intervals.
-            seed: Of both.
+            resampling: Bootstrap intervals and permutation tests.
 
         Raises:
             ValueError: If the stream is `result`.
@@ -167,7 +167,7 @@ class Identifiability(Analysis):
                 "heads' results have no identifiability of their own: pass 'attn_out', or a residual stream"
             )
         self.stream: Stream = stream
-        self.resampling = Resampling(n_resamples, level, seed)
+        self.resampling = resampling
         # a zero of no shape, to which counts of any shape add up
         self.add_state("histogram", torch.tensor(0), dist_reduce_fx="sum")
         for name in ("index", "n_tokens", "rank_sum", "n_identifiable", "n_rising"):

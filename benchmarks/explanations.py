@@ -20,9 +20,8 @@ from tables import print_table
 from timing import paired_seconds, ratio
 from torch import Tensor
 
-from analyses.explainers.relevance import relevance
 from analyses.faithfulness import removal_curve
-from analyses.feature_importance import feature_importance
+from analyses.feature_importance import feature_importance, relevance
 from hooked_vit import HookedViT
 
 ARCHITECTURES = {"B/32": "vit_base_patch32_224", "B/16": "vit_base_patch16_224", "L/16": "vit_large_patch16_224"}

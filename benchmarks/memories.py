@@ -23,12 +23,9 @@ from torch import Tensor
 
 from analyses.analysis import Analysis
 from analyses.categorical_updates import CategoricalUpdates
-from analyses.compositionality import Compositionality
-from analyses.data.reading import ItemReader
-from analyses.key_value_agreement import KeyValueAgreement
-from analyses.memories.tables import MemoryTables
-from analyses.memory_pairs import first_match
-from analyses.sweep import _forward
+from analyses.data import ItemReader
+from analyses.memory_pairs import Compositionality, KeyValueAgreement, MemoryTables, first_match
+from analyses.sweep.run import run_batch
 from hooked_vit import HookedViT
 
 ARCHITECTURES = {"B/32": "vit_base_patch32_224", "B/16": "vit_base_patch16_224"}
@@ -85,7 +82,7 @@ def added(module: torch.nn.Module, model: HookedViT, batch: int) -> Contenders:
         names = [point for one in analyses for point in one.names(model.cfg)]
 
         def one_batch() -> None:
-            of_batch = _forward(model, names, read)
+            of_batch = run_batch(model, names, read)
             for one in analyses:
                 one.update(of_batch)
                 one.reset()

@@ -23,8 +23,7 @@ from timing import paired_seconds, ratio
 from torch import Tensor
 from transformer_lens import patching
 
-from analyses.attribution_patching import attribution_patching
-from analyses.patching import PatchStream, activation_patching, logit_difference
+from analyses.patching import PatchStream, activation_patching, attribution_patching, logit_difference
 from hooked_vit import HookedViT
 
 ARCHITECTURES = {"B/32": "vit_base_patch32_224", "B/16": "vit_base_patch16_224"}

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from analyses.analysis import Analysis
 from analyses.categorical_updates import CategoricalUpdates
-from analyses.data.reading import ItemReader
+from analyses.data import ItemReader
 from analyses.identifiability import Identifiability
 from analyses.projection import project
-from analyses.sweep import _forward, sweep
-from analyses.sweeping.accuracy import Accuracy
-from analyses.sweeping.share import Share
+from analyses.sweep import Accuracy, sweep
+from analyses.sweep.run import run_batch
+from analyses.sweep.share import Share
 from hooked_vit import HookedViT
 
 ARCHITECTURES = {"B/32": "vit_base_patch32_224", "B/16": "vit_base_patch16_224"}
@@ -70,7 +70,7 @@ def contenders(name: str, batch: int, n_images: int, device: str) -> dict[str, d
     names = model.hook_names([point for one in named.values() for point in one.names(model.cfg)])
 
     def one_batch() -> None:
-        of_batch = _forward(model, names, read)
+        of_batch = run_batch(model, names, read)
         for one in named.values():
             one.update(of_batch)
         Share().take(named, 0, ())

@@ -23,11 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from analyses.data import token_labels
-from analyses.data.masks import mask_like
-from analyses.data.samples import SampleScene, sample_scenes
+from analyses.data import SampleScene, mask_like, sample_scenes, token_labels
 from analyses.identifiability import identifiability
-from analyses.plots.block_lines import draw_block_lines
+from analyses.plots.curves import draw_block_lines
 from analyses.plots.lens import lens_figure
 from analyses.plots.patch_maps import picture_of
 from analyses.projection import project

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import typer
+from in_words import blocks_in_words
 from rich.console import Console
 from rich.table import Table
 
-from analyses.data import LabelledImages
-from analyses.identifiability import Identifiability, compare_with_null
-from analyses.images_for import images_for
-from analyses.in_words import blocks_in_words
+from analyses.analysis import compare_with_null
+from analyses.data import LabelledImages, images_for
+from analyses.identifiability import Identifiability
 from analyses.plots.curves import rows_of
 from analyses.plots.identifiability import identifiability_figure
 from analyses.sweep import sweep

@@ -17,16 +17,14 @@ from typing import Any
 
 import pandas as pd
 import typer
+from in_words import blocks_in_words
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
-from analyses.data import LabelledImages
-from analyses.data.reading import ItemReader
+from analyses.data import ItemReader, LabelledImages, images_for
 from analyses.identifiability import Identifiability, identifiability
-from analyses.images_for import images_for
-from analyses.in_words import blocks_in_words
 from analyses.perturbation import Perturbation, perturb, self_only
 from analyses.plots.curves import draw_curve, finish_figure, finish_panel, rows_of
 from analyses.plots.map_rows import map_rows_figure

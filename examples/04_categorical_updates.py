@@ -17,13 +17,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import typer
+from in_words import blocks_in_words
 from rich.console import Console
 from rich.table import Table
 
 from analyses.categorical_updates import CategoricalUpdates
-from analyses.data import EmojiScenes, LabelledImages
-from analyses.images_for import images_for
-from analyses.in_words import blocks_in_words
+from analyses.data import EmojiScenes, LabelledImages, images_for
 from analyses.plots.categorical_updates import categorical_updates_figure, head_updates_figure
 from analyses.plots.curves import rows_of
 from analyses.sweep import sweep

@@ -22,28 +22,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import typer
+from in_words import blocks_in_words
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from analyses.causal_memories import CausalMemories
-from analyses.class_taxonomy import taxonomy_of
-from analyses.class_value_agreement import compare_class_value_agreement
-from analyses.compositionality import Compositionality
-from analyses.data import EmojiScenes, LabelledImages
-from analyses.images_for import images_for
-from analyses.in_words import blocks_in_words
-from analyses.key_value_agreement import KeyValueAgreement
+from analyses.data import EmojiScenes, LabelledImages, images_for
+from analyses.memory_pairs import CausalMemories, Compositionality, KeyValueAgreement, TopActivations, images_at
 from analyses.plots.causal_memories import causal_memories_figure
+from analyses.plots.class_value_agreement import value_vector_statistics_figure
 from analyses.plots.curves import rows_of
 from analyses.plots.memory_pairs import compositionality_figure, key_value_agreement_figure
 from analyses.plots.patch_maps import picture_of
-from analyses.plots.value_vector_statistics import value_vector_statistics_figure
 from analyses.plots.value_vectors import value_vectors_figure
-from analyses.semantic_coherence import semantic_coherence
+from analyses.statistics import Resampling
 from analyses.sweep import sweep
-from analyses.top_activations import TopActivations, images_at
-from analyses.value_vectors import top_classes, value_logits
+from analyses.value_vectors import (
+    compare_class_value_agreement,
+    semantic_coherence,
+    taxonomy_of,
+    top_classes,
+    value_logits,
+)
 from hooked_vit import HookedViT
 
 NAMES = {"attn_out": "attention", "mlp_out": "the MLP"}
@@ -309,7 +309,10 @@ def main(
     layer = int(of_mlp["layer"].iloc[int(of_mlp["value"].to_numpy().argmax())])
     neurons, shown = neurons_figure(vit, layer, images, n=2 if quick else 6)
     n_resamples = 99 if quick else 999
-    analyses = [KeyValueAgreement(n_resamples=n_resamples), Compositionality(n_resamples=n_resamples)]
+    analyses = [
+        KeyValueAgreement(resampling=Resampling(n_resamples)),
+        Compositionality(resampling=Resampling(n_resamples)),
+    ]
     tables = sweep(vit, images, analyses, progress=False)
     agreement, compositionality = tables["key_value_agreement"], tables["compositionality"]
     causal = causal_tables(vit, few, quick)

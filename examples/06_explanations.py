@@ -22,21 +22,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from analyses.data import EmojiScenes, LabelledImages, SceneBatch, token_labels
-from analyses.data.reading import ItemReader
-from analyses.explainers import Explainer, ProbeOrder, explainer
-from analyses.explainers.explainer import CLASS_AGNOSTIC
-from analyses.explanation_quality import SWEPT_METHODS, Faithfulness, Localisation
-from analyses.feature_importance import feature_importance
-from analyses.images_for import images_for
-from analyses.linear_probe import fit_ridge_probe
-from analyses.localisation import two_object_scores, two_object_test
+from analyses.data import EmojiScenes, ItemReader, LabelledImages, SceneBatch, images_for, token_labels
+from analyses.faithfulness import SWEPT_METHODS, Faithfulness, Localisation, two_object_scores, two_object_test
+from analyses.feature_importance import CLASS_AGNOSTIC, Explainer, ProbeOrder, explainer, feature_importance
+from analyses.linear_probe import ProbeFeatures, compare_with_projection, fit_ridge_probe, probe_features
 from analyses.plots.explanation_maps import head_maps_figure, method_maps_figure
 from analyses.plots.explanation_quality import faithfulness_figure, localisation_figure
 from analyses.plots.linear_probe import probe_figure
 from analyses.plots.patch_maps import picture_of
-from analyses.probes.features import ProbeFeatures, probe_features
-from analyses.probes.scores import compare_with_projection
 from analyses.sweep import sweep
 from hooked_vit import HookedViT
 

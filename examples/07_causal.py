@@ -25,17 +25,24 @@ from rich.table import Table
 from scipy import stats
 from torch import Tensor
 
-from analyses.ablation import AblationStudy
-from analyses.attribution_patching import attribution_patching
-from analyses.data import EmojiScenes, token_labels
-from analyses.data.masks import mask_like
+from analyses.data import EmojiScenes, mask_like, token_labels
 from analyses.identifiability import identifiability
-from analyses.patching import PatchResult, activation_patching, agreement, logit_difference
-from analyses.path_patching import all_receivers, all_senders, path_patching
-from analyses.plots.block_lines import draw_block_lines
+from analyses.patching import (
+    AblationStudy,
+    PatchResult,
+    activation_patching,
+    agreement,
+    all_receivers,
+    all_senders,
+    attribution_patching,
+    logit_difference,
+    path_patching,
+)
+from analyses.plots.curves import draw_block_lines
 from analyses.plots.patch_maps import picture_of
 from analyses.plots.patching import ablation_figure, agreement_figure, head_patching_figure, token_patching_figure
 from analyses.projection import project, stream_names
+from analyses.statistics import Resampling
 from analyses.sweep import sweep
 from analyses.value_vectors import value_logits
 from hooked_vit import HookedViT
@@ -326,7 +333,9 @@ def main(
     # what each component is needed for, over a dataset
     if list(vit.class_names) == list(EmojiScenes.class_names):
         scenes = EmojiScenes(32 if quick else 128, seed=12, image_size=vit.cfg.image_size[0])
-        ablated = sweep(vit, scenes, [AblationStudy(n_resamples=99)], batch_size=32, progress=False)["ablation_study"]
+        ablated = sweep(vit, scenes, [AblationStudy(resampling=Resampling(99))], batch_size=32, progress=False)[
+            "ablation_study"
+        ]
         ablation_figure(ablated, title=f"{model}: heads and MLPs replaced by their mean").savefig(
             out / "ablation.png", dpi=120
         )

@@ -15,8 +15,7 @@ from jaxtyping import Bool, Float, Int64
 from rich.console import Console
 from torch import Tensor, nn
 
-from analyses.data import ARTISTS, EmojiScenes
-from analyses.data.emoji_classes import emoji_groups, group_of_class
+from analyses.data import ARTISTS, EmojiScenes, emoji_groups, group_of_class
 from hooked_vit import HookedViT
 
 # %% How good it is

@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from conftest import make_timm
 
-from analyses.analysis import Analysis, AnalysisBatch
+from analyses.analysis.base import Analysis, AnalysisBatch
 from hooked_vit import HookedViT
 
 

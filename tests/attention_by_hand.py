@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from analyses.class_gradients import read_tokens
+from analyses.feature_importance.class_gradients import read_tokens
 from hooked_vit import HookedViT
 
 

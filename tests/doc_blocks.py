@@ -1,8 +1,8 @@
-"""Code blocks of README and docs: finding them, running Python, running commands or checking that they parse.
+"""Code blocks of README and docs: find them, run their Python, and run their commands or check that they parse.
 
-A block opens with three backticks and its language. A mark in braces after it says that it cannot run as it stands, and
-why: `{test="skip: needs ImageNet-S"}` for Python, which must still compile, `{test="parse: needs ImageNet-S"}` for
-commands, whose options must still exist.
+A block opens with three backticks and its language. A block that cannot run carries a mark in braces with the reason:
+`{test="skip: needs ImageNet-S"}` for Python, which must still compile, `{test="parse: needs ImageNet-S"}` for commands,
+whose options must still exist.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _LAUNCHER = re.compile(r"^(?:torchrun|accelerate launch) .*?(?=hooked-vit )")
 
 @dataclass(frozen=True)
 class Block:
-    """A code block: `how` and `why` are its mark's, empty where it has none; `line` is where its code begins."""
+    """A code block: `how` and `why` come from its mark and are empty without one; `line` is its first line of code."""
 
     language: str
     code: str
@@ -39,7 +39,7 @@ def code_blocks(text: str) -> list[Block]:
     """All code blocks of a page, in order.
 
     Raises:
-        ValueError: If a fence opens in a way that is none of these, so that no block escapes its test by a misprint.
+        ValueError: If a fence cannot be read, so that no block escapes its test because of a typo.
     """
     found = []
     for match in _FENCE.finditer(text):
@@ -48,15 +48,15 @@ def code_blocks(text: str) -> list[Block]:
         found.append(Block(match["language"], code, line, match["how"] or "", match["why"] or ""))
     fences = len(re.findall(r"^ *```", text, flags=re.MULTILINE))
     if fences != 2 * len(found):
-        raise ValueError(f"{fences} lines with a fence, of {len(found)} blocks that can be read: see their marks")
+        raise ValueError(f"{fences} lines with a fence, but only {len(found)} readable blocks: check their marks")
     return found
 
 
 def run_python(blocks: list[Block], name: str) -> dict[str, object]:
-    """Run a page's Python from top to bottom in one namespace, which is returned; what is marked is compiled only."""
+    """Run a page's Python from top to bottom in one namespace and return it; marked blocks are only compiled."""
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks:
-        # as many empty lines in front as the page has, so that a traceback names its line
+        # as many empty lines before the code as the page has, so that a traceback shows the page's line number
         code = compile("\n" * (block.line - 1) + block.code, name, "exec")
         if not block.how:
             exec(code, names)
@@ -64,7 +64,7 @@ def run_python(blocks: list[Block], name: str) -> dict[str, object]:
 
 
 def commands(block: Block) -> list[list[str]]:
-    """The arguments of each `hooked-vit` command of a block, whoever launches it; `...` stands for options."""
+    """The arguments of each `hooked-vit` command of a block, without its launcher; `...` means any options."""
     lines = block.code.replace("\\\n", " ").splitlines()
     found = []
     for line in lines:
@@ -75,12 +75,12 @@ def commands(block: Block) -> list[list[str]]:
 
 
 def check_command(arguments: list[str]) -> None:
-    """Raise typer's usage error unless a command and all its options exist and have values of their kinds."""
-    from analyses.cli import app
+    """Raise typer's usage error unless the command and all its options exist and their values have the right types."""
+    from analyses.commands.cli import app
 
     group: Any = typer.main.get_command(app)
     for command in group.commands.values():
-        command.callback = None  # parse, and do nothing
+        command.callback = None  # parse only
     if "..." in arguments:
         arguments = [*arguments[: arguments.index("...")], "--help"]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -88,12 +88,12 @@ def check_command(arguments: list[str]) -> None:
 
 
 def run_command(arguments: list[str]) -> str:
-    """Run a command in this process; what it printed.
+    """Run a command in this process and return its output.
 
     Raises:
         AssertionError: If its exit status is not 0.
     """
-    from analyses.cli import app
+    from analyses.commands.cli import app
 
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, f"hooked-vit {shlex.join(arguments)}\n{result.output}"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from conftest import ported
 
-from analyses.exploring.data import explorer_data, explorer_names
+from analyses.pages.explorer.content import explorer_data, explorer_names
 from hooked_vit import HookedViT, ViTActivationCache
 
 ASKED = (5, 2)

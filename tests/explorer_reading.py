@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from analyses.attribution import LogitAttribution, attribution_names, logit_attribution
-from analyses.feature_importance import feature_importance
+from analyses.feature_importance.importance import feature_importance
 from analyses.projection import Projection, Stream, project
 from hooked_vit import HookedViT, ViTActivationCache
 

@@ -14,8 +14,8 @@ import torch
 from pandas.testing import assert_frame_equal
 from torch import Tensor
 
-from analyses.analysis import Analysis, AnalysisBatch
-from analyses.sweep import sweep
+from analyses.analysis.base import Analysis, AnalysisBatch
+from analyses.sweep.run import sweep
 from hooked_vit import HookedViT, HookedViTConfig
 
 N_IMAGES, BATCH_SIZE = 37, 4

@@ -1,6 +1,10 @@
-"""Every code block of the documentation runs as it stands, page by page; and the parts made at build time are whole."""
+"""Every code block of the documentation runs unchanged; names in it exist; the generated pages are complete."""
 
+import ast
+import importlib
 import importlib.util
+import pkgutil
+import re
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -9,21 +13,23 @@ import pytest
 import yaml
 from doc_blocks import ROOT, check_command, code_blocks, commands, run_command, run_python
 
+import analyses
 from analyses.data import sample_scenes
-from analyses.reporting.published import PUBLISHED
+from analyses.pages.report.published import PUBLISHED
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-MOST_SKIPPED = 2  # Python blocks that need what cannot be shipped
+TEXTS = [*PAGES, ROOT / "README.md"]
+MOST_SKIPPED = 2  # Python blocks that need data that cannot be shipped
 
 
 def page_name(path: Path) -> str:
-    """As it is linked."""
+    """The name that links use."""
     return str(path.relative_to(DOCS))
 
 
 def hook(name: str) -> ModuleType:
-    """One of the build's hooks, as a module."""
+    """A hook of the build, as a module."""
     spec = importlib.util.spec_from_file_location(name, DOCS / "hooks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -34,7 +40,7 @@ def hook(name: str) -> ModuleType:
 
 @pytest.fixture
 def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the pictures that the pages speak of, as the current one."""
+    """Make a folder with the pictures that the pages mention the current one."""
     for name, scene in zip(("photo.jpg", "clean.png", "corrupt.png"), sample_scenes()[1:4], strict=True):
         scene.picture.save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
@@ -56,7 +62,7 @@ def test_commands_run(path: Path, in_a_folder: Path) -> None:
                 run_command(arguments)
 
 
-def test_hardly_any_block_is_skipped() -> None:
+def test_few_blocks_are_skipped() -> None:
     blocks = [block for path in PAGES for block in code_blocks(path.read_text("utf-8"))]
     python = [block for block in blocks if block.language == "python"]
     assert len(python) > 40
@@ -64,7 +70,7 @@ def test_hardly_any_block_is_skipped() -> None:
     assert all(block.how != "skip" for block in blocks if block.language == "bash"), "commands must parse"
 
 
-def test_make_targets_and_scripts_they_name_exist() -> None:
+def test_make_targets_and_scripts_in_pages_exist() -> None:
     targets = {line.split(":")[0] for line in (ROOT / "Makefile").read_text("utf-8").splitlines() if ":" in line}
     for path in PAGES:
         for block in code_blocks(path.read_text("utf-8")):
@@ -77,22 +83,93 @@ def test_make_targets_and_scripts_they_name_exist() -> None:
                         assert (ROOT / word).is_file(), f"{page_name(path)}: {line}"
 
 
-def test_the_published_values_are_those_that_reports_stand_on() -> None:
+def test_published_values_match_those_of_reports() -> None:
     rows = [line for line in (DOCS / "how-to/imagenet-s.md").read_text("utf-8").splitlines() if line.startswith("| ")]
     for model in PUBLISHED.values():
         numbers = " | ".join(f"{model.values[name]:.2f}" for name in ("rate", "images_with_one", "accuracy"))
         assert sum(numbers in row for row in rows) == 1, model.title
 
 
+def dotted_names(text: str) -> set[str]:
+    """Names such as `analyses.projection.project` in the inline code of a page."""
+    prose = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    code = re.findall(r"`([^`\n]+)`", prose)
+    return {name for span in code for name in re.findall(r"\b(?:analyses|hooked_vit)(?:\.[A-Za-z_]\w*)+", span)}
+
+
+def shorter_path(module: str, name: str) -> str | None:
+    """A package of `analyses` above `module` that exports the same object, from which users should import it."""
+    parts = module.split(".")
+    for depth in range(2, len(parts)):
+        package = importlib.import_module(".".join(parts[:depth]))
+        exported = getattr(package, "__all__", ())
+        if name in exported and getattr(package, name) is getattr(importlib.import_module(module), name):
+            return package.__name__
+    return None
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_dotted_names_in_prose_exist(path: Path) -> None:
+    for name in sorted(dotted_names(path.read_text("utf-8"))):
+        try:
+            pkgutil.resolve_name(name)
+        except (AttributeError, ImportError) as error:
+            pytest.fail(f"{path.name}: `{name}` does not exist: {error}")
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_names_are_imported_from_the_package_that_exports_them(path: Path) -> None:
+    text = path.read_text("utf-8")
+    used = [name.rpartition(".")[::2] for name in dotted_names(text)]
+    for block in code_blocks(text):
+        if block.language == "python":
+            imports = [node for node in ast.walk(ast.parse(block.code)) if isinstance(node, ast.ImportFrom)]
+            used += [(node.module or "", alias.name) for node in imports for alias in node.names]
+    for module, name in used:
+        is_deep = module.startswith("analyses.") and isinstance(pkgutil.resolve_name(module), ModuleType)
+        assert not is_deep or shorter_path(module, name) is None, f"{module}.{name}"
+
+
+class TestWhichPackage:
+    """The page `which-package.md`."""
+
+    @staticmethod
+    def rows() -> dict[str, list[str]]:
+        """The cells of each row, by the package in it."""
+        lines = (DOCS / "which-package.md").read_text("utf-8").splitlines()
+        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+        return {row[1].split("`")[1]: row for row in cells if row[1].startswith("[`")}
+
+    def test_every_package_has_a_row(self) -> None:
+        assert set(self.rows()) == {module.name for module in pkgutil.iter_modules(analyses.__path__, "analyses.")}
+
+    def test_functions_can_be_imported_from_their_package(self) -> None:
+        for package, (_, _, functions, *_) in self.rows().items():
+            for name in re.findall(r"`([^`]+)`", functions):
+                pkgutil.resolve_name(name if name.startswith("analyses.") else f"{package}.{name}")
+
+    def test_commands_and_names_of_analyses_exist(self) -> None:
+        from analyses.catalogue import CATALOGUE
+
+        known = {entry.command for entry in CATALOGUE.values()}
+        listed: set[str] = set()
+        for _, _, _, command, _ in self.rows().values():
+            for span in re.findall(r"`([^`]+)`", command):
+                name, _, names = span.partition(": ")
+                check_command([name.split()[0], "--help"])
+                listed |= set(filter(None, names.split(",")))
+        assert listed == known, "every analysis of a sweep is listed"
+
+
 class TestBlocks:
-    def test_found_with_their_marks(self) -> None:
+    def test_blocks_are_found_with_their_marks(self) -> None:
         text = 'a\n```python\n1 / 0\n```\n```bash {test="parse: needs a disk"}\nhooked-vit plot x\n```\n'
         python, bash = code_blocks(text)
         assert (python.language, python.code, python.line, python.how) == ("python", "1 / 0\n", 3, "")
         assert (bash.how, bash.why) == ("parse", "needs a disk")
 
-    def test_a_misprinted_mark_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="2 lines with a fence, of 0 blocks"):
+    def test_a_mark_with_a_typo_is_an_error(self) -> None:
+        with pytest.raises(ValueError, match="2 lines with a fence, but only 0 readable blocks"):
             code_blocks('```python {test="skipped"}\n1 / 0\n```\n')
 
     def test_an_error_names_page_and_line(self) -> None:
@@ -112,7 +189,7 @@ class TestBlocks:
         assert commands(block) == [["sweep", "..."], ["lens", "a b.png"]]
 
     @pytest.mark.parametrize("arguments", [["nope"], ["plot"], ["sweep", "--data", "x", "--out", "y", "--nope"]])
-    def test_what_does_not_parse_is_told(self, arguments: list[str]) -> None:
+    def test_an_invalid_command_is_an_error(self, arguments: list[str]) -> None:
         with pytest.raises(Exception, match=r"No such|Missing"):
             check_command(arguments)
 
@@ -136,13 +213,32 @@ class TestBuild:
             if not path.name.startswith("_")
         }
         assert found == on_disk
-        assert all(pages.summary(path) for path in found), "each says in its first line what it is"
+        assert all(pages.summary(path) for path in found), "each has a summary in its first line"
+
+    def test_a_package_page_links_exported_names_to_their_definitions(self) -> None:
+        pytest.importorskip("mkdocs")
+        pages = hook("reference_pages")
+        page = pages.package_page(ROOT / "analyses" / "data")
+        assert "| [`EmojiScenes`][analyses.data.emoji_scenes.scenes.EmojiScenes] | " in page, "through two packages"
+        assert "[`analyses.data.emoji_scenes.scenes`](emoji_scenes/scenes.md) |" in page
+        assert "| [`emoji_scenes`](emoji_scenes/index.md) | " in page
+
+    def test_every_exported_name_of_every_package_is_found_where_it_is_defined(self) -> None:
+        pytest.importorskip("mkdocs")
+        pages = hook("reference_pages")
+        packages = [path.parent for top in pages.PACKAGES for path in (ROOT / top).rglob("__init__.py")]
+        for package in packages:
+            exported = pages.exports(package)
+            face = importlib.import_module(".".join(package.relative_to(ROOT).parts))
+            assert set(exported) == set(getattr(face, "__all__", ())), package
+            for name, module in exported.items():
+                assert getattr(importlib.import_module(module), name) is getattr(face, name), name
 
     def test_every_command_has_a_section_with_its_options(self) -> None:
         pytest.importorskip("mkdocs")
         import typer
 
-        from analyses.cli import app
+        from analyses.commands.cli import app
 
         page, group = hook("command_page").page(), typer.main.get_command(app)
         for name, command in group.commands.items():  # type: ignore[attr-defined]
@@ -173,7 +269,7 @@ class TestBuild:
         with pytest.raises(plugins.PluginError, match=r"01_bad.py failed with exit status 1:\nno"):
             pages._run(script, "0")
 
-    def test_the_covered_models_are_one_row_each(self) -> None:
+    def test_covered_models_have_one_row_each(self) -> None:
         pytest.importorskip("mkdocs")
         from hooked_vit.covered_models import covered_models
 
@@ -183,7 +279,7 @@ class TestBuild:
         assert "| cls | CLS | 224 | 32 | 50 | 12 | 768 | 12 |" in base
         assert "`augreg_in21k_ft_in1k`" in base
 
-    def test_shapes_of_one_word_keep_their_quotation_marks(self) -> None:
+    def test_shapes_of_a_single_word_keep_their_quotation_marks(self) -> None:
         griffe = pytest.importorskip("griffe")
         quoted = hook("docstrings").quoted
         source = 'from jaxtyping import Bool\ndef f(x: Bool[Tensor, "token"]) -> list[Bool[Tensor, "a b"]]: ...\n'
@@ -195,8 +291,8 @@ class TestBuild:
 
 def _walk(pages: ModuleType, folder: Path) -> list[Path]:
     found = []
-    for one in pages.modules(folder):
-        found += _walk(pages, one) if one.is_dir() else [one]
+    for path in pages.modules(folder):
+        found += _walk(pages, path) if path.is_dir() else [path]
     return found
 
 

@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, from top to bottom; its commands parse; its figures exist."""
+"""The README's Python runs unchanged from top to bottom; its commands parse; its figures exist."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ def test_every_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     names = run_python(blocks, "README.md")
     assert names["logits"].shape == (1, 100)
     assert (names["edited"] - names["logits"]).abs().max() > 0
-    assert len(names["rate"].dropna(subset=["value"])) >= 8, "a row for each block"
+    assert len(names["rate"].dropna(subset=["value"])) >= 8, "one row per block"
 
 
 def test_every_command_and_its_options_exist() -> None:
@@ -28,13 +28,13 @@ def test_every_command_and_its_options_exist() -> None:
         check_command(arguments)
 
 
-def test_figures_and_files_it_points_to_exist() -> None:
+def test_linked_figures_and_files_exist() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if not target.startswith("http"):
             assert (ROOT / target).is_file(), target
 
 
-def test_make_targets_it_names_exist() -> None:
+def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     for target in set(re.findall(r"(?:`|^)make (\w+)", README, flags=re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target

@@ -12,8 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 USE_IT = """
 import hooked_vit, analyses, torch
-from analyses.data import EmojiScenes, sample_scenes
-from analyses.explorer import explore
+from analyses.data.emoji_scenes.sample_pictures import sample_scenes
+from analyses.data.emoji_scenes.scenes import EmojiScenes
+from analyses.pages.explorer.build import explore
 from hooked_vit import HookedViT
 from hooked_vit.loading import EMBEDDED
 scenes = sample_scenes()

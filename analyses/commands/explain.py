@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from analyses.commands.model_options import Device, ModelName, RandomWeights, WeightsFile
-from analyses.commands.reporting import AsJson, Reporter
-from analyses.commands.user_errors import USAGE, fail, user_errors
+from analyses.commands.errors import USAGE, fail, user_errors
+from analyses.commands.options import Device, ModelName, RandomWeights, WeightsFile
+from analyses.commands.output import AsJson, Reporter
 
 __all__ = ["explain"]
 
@@ -49,9 +49,9 @@ def explain(
 
     from PIL.Image import DecompressionBombError
 
-    from analyses.commands.explain_report import explain_report
+    from analyses.commands.explain_result import explain_report
     from analyses.commands.load_model import load_model
-    from analyses.explainers.explainer import METHODS, explainer, needs_pixels
+    from analyses.feature_importance.methods import METHODS, explainer, needs_pixels
     from hooked_vit.preprocessing import as_picture
 
     has_captum = find_spec("captum") is not None

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from analyses.commands.model_options import Device, ModelName, RandomWeights, WeightsFile
-from analyses.commands.reporting import AsJson, Reporter
-from analyses.commands.user_errors import USAGE, fail, user_errors
+from analyses.commands.errors import USAGE, fail, user_errors
+from analyses.commands.options import Device, ModelName, RandomWeights, WeightsFile
+from analyses.commands.output import AsJson, Reporter
 
 __all__ = ["explore"]
 
@@ -51,8 +51,8 @@ def explore(
     from PIL.Image import DecompressionBombError
 
     from analyses.commands.load_model import load_model
-    from analyses.explorer import explore as make_page
-    from analyses.sweeping.progress import working
+    from analyses.pages.explorer.build import explore as make_page
+    from analyses.progress import working
     from hooked_vit.preprocessing import as_picture
 
     with user_errors(ValueError, OSError, DecompressionBombError):

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from analyses.commands.model_options import Device, ModelName, RandomWeights, WeightsFile
-from analyses.commands.reporting import AsJson, Reporter
-from analyses.commands.user_errors import FAILED, USAGE, complain, user_errors
+from analyses.commands.errors import FAILED, USAGE, complain, user_errors
+from analyses.commands.options import Device, ModelName, RandomWeights, WeightsFile
+from analyses.commands.output import AsJson, Reporter
 
 __all__ = ["lens"]
 
@@ -54,9 +54,9 @@ def lens(
 
     from PIL.Image import DecompressionBombError
 
-    from analyses.commands.lens_report import lens_report
+    from analyses.commands.lens_result import lens_report
     from analyses.commands.load_model import load_model
-    from analyses.sweeping.progress import progress_bar
+    from analyses.progress import progress_bar
     from hooked_vit.preprocessing import as_picture
 
     report = Reporter("lens", as_json)

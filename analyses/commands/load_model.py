@@ -6,8 +6,8 @@ import timm
 import torch
 from timm.models import split_model_name_tag
 
-from analyses.commands.user_errors import USAGE, fail
-from analyses.sweeping.progress import working
+from analyses.commands.errors import USAGE, fail
+from analyses.progress import working
 from hooked_vit import HookedViT
 from hooked_vit.initialisation import freshly_initialised
 

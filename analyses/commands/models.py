@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from analyses.commands.reporting import AsJson, Reporter
-from analyses.commands.user_errors import fail
+from analyses.commands.errors import fail
+from analyses.commands.output import AsJson, Reporter
 
 if TYPE_CHECKING:
     import pandas as pd

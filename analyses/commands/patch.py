@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from analyses.commands.model_options import Device, ModelName, RandomWeights, WeightsFile
-from analyses.commands.reporting import AsJson, Reporter
-from analyses.commands.user_errors import FAILED, USAGE, complain, user_errors
+from analyses.commands.errors import FAILED, USAGE, complain, user_errors
+from analyses.commands.options import Device, ModelName, RandomWeights, WeightsFile
+from analyses.commands.output import AsJson, Reporter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from analyses.patches.result import PatchResult
+    from analyses.patching.result import PatchResult
     from hooked_vit import HookedViT
 
 __all__ = ["patch"]
@@ -70,7 +70,8 @@ def patch(
     from rich.table import Table
 
     from analyses.commands.load_model import load_model
-    from analyses.patching import activation_patching, logit_difference
+    from analyses.patching.activation import activation_patching
+    from analyses.patching.metrics import logit_difference
     from hooked_vit.preprocessing import as_picture
 
     report = Reporter("patch", as_json)

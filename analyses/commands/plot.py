@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from analyses.commands.reporting import AsJson, Reporter
-from analyses.commands.user_errors import user_errors
+from analyses.commands.errors import user_errors
+from analyses.commands.output import AsJson, Reporter
 
 __all__ = ["plot"]
 
@@ -22,9 +22,9 @@ def plot(
 
     Example: hooked-vit plot found --out figures
     """
-    from analyses.reporting.figures import figures_of
-    from analyses.reporting.read import read_sweep
-    from analyses.sweeping.progress import progress_bar
+    from analyses.catalogue import figures_of
+    from analyses.progress import progress_bar
+    from analyses.sweep.output import read_sweep
 
     report, target = Reporter("plot", as_json), out or folder
     with user_errors(ValueError, OSError):

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from analyses.commands.reporting import AsJson, Reporter
-from analyses.commands.user_errors import user_errors
+from analyses.commands.errors import user_errors
+from analyses.commands.output import AsJson, Reporter
 
 __all__ = ["report"]
 
@@ -45,8 +45,8 @@ def report(
 
     Example: hooked-vit report found --pdf
     """
-    from analyses.report import report as make
-    from analyses.sweeping.progress import working
+    from analyses.pages.report.build import report as make
+    from analyses.progress import working
 
     said = Reporter("report", as_json)
     target = out or folder / "report.html"

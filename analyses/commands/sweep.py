@@ -3,37 +3,24 @@
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analyses.commands.model_options import Device, ModelName, RandomWeights, WeightsFile
-from analyses.commands.reporting import AsJson, Reporter
-from analyses.commands.user_errors import USAGE, complain, fail, user_errors
+from analyses.commands.errors import USAGE, complain, fail, user_errors
+from analyses.commands.options import Device, ModelName, RandomWeights, WeightsFile
+from analyses.commands.output import AsJson, Reporter
 
 if TYPE_CHECKING:
-    from analyses.analysis import Analysis
+    from analyses.analysis.base import Analysis
 
-__all__ = ["ANALYSES", "make_analyses", "sweep"]
+__all__ = ["make_analyses", "sweep"]
 
-ANALYSES = {
-    "identifiability": ("analyses.identifiability", "Identifiability"),
-    "updates": ("analyses.categorical_updates", "CategoricalUpdates"),
-    "perturbation": ("analyses.perturbation", "Perturbation"),
-    "key-value": ("analyses.key_value_agreement", "KeyValueAgreement"),
-    "compositionality": ("analyses.compositionality", "Compositionality"),
-    "class-value": ("analyses.class_value_agreement", "ClassValueAgreement"),
-    "causal-memories": ("analyses.causal_memories", "CausalMemories"),
-    "faithfulness": ("analyses.explanation_quality", "Faithfulness"),
-    "localisation": ("analyses.explanation_quality", "Localisation"),
-    "ablation": ("analyses.ablation", "AblationStudy"),
-}
-"""Module and class of each analysis, by its name on the command line; imported when it is asked for."""
-
-_OF_METHODS = {"faithfulness", "localisation"}
+_NAMES = (
+    "identifiability, updates, perturbation, key-value, compositionality, class-value, causal-memories, faithfulness, "
+    "localisation, ablation"
+)  # of the catalogue, which is not imported for a help text
 
 
 def sweep(
@@ -47,9 +34,7 @@ def sweep(
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where tables and record go.", show_default=False)],
     model: ModelName = "emoji-vit",
-    analyses: Annotated[
-        str, typer.Option(metavar="NAME,…", help=f"Any of {', '.join(ANALYSES)}.")
-    ] = "identifiability,updates",
+    analyses: Annotated[str, typer.Option(metavar="NAME,…", help=f"Any of {_NAMES}.")] = "identifiability,updates",
     methods: Annotated[
         list[str] | None,
         typer.Option(
@@ -92,7 +77,7 @@ def sweep(
 
     from analyses.commands.load_model import load_model
     from analyses.data.open import open_dataset
-    from analyses.sweep import sweep as run
+    from analyses.sweep.run import sweep as run
     from hooked_vit.initialisation import freshly_initialised
 
     report = Reporter("sweep", as_json)
@@ -131,7 +116,7 @@ def sweep(
 
 def _note(folder: Path, asked: dict[str, Any]) -> None:
     """Put into the record what a sweep itself cannot know: the names by which its model and dataset were asked for."""
-    from analyses.sweeping.store import Store
+    from analyses.sweep.store import Store
 
     store = Store(folder)
     record = store.read_record() or {}
@@ -145,18 +130,19 @@ def make_analyses(names: Sequence[str], methods: Sequence[str] = ()) -> "list[An
     Raises:
         ValueError: If there is no such analysis or method, none is named, or no analysis compares methods.
     """
-    known = [name for name, (module, _) in ANALYSES.items() if find_spec(module) is not None]
-    unknown = [name for name in names if name not in known]
+    from analyses.catalogue import CATALOGUE
+
+    entries = {entry.command: entry for entry in CATALOGUE.values()}
+    unknown = [name for name in names if name not in entries]
     if unknown or not names:
-        raise ValueError(f"no analysis called {', '.join(unknown) or 'nothing'}: there are {', '.join(known)}")
-    if methods and not set(names) & _OF_METHODS:
-        raise ValueError(f"--method is for {' and '.join(sorted(_OF_METHODS))}: name one of them in --analyses")
-    made = []
-    for name in dict.fromkeys(names):
-        module, kind = ANALYSES[name]
-        options = {"methods": tuple(dict.fromkeys(methods))} if methods and name in _OF_METHODS else {}
-        made.append(getattr(import_module(module), kind)(**options))
-    return made
+        raise ValueError(f"no analysis called {', '.join(unknown) or 'nothing'}: there are {', '.join(entries)}")
+    comparing = [name for name in entries if entries[name].compares_methods]
+    if methods and not set(names) & set(comparing):
+        raise ValueError(f"--method is for {' and '.join(comparing)}: name one of them in --analyses")
+    options: dict[str, Any] = {"methods": tuple(dict.fromkeys(methods))} if methods else {}
+    return [
+        entries[name].analysis(**(options if entries[name].compares_methods else {})) for name in dict.fromkeys(names)
+    ]
 
 
 def _own_gpu() -> str | None:

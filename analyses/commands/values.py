@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from analyses.commands.model_options import Device, ModelName, RandomWeights, WeightsFile
-from analyses.commands.reporting import AsJson, Reporter
-from analyses.commands.user_errors import USAGE, fail, user_errors
+from analyses.commands.errors import USAGE, fail, user_errors
+from analyses.commands.options import Device, ModelName, RandomWeights, WeightsFile
+from analyses.commands.output import AsJson, Reporter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ def values(
     from analyses.commands.load_model import load_model
     from analyses.plots.patch_maps import picture_of
     from analyses.plots.value_vectors import value_vectors_figure
-    from analyses.value_vectors import memory_indices, top_classes, top_memories
+    from analyses.value_vectors.vectors import memory_indices, top_classes, top_memories
 
     report = Reporter("values", as_json)
     vit = load_model(model, weights, random_weights, device, report.progress)
@@ -84,8 +84,8 @@ def values(
     activations, shown = None, {}
     if data is not None:
         from analyses.data.open import open_dataset
-        from analyses.sweep import sweep
-        from analyses.top_activations import TopActivations, images_at
+        from analyses.memory_pairs.top_activations import TopActivations, images_at
+        from analyses.sweep.run import sweep
 
         with user_errors(ValueError, status=USAGE), user_errors(FileNotFoundError):
             dataset = open_dataset(data, vit.class_names)

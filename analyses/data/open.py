@@ -6,8 +6,9 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from analyses.data.dataset import LabelledImages
+from hooked_vit import HookedViT
 
-__all__ = ["KINDS", "open_dataset"]
+__all__ = ["KINDS", "images_for", "open_dataset"]
 
 Options = dict[str, str]
 
@@ -52,7 +53,7 @@ def open_dataset(spec: str, class_names: Sequence[str] | None = None) -> Labelle
 
 
 def _emoji_scenes(path: str, options: Options, class_names: Sequence[str] | None) -> LabelledImages:
-    from analyses.data.emoji_scenes import EmojiScenes
+    from analyses.data.emoji_scenes.scenes import EmojiScenes
 
     if class_names is not None and tuple(class_names) != EmojiScenes.class_names:
         raise ValueError(
@@ -120,3 +121,23 @@ def _yes(text: str) -> bool:
 
 def _words(text: str) -> tuple[str, ...]:
     return () if text.lower() in ("", "none") else tuple(text.split(","))
+
+
+def images_for(model: HookedViT, n: int, data: str | None = None, seed: int = 7) -> LabelledImages:
+    """Images to ask a model about, with the answers.
+
+    Args:
+        model: Whose classes the labels must be.
+        n: How many Emoji Scenes, where these are shown; `data` says itself how many.
+        data: As for `open_dataset`, such as `imagenet-s:DIR?n=5`; by default Emoji Scenes.
+        seed: Which Emoji Scenes.
+
+    Raises:
+        ValueError: If the images are Emoji Scenes, and these are not the model's classes; or as `open_dataset`.
+        FileNotFoundError: If there is nothing at the path that `data` names.
+
+    >>> len(images_for(HookedViT.from_pretrained("emoji-vit"), n=40))
+    40
+    """
+    scenes = f"emoji-scenes:{n}?seed={seed}&image_size={model.cfg.image_size[0]}"
+    return open_dataset(scenes if data is None else data, model.class_names)

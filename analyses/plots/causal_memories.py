@@ -29,10 +29,11 @@ def causal_memories_figure(table: pd.DataFrame) -> Figure:
     Args:
         table: `CausalMemories().compute()`.
 
-    >>> from analyses.causal_memories import CausalMemories
+    >>> from analyses.memory_pairs import CausalMemories
     >>> from analyses.data import EmojiScenes
     >>> from analyses.sweep import sweep
-    >>> analysis = CausalMemories(ks=[5], n_resamples=9)
+    >>> from analyses.statistics import Resampling
+    >>> analysis = CausalMemories(ks=[5], resampling=Resampling(9))
     >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(4, 0), [analysis])
     >>> len(causal_memories_figure(tables["causal_memories"]).axes)
     2

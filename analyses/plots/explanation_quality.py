@@ -33,7 +33,7 @@ def faithfulness_figure(table: pd.DataFrame, rule: str = "published", *, title: 
         title: Above the figure: which model and images.
 
     >>> from analyses.data import EmojiScenes
-    >>> from analyses.explanation_quality import Faithfulness
+    >>> from analyses.faithfulness import Faithfulness
     >>> from analyses.sweep import sweep
     >>> from hooked_vit import HookedViT
     >>> faithfulness = Faithfulness(["importance", "random"], n_steps=4)

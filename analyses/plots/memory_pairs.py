@@ -31,9 +31,11 @@ def key_value_agreement_figure(table: pd.DataFrame) -> Figure:
         table: `KeyValueAgreement().compute()`.
 
     >>> from analyses.data import EmojiScenes
-    >>> from analyses.key_value_agreement import KeyValueAgreement
+    >>> from analyses.memory_pairs import KeyValueAgreement
     >>> from analyses.sweep import sweep
-    >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(4, 0), [KeyValueAgreement(n_resamples=9)])
+    >>> from analyses.statistics import Resampling
+    >>> analysis = KeyValueAgreement(resampling=Resampling(9))
+    >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(4, 0), [analysis])
     >>> len(key_value_agreement_figure(tables["key_value_agreement"]).axes)
     8
     """
@@ -81,10 +83,12 @@ def compositionality_figure(table: pd.DataFrame) -> Figure:
     Args:
         table: `Compositionality().compute()`.
 
-    >>> from analyses.compositionality import Compositionality
+    >>> from analyses.memory_pairs import Compositionality
     >>> from analyses.data import EmojiScenes
     >>> from analyses.sweep import sweep
-    >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(4, 0), [Compositionality(n_resamples=9)])
+    >>> from analyses.statistics import Resampling
+    >>> analysis = Compositionality(resampling=Resampling(9))
+    >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(4, 0), [analysis])
     >>> len(compositionality_figure(tables["compositionality"]).axes)
     3
     """

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from analyses.patches.result import Agreement, PatchResult
+from analyses.patching.result import Agreement, PatchResult
 from analyses.plots.patch_maps import draw_outline, draw_patch_map, draw_picture
 
 __all__ = ["ablation_figure", "agreement_figure", "head_patching_figure", "token_patching_figure"]
@@ -50,7 +50,8 @@ def token_patching_figure(
     Raises:
         ValueError: If the sweep has no axis of tokens.
 
-    >>> from analyses.patching import activation_patching, logit_difference
+    >>> from analyses.patching import activation_patching
+    >>> from analyses.patching import logit_difference
     >>> from hooked_vit import HookedViT
     >>> model, images = HookedViT.from_pretrained("emoji-vit"), torch.rand(2, 1, 3, 64, 64)
     >>> result = activation_patching(model, *images, logit_difference(3, against=14), layers=[0, 3, 7])
@@ -101,7 +102,8 @@ def head_patching_figure(
     Raises:
         ValueError: If one of them is over something else.
 
-    >>> from analyses.patching import activation_patching, logit_difference
+    >>> from analyses.patching import activation_patching
+    >>> from analyses.patching import logit_difference
     >>> from hooked_vit import HookedViT
     >>> model, images = HookedViT.from_pretrained("emoji-vit"), torch.rand(2, 1, 3, 64, 64)
     >>> sweeps = {s: activation_patching(model, *images, logit_difference(3, against=14), s) for s in ("z", "pattern")}
@@ -136,7 +138,9 @@ def agreement_figure(
         unit: Of the metric.
         title: Above the figure.
 
-    >>> from analyses.patching import activation_patching, agreement, logit_difference
+    >>> from analyses.patching import activation_patching
+    >>> from analyses.patching import logit_difference
+    >>> from analyses.patching import agreement
     >>> from hooked_vit import HookedViT
     >>> model, images = HookedViT.from_pretrained("emoji-vit"), torch.rand(2, 1, 3, 64, 64)
     >>> sweep = activation_patching(model, *images, logit_difference(3, against=14), "z")
@@ -166,11 +170,13 @@ def ablation_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
         table: `AblationStudy().compute()`.
         title: Above the figure: which model and images.
 
-    >>> from analyses.ablation import AblationStudy
+    >>> from analyses.patching import AblationStudy
     >>> from analyses.data import EmojiScenes
     >>> from analyses.sweep import sweep
     >>> from hooked_vit import HookedViT
-    >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(8, 0), [AblationStudy(n_resamples=9)])
+    >>> from analyses.statistics import Resampling
+    >>> analysis = AblationStudy(resampling=Resampling(9))
+    >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(8, 0), [analysis])
     >>> len(ablation_figure(tables["ablation_study"]).axes)
     6
     """

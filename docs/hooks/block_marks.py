@@ -1,8 +1,7 @@
-"""How a code block that is not run when these pages are tested is marked in the source, and what readers see of it.
+"""Marks of code blocks that the tests do not run: how the source writes them, and what readers see instead.
 
-A block opens with three backticks, its language and, where it cannot run without data that nobody may ship, a mark in
-braces: `{test="skip: needs ImageNet-S"}`, or `parse` in the place of `skip` for commands. `tests/doc_blocks.py` reads
-the marks; here they become the block's title.
+A block that needs data nobody may ship carries a mark in braces after its language: `{test="skip: needs ImageNet-S"}`,
+or `parse` instead of `skip` for commands. `tests/doc_blocks.py` reads the marks; here each becomes its block's title.
 """
 
 import re
@@ -12,7 +11,7 @@ _MARK = re.compile(r"^(?P<fence>\s*```\w+) \{test=\"(?:skip|parse): (?P<reason>[
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Give marked blocks a title that says what they need.
+    """Replace each mark by a title that says what the block needs.
 
     >>> on_page_markdown('```bash {test="parse: needs ImageNet-S"}')
     '```bash title="needs ImageNet-S"'

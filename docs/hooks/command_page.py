@@ -1,4 +1,4 @@
-"""The page of the command line, written by typer from the command itself."""
+"""The page of the command line, which typer writes from the commands themselves."""
 
 import html
 import subprocess
@@ -11,12 +11,12 @@ from mkdocs.structure.files import File
 INTRODUCTION = """\
 # Command line
 
-`hooked-vit` asks the most common questions without a line of Python. A command writes its figures and tables to where
-`--out` says and prints their paths; with `--json` it prints one document for machines. What goes wrong is told in one
-line on standard error; the exit status is 1 if something could not be read, loaded or written, 2 if an option makes no
-sense.
+`hooked-vit` answers the most common questions without a line of Python. Each command writes its figures and tables to
+`--out` and prints their paths; with `--json` it prints a single JSON document instead. An error is one line on standard
+error. The exit status is 1 if something could not be read, loaded or written, and 2 if an option is invalid.
 
-This page is made from the command itself when the documentation is built; `hooked-vit COMMAND --help` prints the same.
+This page is generated from the commands when the documentation is built; `hooked-vit COMMAND --help` prints the same
+text.
 """
 
 
@@ -27,8 +27,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def page() -> str:
-    """The introduction, then what `typer ... utils docs` says, a section for each command."""
-    command = [sys.executable, "-m", "typer", "analyses.cli", "utils", "docs", "--name", "hooked-vit"]
+    """The introduction, then the output of `typer ... utils docs`: one section per command."""
+    command = [sys.executable, "-m", "typer", "analyses.commands.cli", "utils", "docs", "--name", "hooked-vit"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         raise PluginError(f"typer cannot describe the command line:\n{run.stderr}")

@@ -1,35 +1,34 @@
-"""The table of covered models: a row for each timm entrypoint, from `hooked_vit.covered_models`."""
+"""The table of covered models: one row per timm entrypoint, from `hooked_vit.covered_models`."""
 
 from typing import Any
 
-PLACE = "<!-- the table of covered models -->"
+MARKER = "<!-- the table of covered models -->"
 HEADINGS = ("entrypoint", "readout", "prefix tokens", "image", "patch", "tokens", "blocks", "width", "heads", "params",
             "pretrained tags")  # fmt: skip
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Put the table in the place that models.md keeps for it."""
+    """Replace the marker in models.md by the table."""
     if page.file.src_uri != "models.md":
         return markdown
-    if PLACE not in markdown:
-        raise ValueError(f"models.md must hold the line {PLACE}")
-    return markdown.replace(PLACE, table())
+    if MARKER not in markdown:
+        raise ValueError(f"models.md must contain the line {MARKER}")
+    return markdown.replace(MARKER, table())
 
 
 def table() -> str:
-    """A Markdown table for each of timm's modules, embedded models first."""
+    """One Markdown table per timm module, the embedded models first."""
     from hooked_vit.covered_models import covered_models
 
     covered: Any = covered_models()
     parts = [f"{covered['architecture'].nunique()} architectures, {int(covered['pretrained'].sum())} sets of weights."]
     families = sorted(covered["family"].unique(), key=lambda family: (family != "embedded", family))
     for family in families:
-        of_family = covered[covered["family"] == family]
-        parts += [f"## {_in_words(family)}", _rows(of_family)]
+        parts += [f"## {_heading(family)}", _rows(covered[covered["family"] == family])]
     return "\n\n".join(parts)
 
 
-def _in_words(family: str) -> str:
+def _heading(family: str) -> str:
     return "Embedded in hooked_vit" if family not in ("vision_transformer", "deit") else f"timm's {family}"
 
 
@@ -48,7 +47,7 @@ def _rows(covered: Any) -> str:
 
 
 def _sizes(sizes: Any) -> str:
-    """One size, or the several that an entrypoint's weights are for."""
+    """The size, or all sizes for which an entrypoint has weights."""
     return ", ".join(f"{height} × {width}" if height != width else f"{height}" for height, width in sorted(set(sizes)))
 
 

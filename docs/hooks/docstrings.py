@@ -1,4 +1,4 @@
-"""For mkdocstrings: doctest examples as code, shapes in signatures as in the source, each object on one page alone."""
+"""For mkdocstrings: doctest examples as code, shapes as the source writes them, each object on a single page."""
 
 import dataclasses
 from typing import Any
@@ -8,10 +8,10 @@ import jaxtyping
 
 
 class ReadableDocstrings(griffe.Extension):
-    """Puts fences around examples, which Markdown would take for quotations, and quotation marks around shapes."""
+    """Fence the examples, which Markdown would render as quotations, and quote the shapes."""
 
     def on_package(self, *, pkg: Any, **_: Any) -> None:
-        """What griffe calls for a package that it has read: what modules export from others is left to the others."""
+        """Called by griffe for each package it has read: document every name only where it is defined."""
         pending = [pkg]
         while pending:
             module = pending.pop()
@@ -20,7 +20,7 @@ class ReadableDocstrings(griffe.Extension):
                 module.exports = [name for name in module.exports if not module.members[str(name)].is_alias]
 
     def on_object(self, *, obj: Any, **_: Any) -> None:
-        """What griffe calls for each object that it has read."""
+        """Called by griffe for each object it has read."""
         if obj.is_alias:
             return
         if obj.docstring is not None:
@@ -34,7 +34,7 @@ class ReadableDocstrings(griffe.Extension):
 
 
 def fenced(docstring: str) -> str:
-    r"""Fences around each run of lines that begins with a prompt, up to the next empty line.
+    r"""Put fences around each run of lines from a prompt to the next empty line.
 
     >>> fenced("It adds.\n\n>>> 1 + 1\n2")
     'It adds.\n\n```pycon\n>>> 1 + 1\n2\n```'
@@ -52,9 +52,9 @@ def fenced(docstring: str) -> str:
 
 
 def quoted(annotation: Any) -> Any:
-    """The annotation with every shape in double quotes: griffe takes a shape of one word for the name of a type."""
+    """The annotation with every shape in double quotes; griffe reads a shape of one word as the name of a type."""
     if isinstance(annotation, list | tuple):
-        return type(annotation)(quoted(one) for one in annotation)
+        return type(annotation)(quoted(part) for part in annotation)
     if not isinstance(annotation, griffe.Expr):
         return annotation
     if isinstance(annotation, griffe.ExprSubscript) and hasattr(jaxtyping, str(annotation.left)):

@@ -1,7 +1,7 @@
-"""Pages of the examples: each script is run, and its cells become prose and code, with what it prints and draws.
+"""Pages of the examples: each script is run; its cells become prose and code, followed by its output and figures.
 
-An example that fails fails the build. What a run gives is kept in `.cache/docs-examples` for as long as the script and
-the sources of the two packages stay the same.
+If an example fails, the build fails. The output of a run is cached in `.cache/docs-examples` until the script or the
+sources of the two packages change.
 """
 
 import ast
@@ -22,16 +22,16 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache" / "docs-examples"
-COLUMNS = 88  # of what they print: what a page is wide on a desktop
+COLUMNS = 88  # width of the printed output: that of a page on a desktop
 
 
 def examples() -> list[Path]:
-    """The essays, in order; scripts whose names have no number train and measure the embedded models."""
+    """The numbered essays, in order; the unnumbered scripts train and measure the embedded models."""
     return sorted((ROOT / "examples").glob("[0-9]*.py"))
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Run what has changed, and add a page for each example, its figures, and a page that lists them."""
+    """Run the examples that have changed; add one page per example, its figures, and a page that lists them."""
     scripts = examples()
     with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
         runs = list(pool.map(_run, scripts, [_digest(script) for script in scripts]))
@@ -40,7 +40,7 @@ def on_files(files: Any, config: Any) -> Any:
         for figure in json.loads((run / "figures.json").read_text("utf-8")):
             files.append(File.generated(config, f"examples/{script.stem}/{figure}", abs_src_path=str(run / figure)))
     files.append(File.generated(config, "examples/index.md", content=_index(scripts)))
-    pages = ["examples/index.md", *({_short_title(one): f"examples/{one.stem}.md"} for one in scripts)]
+    pages = ["examples/index.md", *({_short_title(script): f"examples/{script.stem}.md"} for script in scripts)]
     for entry in config.nav:
         if "Examples" in entry:
             entry["Examples"] = pages
@@ -48,18 +48,18 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def _digest(script: Path) -> str:
-    """Of everything that a run follows from: the script, the packages with their assets, and this file."""
-    known = hashlib.sha256()
+    """Hash of everything that determines a run: the script, the packages with their assets, and this file."""
+    digest = hashlib.sha256()
     for folder in (ROOT / "hooked_vit", ROOT / "analyses"):
-        for path in sorted(one for one in folder.rglob("*") if one.is_file() and "__pycache__" not in one.parts):
-            known.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+        for path in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+            digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     for path in (script, Path(__file__)):
-        known.update(path.read_bytes())
-    return known.hexdigest()[:16]
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _run(script: Path, digest: str) -> Path:
-    """The folder with what the script printed (`output.txt`), drew, and the order in which it drew it."""
+    """The folder with the script's output (`output.txt`), its figures, and their order (`figures.json`)."""
     kept = CACHE / f"{script.stem}-{digest}"
     if kept.is_dir():
         return kept
@@ -84,15 +84,15 @@ def _run(script: Path, digest: str) -> Path:
 
 
 def page(script: Path, run: Path) -> str:
-    """A script and what its run gave, as Markdown."""
+    """A script and the output of its run, as Markdown."""
     source = script.read_text("utf-8")
     head, *cells = re.split(r"^# %%", source, flags=re.MULTILINE)
     printed = (run / "output.txt").read_text("utf-8").strip("\n")
     figures = json.loads((run / "figures.json").read_text("utf-8"))
     parts = [f"# {_title(source)}", _prose(head.partition('"""\n')[2])]
     parts.append(
-        f"*Below, what `examples/{script.name}` printed and drew while these pages were built, on the embedded model; "
-        "then the script itself, cell by cell.*"
+        f"*First the output and the figures of `examples/{script.name}` on the embedded model, made when these pages "
+        "were built; then the script itself, cell by cell.*"
     )
     parts += ["## What it finds", f"```text\n{printed}\n```"]
     parts += [f"![{figure}]({script.stem}/{figure}){{ loading=lazy }}" for figure in figures]
@@ -101,7 +101,7 @@ def page(script: Path, run: Path) -> str:
 
 
 def _cell(cell: str) -> str:
-    """A cell: its title as a heading, the comments that it begins with as prose, the rest as code."""
+    """A cell: its title as a heading, its leading comments as prose, the rest as code."""
     title, _, body = cell.partition("\n")
     lines = body.strip("\n").split("\n")
     n_prose = next((index for index, line in enumerate(lines) if not line.startswith("#")), len(lines))
@@ -129,20 +129,20 @@ def _short_title(script: Path) -> str:
 
 
 def _index(scripts: list[Path]) -> str:
-    rows = [f"| [{one.stem[:2]}]({one.stem}.md) | {_title(one.read_text('utf-8'))}. |" for one in scripts]
+    rows = [f"| [{script.stem[:2]}]({script.stem}.md) | {_title(script.read_text('utf-8'))}. |" for script in scripts]
     return "\n".join([
         "# Examples",
         "",
-        "Essays in code, each about one question. They run in a minute or less each on the embedded model, print a "
-        "table and what it says in words, and draw figures; each takes any other model as an argument "
-        "(`--model NAME`), most of them images too (`--data KIND:PATH`). What you see here was printed and drawn while "
-        "these pages were built.",
+        "Essays in code, one question each. Each runs in a minute or less on the embedded model, prints a table and a "
+        "summary of it in words, and draws figures. Each takes any other model as an argument (`--model NAME`); most "
+        "also take other images (`--data KIND:PATH`). The output and figures shown here were made when these pages "
+        "were built.",
         "",
         "| | question |",
         "|---|---|",
         *rows,
         "",
-        "`examples/train_emoji_vit.py` trains the embedded models, and `examples/measure_emoji_vit.py` measures what "
-        "their cards say of them; neither is run here.",
+        "`examples/train_emoji_vit.py` trains the embedded models, and `examples/measure_emoji_vit.py` measures the "
+        "numbers on their cards; neither is run here.",
         "",
     ])  # fmt: skip

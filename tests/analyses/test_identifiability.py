@@ -6,18 +6,19 @@ import pytest
 import torch
 from analysis_batches import batch_of
 
-from analyses.analysis import AnalysisBatch
+from analyses.analysis.base import AnalysisBatch
+from analyses.analysis.groups import TOKEN_GROUPS, token_groups
+from analyses.analysis.null_control import compare_with_null
 from analyses.identifiability import (
     Identifiability,
     ImageIdentifiability,
     change_rate,
-    compare_with_null,
     identifiability,
     identifiability_rate,
 )
 from analyses.projection import project
-from analyses.statistics import permutation_test, pooled_permutation_test
-from analyses.token_groups import TOKEN_GROUPS, token_groups
+from analyses.statistics import Resampling
+from analyses.statistics.hypothesis_tests import permutation_test, pooled_permutation_test
 from hooked_vit import TokenLayout
 
 
@@ -47,7 +48,7 @@ def row(table: pd.DataFrame, metric: str, layer: int, token_type: str, region: s
 
 
 def test_every_number_is_that_of_the_loop(kind):
-    analysis = Identifiability(n_resamples=50)
+    analysis = Identifiability(resampling=Resampling(50))
     batch = batch_of(kind, [analysis], index=range(5))
     analysis.update(batch)
     table = analysis.compute()
@@ -80,7 +81,7 @@ def test_every_number_is_that_of_the_loop(kind):
 
 
 def test_regions_are_compared_within_images_and_pooled():
-    analysis = Identifiability(n_resamples=99, seed=3)
+    analysis = Identifiability(resampling=Resampling(99, seed=3))
     batch = batch_of("cls", [analysis], index=range(6))
     analysis.update(batch)
     table, (rank, _), groups = analysis.compute(), ranks_and_logits(batch), token_groups(batch).numpy()
@@ -118,12 +119,15 @@ def test_functions_agree_with_the_loop(kind):
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_shards_merge_to_one_pass(order):
-    whole, shards = Identifiability(n_resamples=50), [Identifiability(n_resamples=50) for _ in range(3)]
+    whole, shards = (
+        Identifiability(resampling=Resampling(50)),
+        [Identifiability(resampling=Resampling(50)) for _ in range(3)],
+    )
     for shard, index in zip(shards, ([0, 1, 2], [3, 4], [5, 6, 7, 8]), strict=True):
         batch = batch_of("distilled", [whole], index=index)
         whole.update(batch)
         shard.update(batch)
-    merged = Identifiability(n_resamples=50)
+    merged = Identifiability(resampling=Resampling(50))
     for one in order:
         merged.merge_state(shards[one])
     pd.testing.assert_frame_equal(merged.compute(), whole.compute(), check_exact=True)
@@ -173,7 +177,7 @@ def test_a_single_image_without_mask_has_no_intervals_and_no_differences():
 
 
 def test_it_is_reexported():
-    from analyses import null_control
+    from analyses.analysis import null_control
 
     assert compare_with_null is null_control.compare_with_null
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 
-from analyses.data import EmojiScenes
+from analyses.data.emoji_scenes.scenes import EmojiScenes
 from hooked_vit import HookedViT
 from hooked_vit.loading import EMBEDDED
 

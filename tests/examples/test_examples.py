@@ -12,8 +12,10 @@ import torch
 from analysis_batches import batch_of
 from PIL import Image
 
-from analyses.identifiability import Identifiability, compare_with_null
-from analyses.images_for import images_for
+from analyses.analysis.null_control import compare_with_null
+from analyses.data.open import images_for
+from analyses.identifiability import Identifiability
+from analyses.statistics import Resampling
 from hooked_vit import TokenLayout
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("[0-9]*.py"))
@@ -138,7 +140,7 @@ class TestIdentifiability:
         )  # fmt: skip
 
     def test_numbers_are_taken_from_the_right_rows(self) -> None:
-        analyses = [Identifiability(n_resamples=30) for _ in range(2)]
+        analyses = [Identifiability(resampling=Resampling(30)) for _ in range(2)]
         for kind, analysis in zip(("cls", "qk_norm"), analyses, strict=True):
             analysis.update(batch_of(kind, [analysis], index=range(5)))
         table, null = (analysis.compute() for analysis in analyses)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses.value_vectors import value_logits
+from analyses.value_vectors.vectors import value_logits
 from hooked_vit import HookedViT
 
 PATH = Path(__file__).parents[2] / "examples" / "05_key_value_memories.py"

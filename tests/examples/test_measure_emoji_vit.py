@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from analyses.data import EmojiScenes
-from analyses.data.emoji_classes import emoji_groups
+from analyses.data.emoji_scenes.classes import emoji_groups
+from analyses.data.emoji_scenes.scenes import EmojiScenes
 
 sys.path.append(str(Path(__file__).parents[2] / "examples"))
 measuring = importlib.import_module("measure_emoji_vit")

@@ -13,7 +13,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from analyses.data import ARTISTS, EmojiScenes
+from analyses.data.emoji_scenes.classes import ARTISTS
+from analyses.data.emoji_scenes.scenes import EmojiScenes
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 sys.path.append(str(EXAMPLES))

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from analyses.cli import app
-from analyses.commands.explain_report import explain_report
-from analyses.data.samples import sample_scenes
-from analyses.explainers import explainer
+from analyses.commands.cli import app
+from analyses.commands.explain_result import explain_report
+from analyses.data.emoji_scenes.sample_pictures import sample_scenes
+from analyses.feature_importance.methods import explainer
 from hooked_vit import HookedViT
 
 SCENE = sample_scenes()[0]

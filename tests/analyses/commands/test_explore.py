@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from analyses.cli import app
-from analyses.data.samples import sample_scenes
+from analyses.commands.cli import app
+from analyses.data.emoji_scenes.sample_pictures import sample_scenes
 
 SCENE = sample_scenes()[0]
 

@@ -14,11 +14,11 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from analyses.cli import COMMANDS, app, main
+from analyses import progress
+from analyses.commands.cli import COMMANDS, app, main
 from analyses.commands.load_model import load_model
-from analyses.data.emoji_scenes import EmojiScenes
-from analyses.data.samples import sample_scenes
-from analyses.sweeping import progress
+from analyses.data.emoji_scenes.sample_pictures import sample_scenes
+from analyses.data.emoji_scenes.scenes import EmojiScenes
 
 NAMES = [command.__name__ for command in COMMANDS]
 SCENE = str(sample_scenes()[3].path)

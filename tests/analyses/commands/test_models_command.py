@@ -6,7 +6,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from analyses.cli import app
+from analyses.commands.cli import app
 from hooked_vit.covered_models import covered_models
 
 

@@ -8,9 +8,10 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from analyses.cli import app
-from analyses.data.emoji_scenes import EmojiScenes
-from analyses.patching import activation_patching, logit_difference
+from analyses.commands.cli import app
+from analyses.data.emoji_scenes.scenes import EmojiScenes
+from analyses.patching.activation import activation_patching
+from analyses.patching.metrics import logit_difference
 from hooked_vit import HookedViT
 
 

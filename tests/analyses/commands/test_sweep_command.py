@@ -1,7 +1,7 @@
 """`hooked-vit sweep` and `hooked-vit plot` on a real folder and on Emoji Scenes."""
 
 import json
-from importlib import import_module
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -9,12 +9,13 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from analyses.cli import app
-from analyses.commands.sweep import ANALYSES, make_analyses
-from analyses.data import EmojiScenes
+from analyses.catalogue import CATALOGUE
+from analyses.commands.cli import app
+from analyses.commands.sweep import make_analyses
+from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.identifiability import Identifiability
-from analyses.reporting.figures import FIGURES
-from analyses.sweep import sweep
+from analyses.statistics import Resampling
+from analyses.sweep.run import sweep
 from hooked_vit import HookedViT
 
 
@@ -63,15 +64,10 @@ def test_analyses_of_ones_own_have_a_figure_a_metric(tmp_path: Path) -> None:
         pass
 
     model = HookedViT.from_pretrained("emoji-vit")
-    tables = sweep(model, EmojiScenes(3, seed=2), [Mine(n_resamples=9)], out=tmp_path)
+    tables = sweep(model, EmojiScenes(3, seed=2), [Mine(resampling=Resampling(9))], out=tmp_path)
     assert invoke("plot", tmp_path).exit_code == 0
     metrics = set(tables["mine"]["metric"])
     assert {path.stem for path in tmp_path.glob("*.png")} == {f"mine-{metric}" for metric in metrics}
-
-
-def test_every_figure_exists() -> None:
-    for module, function in FIGURES.values():
-        assert callable(getattr(import_module(module), function))
 
 
 def test_a_folder_of_pictures_with_a_broken_one(tmp_path: Path) -> None:
@@ -133,4 +129,5 @@ def test_methods_are_chosen_by_name(tmp_path: Path) -> None:
 def test_every_analysis_that_exists_can_be_named() -> None:
     made = make_analyses(["identifiability", "updates", "perturbation", "updates"])
     assert [type(one).__name__ for one in made] == ["Identifiability", "CategoricalUpdates", "Perturbation"]
-    assert {"identifiability", "updates", "perturbation"} <= set(ANALYSES)
+    for entry in CATALOGUE.values():
+        assert re.search(rf"\b{entry.command}\b", invoke("sweep", "--help").stdout), "the help lists every analysis"

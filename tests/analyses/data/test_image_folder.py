@@ -9,7 +9,7 @@ from conftest import make_timm
 from PIL import Image
 
 from analyses.data.image_folder import ImageFolder
-from analyses.sweep import sweep
+from analyses.sweep.run import sweep
 from hooked_vit import HookedViT
 from hooked_vit.class_names import imagenet_class_names, numbered_class_names
 

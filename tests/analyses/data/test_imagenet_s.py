@@ -8,14 +8,8 @@ import torch
 from conftest import make_timm
 from PIL import Image
 
-from analyses.data.imagenet_s import (
-    IGNORED,
-    PUBLISHED_EXCLUSIONS,
-    ImageNetS,
-    decode_segmentation,
-    segmentation_ids,
-)
-from analyses.sweep import sweep
+from analyses.data.imagenet_s import IGNORED, PUBLISHED_EXCLUSIONS, ImageNetS, decode_segmentation, segmentation_ids
+from analyses.sweep.run import sweep
 from hooked_vit import HookedViT
 
 TENCH, COCK, TABBY, VOLCANO_NEIGHBOUR = "n01440764", "n01514668", "n02123045", "n13133613"

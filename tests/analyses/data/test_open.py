@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analyses.data import EmojiScenes
+from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.data.image_folder import ImageFolder
 from analyses.data.imagenet_s import ImageNetS
 from analyses.data.open import open_dataset

@@ -10,7 +10,7 @@ import torch
 from conftest import make_timm
 from PIL import Image
 
-from analyses.data import EmojiScenes
+from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.data.reading import ItemReader, ReadBatch
 from hooked_vit import HookedViT
 

@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 from analyses.pages import page as pages
-from analyses.pages import picture_url, render_page, write_page
+from analyses.pages.page import picture_url, render_page, write_page
 
 NASTY = "</script><img src=x onerror=alert(1)>&\u2028"
 

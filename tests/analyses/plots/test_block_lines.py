@@ -3,7 +3,7 @@
 import pytest
 from matplotlib.figure import Figure
 
-from analyses.plots.block_lines import draw_block_lines
+from analyses.plots.curves import draw_block_lines
 
 
 def test_a_line_for_each_name() -> None:

@@ -3,12 +3,13 @@
 import pytest
 from analysis_batches import batch_of
 
-from analyses.categorical_updates import CategoricalUpdates
+from analyses.categorical_updates.over_dataset import CategoricalUpdates
 from analyses.plots.categorical_updates import categorical_updates_figure, head_updates_figure
+from analyses.statistics import Resampling
 
 
 def table_of(kind: str, index=range(5), **options):
-    analysis = CategoricalUpdates(n_resamples=30, **options)
+    analysis = CategoricalUpdates(resampling=Resampling(30), **options)
     analysis.update(batch_of(kind, [analysis], index=index))
     return analysis.compute()
 

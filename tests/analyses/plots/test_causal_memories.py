@@ -2,12 +2,13 @@
 
 from analysis_batches import batch_of
 
-from analyses.causal_memories import CausalMemories
+from analyses.memory_pairs.causal import CausalMemories
 from analyses.plots.causal_memories import causal_memories_figure
+from analyses.statistics import Resampling
 
 
 def test_curves_are_the_tables(tmp_path):
-    analysis = CausalMemories(ks=[1, 4], interventions=["zero", 3.0], n_resamples=9)
+    analysis = CausalMemories(ks=[1, 4], interventions=["zero", 3.0], resampling=Resampling(9))
     analysis.update(batch_of("cls", [analysis], index=range(4)))
     table = analysis.compute()
     figure = causal_memories_figure(table)

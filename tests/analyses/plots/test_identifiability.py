@@ -3,12 +3,14 @@
 import pytest
 from analysis_batches import batch_of
 
-from analyses.identifiability import Identifiability, compare_with_null
+from analyses.analysis.null_control import compare_with_null
+from analyses.identifiability import Identifiability
 from analyses.plots.identifiability import identifiability_figure
+from analyses.statistics import Resampling
 
 
 def analysed(kind: str, masks: bool = True) -> Identifiability:
-    analysis = Identifiability(n_resamples=30)
+    analysis = Identifiability(resampling=Resampling(30))
     analysis.update(batch_of(kind, [analysis], index=range(5), masks=masks))
     return analysis
 

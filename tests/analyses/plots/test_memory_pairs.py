@@ -2,9 +2,10 @@
 
 from analysis_batches import batch_of
 
-from analyses.compositionality import Compositionality
-from analyses.key_value_agreement import KeyValueAgreement
+from analyses.memory_pairs.agreement import KeyValueAgreement
+from analyses.memory_pairs.composition import Compositionality
 from analyses.plots.memory_pairs import compositionality_figure, key_value_agreement_figure
+from analyses.statistics import Resampling
 
 
 def table_of(analysis, kind="cls", **options):
@@ -13,7 +14,7 @@ def table_of(analysis, kind="cls", **options):
 
 
 def test_agreement_and_random_class_are_the_tables(tmp_path):
-    table = table_of(KeyValueAgreement(n_resamples=30))
+    table = table_of(KeyValueAgreement(resampling=Resampling(30)))
     figure = key_value_agreement_figure(table)
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles[:4] == ["attention, all tokens", "attention, CLS", "attention, patches", "attention, correct − wrong"]
@@ -30,7 +31,7 @@ def test_agreement_and_random_class_are_the_tables(tmp_path):
 
 
 def test_a_model_without_cls_and_images_of_one_sort(tmp_path):
-    table = table_of(KeyValueAgreement(["attn"], n_resamples=9), "gap_registers_layerscale", masks=False)
+    table = table_of(KeyValueAgreement(["attn"], resampling=Resampling(9)), "gap_registers_layerscale", masks=False)
     table = table[table["images"] != "correct_minus_wrong"]
     figure = key_value_agreement_figure(table)
     assert [ax.get_title(loc="left") for ax in figure.axes] == [
@@ -41,7 +42,7 @@ def test_a_model_without_cls_and_images_of_one_sort(tmp_path):
 
 
 def test_compositionality_has_a_curve_for_each_k(tmp_path):
-    table = table_of(Compositionality(ks=[1, 3], n_resamples=30))
+    table = table_of(Compositionality(ks=[1, 3], resampling=Resampling(30)))
     figure = compositionality_figure(table)
     assert [ax.get_title(loc="left") for ax in figure.axes] == [
         "attention", "MLP, coefficients before f", "MLP, coefficients after f",

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses.patches.result import PatchResult, agreement
+from analyses.patching.result import PatchResult, agreement
 from analyses.plots.patching import ablation_figure, agreement_figure, head_patching_figure, token_patching_figure
 from hooked_vit import TokenLayout
 

@@ -3,12 +3,13 @@
 import pytest
 from analysis_batches import batch_of
 
-from analyses.perturbation import Perturbation
+from analyses.perturbation.over_dataset import Perturbation
 from analyses.plots.perturbation import perturbation_figure
+from analyses.statistics import Resampling
 
 
 def table_of(kind: str, masks: bool = True):
-    analysis = Perturbation(n_resamples=30)
+    analysis = Perturbation(resampling=Resampling(30))
     analysis.update(batch_of(kind, [analysis], index=range(5), masks=masks))
     return analysis.compute()
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from analysis_batches import batch_of, model_of
 
+from analyses.memory_pairs.top_activations import TopActivations
 from analyses.plots.value_vectors import value_vectors_figure
-from analyses.top_activations import TopActivations
-from analyses.value_vectors import top_classes
+from analyses.value_vectors.vectors import top_classes
 
 
 @pytest.mark.parametrize("sublayer", ["mlp", "attn"])

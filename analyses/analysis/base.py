@@ -1,0 +1,107 @@
+"""What every dataset-level analysis is: the hook points it reads, a state that adds up over batches, a table."""
+
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from analyses.projection import Projection, Stream, project
+from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
+
+_Result = TypeVar("_Result")
+
+
+def analysis_name(analysis: type) -> str:
+    """The name of an analysis: that of its class in snake case. Tables, records and the catalogue use it.
+
+    A module path would change whenever a file moves, and make every finished sweep a different one.
+
+    >>> class CategoricalUpdates: ...
+    >>> analysis_name(CategoricalUpdates)
+    'categorical_updates'
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", analysis.__name__).lower()
+
+
+@dataclass(frozen=True)
+class AnalysisBatch:
+    """One batch of a dataset after its forward pass: what an analysis may look at.
+
+    `index` is each image's place in the dataset; `object_mask` is True on the object's pixels, `None` where the
+    dataset has no masks; `images` are the preprocessed pixels, which a sweep gives. The cache holds the hook points
+    that the analyses of a sweep named, and no others.
+    """
+
+    model: HookedViT
+    cache: ViTActivationCache
+    logits: Float[Tensor, "batch n_classes"]
+    labels: Int[Tensor, "batch"]
+    index: Int[Tensor, "batch"]
+    object_mask: Bool[Tensor, "batch height width"] | None = None
+    images: Float[Tensor, "batch channel height width"] | None = None
+    _computed: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, key: Hashable, compute: Callable[[], _Result]) -> _Result:
+        """What `compute` returns, computed once for all analyses that ask for it under this key."""
+        if key not in self._computed:
+            self._computed[key] = compute()
+        return self._computed[key]
+
+    def projection(
+        self, stream: Stream, layers: tuple[int, ...] | None = None, *, sublayer_norm: bool = False
+    ) -> Projection:
+        """The labels' ranks and logits in a stream, and its top class: `project`, done once for all analyses.
+
+        Needs the hook points of `stream_names(cfg, stream, layers)`.
+        """
+        return self.once(
+            ("projection", stream, layers, sublayer_norm),
+            lambda: project(
+                self.model, self.cache, stream, self.labels, k=1, layers=layers, sublayer_norm=sublayer_norm
+            ),
+        )
+
+
+class Analysis(Metric):
+    """A question asked of a whole dataset, one batch after another.
+
+    States are added with torchmetrics' `add_state` and reduced by `"sum"` (or `"cat"` for one small row an image), so
+    that shards merge exactly and processes synchronise. No state may hold tokens or classes of every image.
+    """
+
+    full_state_update = False
+
+    @abstractmethod
+    def names(self, cfg: HookedViTConfig) -> list[str]:
+        """The hook points that `update` reads from the batch's cache."""
+
+    @abstractmethod
+    def update(self, batch: AnalysisBatch) -> None:
+        """Take one batch in."""
+
+    def by_image(self, *names: str) -> tuple[np.ndarray, ...]:
+        """States of one row an image, as arrays in the order of the dataset: the order of shards does not show.
+
+        Needs a state `index`, each image's place.
+
+        Raises:
+            ValueError: If no image was seen.
+        """
+        index: Any = self.index
+        if not len(index):
+            raise ValueError("no image was seen: give update a batch first")
+        order = torch.argsort(dim_zero_cat(index), stable=True)
+        return tuple(dim_zero_cat(getattr(self, name))[order].cpu().numpy() for name in names)
+
+    @abstractmethod
+    def compute(self) -> pd.DataFrame:
+        """The result in tidy form: one observation a row, `layer` from 0, `token_type` in `cls`, `patch`."""

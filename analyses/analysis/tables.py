@@ -1,0 +1,168 @@
+"""From sums over each image's tokens to rows of a tidy table, with intervals and tests over images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int, Num
+
+from analyses.analysis.groups import TOKEN_GROUPS
+from analyses.statistics.corrections import adjust_p_values
+from analyses.statistics.hypothesis_tests import permutation_tests
+from analyses.statistics.intervals import Resampling
+
+__all__ = ["GroupSums", "adjust_over_layers", "difference_rows", "object_minus_context", "ratio_rows"]
+
+
+@dataclass(frozen=True)
+class GroupSums:
+    """What was summed over each image's tokens: for each group of tokens, and each row that a table will have of it.
+
+    Attributes:
+        sums: What was summed, such as ranks.
+        counts: What a sum is divided by, such as the number of tokens; 0 where a group has none.
+        n_tokens: Of each image and group, whatever is counted.
+        rows: The rows' own columns: `layer`, `metric` and others.
+    """
+
+    sums: Float[np.ndarray, "image row group"]
+    counts: Int[np.ndarray, "image row group"]
+    n_tokens: Int[np.ndarray, "image group"]
+    rows: pd.DataFrame
+
+    @classmethod
+    def of_layers(
+        cls,
+        sums: Num[np.ndarray, "image layer group"],
+        n_tokens: Int[np.ndarray, "image group"],
+        first_layer: int = 0,
+        counts: Int[np.ndarray, "image layer group"] | None = None,
+        **columns: Any,
+    ) -> "GroupSums":
+        """One row a layer, with the same `columns`; divided by the number of tokens unless `counts` say otherwise."""
+        by_token = np.broadcast_to(n_tokens[:, None], sums.shape)
+        rows = pd.DataFrame({"layer": first_layer + np.arange(sums.shape[1]), **columns})
+        return cls(sums.astype(np.float64), by_token if counts is None else counts, n_tokens, rows)
+
+    @classmethod
+    def stack(cls, parts: Sequence["GroupSums"]) -> "GroupSums":
+        """The rows of all parts, of the same images."""
+        return cls(
+            np.concatenate([part.sums for part in parts], axis=1),
+            np.concatenate([part.counts for part in parts], axis=1),
+            parts[0].n_tokens,
+            pd.concat([part.rows for part in parts], ignore_index=True),
+        )
+
+    def of_images(self, chosen: Any) -> "GroupSums":
+        """The same of some images: an index or mask of the image axis."""
+        return GroupSums(self.sums[chosen], self.counts[chosen], self.n_tokens[chosen], self.rows)
+
+    def means(self, group: str) -> Float[np.ndarray, "image row"]:
+        """Each image's own mean over a group's tokens."""
+        place = list(TOKEN_GROUPS).index(group)
+        return self.sums[:, :, place] / self.counts[:, :, place]
+
+    def has(self, group: str) -> np.ndarray:
+        """Which images have tokens of a group."""
+        return self.n_tokens[:, list(TOKEN_GROUPS).index(group)] > 0
+
+
+def ratio_rows(of: GroupSums, resampling: Resampling) -> pd.DataFrame:
+    """The mean over tokens, for each row and each group of tokens that there are any of.
+
+    Adds columns `token_type`, `region`; `value`, the sum over all images divided by the count over all images;
+    `low` and `high`, its percentile bootstrap interval over images; `n_images` and `n_tokens`, of how many.
+
+    >>> n_tokens = np.array([[1, 0, 0, 2, 0, 0], [1, 0, 0, 2, 0, 0]])
+    >>> sums = GroupSums.of_layers(np.array([[[1, 0, 0, 3, 0, 0]], [[0, 0, 0, 1, 0, 0]]]), n_tokens, metric="mean")
+    >>> table = ratio_rows(sums, Resampling())
+    >>> table[["layer", "token_type", "region", "metric", "value", "n_images", "n_tokens"]].values.tolist()
+    [[0, 'cls', 'all', 'mean', 0.5, 2, 2], [0, 'patch', 'all', 'mean', 1.0, 2, 4]]
+    """
+    tables = []
+    for place, (group, (token_type, region)) in enumerate(TOKEN_GROUPS.items()):
+        # of the images that have any of these tokens: no resample is then without
+        seen = of.of_images(of.has(group))
+        if not len(seen.sums):
+            continue
+        interval = resampling.ratio(seen.sums[:, :, place], seen.counts[:, :, place])
+        numbers = {"value": interval.estimate, "low": interval.low, "high": interval.high}
+        size = {"n_images": len(seen.sums), "n_tokens": int(seen.n_tokens[:, place].sum())}
+        tables.append(of.rows.assign(token_type=token_type, region=region, **numbers, **size))
+    return pd.concat(tables, ignore_index=True)
+
+
+def difference_rows(
+    a: Float[np.ndarray, "image row"],
+    b: Float[np.ndarray, "other_image row"],
+    rows: pd.DataFrame,
+    resampling: Resampling,
+    *,
+    paired: bool,
+) -> pd.DataFrame:
+    """The difference of means over images, `a` minus `b`, with a permutation test on images, for each row.
+
+    Adds columns `value`, `low`, `high` (its bootstrap interval), `n_images`, `p_value`, `p_adjusted` (see
+    `adjust_over_layers`) and `effect_size`: Cohen's d for pairs, Cliff's delta otherwise. No rows
+    where a group has fewer than two images.
+
+    Args:
+        a: One number an image and row.
+        b: The same of the other group of images; of the same images if `paired`.
+        rows: The rows' own columns.
+        resampling: For the interval and the test.
+        paired: Whether image i of both is the same.
+
+    >>> a, b = np.array([[0.5], [0.75], [1.0]]), np.array([[0.25], [0.5], [0.75]])
+    >>> table = difference_rows(a, b, pd.DataFrame({"layer": [0]}), Resampling(), paired=True)
+    >>> table[["value", "p_value", "n_images"]].values.tolist()
+    [[0.25, 0.25, 3.0]]
+    """
+    if min(len(a), len(b)) < 2:
+        return pd.DataFrame()
+    n_resamples, seed = resampling.n_resamples, resampling.seed
+    tests = permutation_tests(a, b, paired=paired, n_resamples=n_resamples, seed=seed)
+    if paired:
+        interval = resampling.interval(a - b)
+    else:
+        interval = resampling.difference(a, b)
+    p_values = np.array([test.p_value for test in tests])
+    return rows.assign(
+        value=[test.difference for test in tests],
+        low=interval.low,
+        high=interval.high,
+        n_images=len(a) if paired else len(a) + len(b),
+        p_value=p_values,
+        p_adjusted=adjust_over_layers(p_values, rows),
+        effect_size=[test.effect_size for test in tests],
+    )
+
+
+def object_minus_context(of: GroupSums, resampling: Resampling) -> pd.DataFrame:
+    """`difference_rows` of the means over an image's object patches and over its context patches.
+
+    Over the images that show both; no rows where there are fewer than two.
+    """
+    both = of.of_images(of.has("object") & of.has("context"))
+    rows = both.rows.assign(token_type="patch", region="object_minus_context")
+    table = difference_rows(both.means("object"), both.means("context"), rows, resampling, paired=True)
+    places = [list(TOKEN_GROUPS).index(group) for group in ("object", "context")]
+    return table.assign(n_tokens=int(both.n_tokens[:, places].sum())) if len(table) else table
+
+
+def adjust_over_layers(p_values: Float[np.ndarray, "row"], rows: pd.DataFrame) -> Float[np.ndarray, "row"]:
+    """Holm's correction over the layers of each kind of row: of rows that differ in `layer` alone.
+
+    >>> rows = pd.DataFrame({"layer": [0, 1, 0], "metric": ["a", "a", "b"]})
+    >>> adjust_over_layers(np.array([0.01, 0.04, 0.04]), rows).tolist()
+    [0.02, 0.04, 0.04]
+    """
+    columns = [column for column in rows.columns if column != "layer"]
+    kinds = rows.groupby(columns, dropna=False).ngroup().to_numpy() if columns else np.zeros(len(rows), dtype=int)
+    adjusted = p_values.copy()
+    for kind in np.unique(kinds):
+        adjusted[kinds == kind] = adjust_p_values(p_values[kinds == kind])
+    return adjusted

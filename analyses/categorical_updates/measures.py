@@ -1,0 +1,138 @@
+"""How attention, MLPs and heads move tokens towards their class, and where a block's top class comes from."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from analyses.categorical_updates.block_projections import BlockProjections, Reference, Sublayer
+from hooked_vit import HookedViT, ViTActivationCache
+
+__all__ = [
+    "ResidualComposition",
+    "SimilarityChangeRate",
+    "residual_composition",
+    "similarity_change_rate",
+    "similarity_increase",
+]
+
+
+@dataclass(frozen=True)
+class SimilarityChangeRate:
+    """Share of tokens that a sub-layer's output moves towards their class; of heads, with a head axis.
+
+    Attributes:
+        patch: Of all patch tokens.
+        prefix: Of each prefix token (CLS, distillation, registers) in the order of the token layout.
+    """
+
+    patch: Float[Tensor, "layer *head"]
+    prefix: Float[Tensor, "layer prefix *head"]
+
+
+@dataclass(frozen=True)
+class ResidualComposition:
+    """Percent of tokens whose top class after a block is that of one of its parts; parts may agree with each other.
+
+    Attributes:
+        previous: Of the block's input.
+        attn: Of what attention adds.
+        mlp: Of what the MLP adds.
+        none: Of none of the three: the class is a composition.
+    """
+
+    previous: Float[Tensor, "layer"]
+    attn: Float[Tensor, "layer"]
+    mlp: Float[Tensor, "layer"]
+    none: Float[Tensor, "layer"]
+
+
+def similarity_increase(
+    model: HookedViT,
+    cache: ViTActivationCache,
+    labels: Int[Tensor, "batch"],
+    sublayer: Sublayer,
+    reference: Reference = "block_input",
+    *,
+    sublayer_norm: bool = False,
+) -> Float[Tensor, "layer batch token *head"]:
+    """How much greater the correct class's logit is in a sub-layer's output than in what it is held against.
+
+    `p_c(output) - p_c(reference)`, both projected with their own norm statistics (paper, section 5.1).
+
+    Args:
+        model: The model that the cache comes from.
+        cache: With `resid_pre`, `resid_post`, what the sub-layer adds (`attn_out`, `mlp_out`; of heads `attn.hook_z`)
+            and, for the MLP's `layer_input`, `resid_mid`.
+        labels: The class of each image.
+        sublayer: `attn`, `mlp`, `heads` (each head's share of `attn_out`, with a head axis), or `block` (the stream
+            after the block).
+        reference: `block_input`, as in the published figures, or `layer_input`: what the sub-layer itself reads.
+        sublayer_norm: As for `project`.
+
+    Raises:
+        ValueError: If the cache lacks a hook point, or an argument is none of these.
+
+    >>> model = HookedViT.from_pretrained("emoji-vit")
+    >>> _, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64))
+    >>> similarity_increase(model, cache, torch.tensor([3, 14]), "heads").shape
+    torch.Size([8, 2, 65, 4])
+    """
+    return BlockProjections.of_cache(model, cache, labels, sublayer_norm).increase(sublayer, reference)
+
+
+def similarity_change_rate(
+    model: HookedViT,
+    cache: ViTActivationCache,
+    labels: Int[Tensor, "batch"],
+    sublayer: Sublayer,
+    reference: Reference = "block_input",
+    *,
+    sublayer_norm: bool = False,
+) -> SimilarityChangeRate:
+    """Class-similarity change rate (paper, section 5.1): share of tokens with a `similarity_increase` above zero.
+
+    Arguments are those of `similarity_increase`.
+
+    >>> model = HookedViT.from_pretrained("emoji-vit")
+    >>> _, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64))
+    >>> rate = similarity_change_rate(model, cache, torch.tensor([3, 14]), "mlp")
+    >>> rate.patch.shape, rate.prefix.shape
+    (torch.Size([8]), torch.Size([8, 1]))
+    """
+    increase = similarity_increase(model, cache, labels, sublayer, reference, sublayer_norm=sublayer_norm)
+    rises, layout = (increase > 0).float(), model.token_layout
+    return SimilarityChangeRate(
+        patch=rises[:, :, layout.patches].mean(dim=(1, 2)), prefix=rises[:, :, layout.prefix].mean(dim=1)
+    )
+
+
+def residual_composition(
+    model: HookedViT,
+    cache: ViTActivationCache,
+    tokens: Literal["all", "patch", "prefix"] = "all",
+    *,
+    sublayer_norm: bool = False,
+) -> ResidualComposition:
+    """Residual stream composition (paper, section 5.1): where the top class after a block comes from.
+
+    The published code counts a token as composed (`none`) where its class is neither the previous block's nor
+    attention's: it tests attention twice and the MLP never. Here `none` leaves out all three, so it is smaller
+    than published.
+
+    Args:
+        model: The model that the cache comes from.
+        cache: With `resid_pre`, `attn_out`, `mlp_out` and `resid_post`.
+        tokens: Which tokens are counted; all in the published figures.
+        sublayer_norm: As for `project`.
+
+    >>> model = HookedViT.from_pretrained("emoji-vit")
+    >>> _, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64))
+    >>> residual_composition(model, cache).none.shape
+    torch.Size([8])
+    """
+    layout = model.token_layout
+    chosen = {"all": slice(None), "patch": layout.patches, "prefix": layout.prefix}[tokens]
+    matches = BlockProjections.of_cache(model, cache, None, sublayer_norm).matches()
+    return ResidualComposition(*(100 * matches[..., chosen].float().mean(dim=(2, 3))))

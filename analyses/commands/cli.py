@@ -1,0 +1,72 @@
+"""The `hooked-vit` command: its sub-commands, one file for each in `analyses.commands`."""
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from analyses.commands.errors import FAILED, USAGE
+from analyses.commands.explain import explain
+from analyses.commands.explore import explore
+from analyses.commands.lens import lens
+from analyses.commands.models import models
+from analyses.commands.patch import patch
+from analyses.commands.plot import plot
+from analyses.commands.report import report
+from analyses.commands.sweep import sweep
+from analyses.commands.values import values
+
+__all__ = ["app", "main"]
+
+COMMANDS = (lens, explore, explain, values, patch, sweep, plot, report, models)
+"""In the order in which `--help` lists them; the last paragraph of each docstring is an example that works."""
+
+_STATUS = (
+    f"Exit status: 0 if all went well; {FAILED} if something could not be read, loaded or written; {USAGE} if an "
+    "option or argument makes no sense. Errors are lines on standard error."
+)
+
+
+def _examples() -> str:
+    """What `--help` ends with; paragraphs are lines there."""
+    return "\n\n".join(["Examples:", *(_example(command) for command in COMMANDS), " ", _STATUS])
+
+
+def _example(command: Callable[..., None]) -> str:
+    return " ".join((inspect.getdoc(command) or "").rpartition("Example: ")[2].split())
+
+
+app = typer.Typer(
+    name="hooked-vit",
+    help="Look inside Vision Transformers: any timm model, your own pictures.",
+    epilog=_examples(),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for _command in COMMANDS:
+    app.command()(_command)
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"hooked-vit {version('hooked-vit')}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What comes before a sub-command."""
+
+
+def main() -> None:
+    """Entry point of the `hooked-vit` script."""
+    app()

@@ -1,0 +1,155 @@
+"""What `hooked-vit explain` tells of one picture: maps of several methods for several classes, and how they hold up."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from PIL import Image
+from rich.markup import escape
+from rich.table import Table
+from torch import Tensor
+
+from analyses.faithfulness.removal import removal_curve, removal_order
+from analyses.feature_importance.importance import feature_importance
+from analyses.feature_importance.methods import CLASS_AGNOSTIC, explainer
+from analyses.plots.explanation_maps import head_maps_figure, method_maps_figure
+from analyses.plots.patch_maps import picture_of
+from analyses.progress import progress_bar
+from hooked_vit import HookedViT
+
+__all__ = ["ExplainReport", "explain_report"]
+
+_SHARE = 0.25  # of the patches, for the table's test
+
+
+@dataclass(frozen=True)
+class ExplainReport:
+    """What to print, save, and count on.
+
+    Attributes:
+        table: To print: each map put to the test.
+        tests: The same, a row for each class and method; probabilities from 0 to 1.
+        figures: By what is put behind the picture's name.
+        maps: A row for each method, class and patch.
+    """
+
+    table: Table
+    tests: pd.DataFrame
+    figures: Mapping[str, Figure]
+    maps: pd.DataFrame
+
+
+def explain_report(
+    model: HookedViT,
+    picture: Image.Image,
+    title: str,
+    classes: Sequence[int],
+    methods: Sequence[str],
+    progress: bool | None = False,
+) -> ExplainReport:
+    """Ask several methods which patches of a picture matter for several classes.
+
+    Args:
+        model: Any with classes.
+        picture: What it is shown.
+        title: The picture's name.
+        classes: By index; without any, the one that the model predicts.
+        methods: Names out of `METHODS`.
+        progress: Whether to show a bar on standard error; `None`, if that is a terminal.
+
+    Raises:
+        ValueError: If a class or method is unknown, or the model does not take pictures.
+
+    >>> model = HookedViT.from_pretrained("emoji-vit")
+    >>> report = explain_report(model, Image.new("RGB", (64, 64)), "black.png", [3, 14], ["importance", "rollout"])
+    >>> report.table.row_count, sorted(report.figures), len(report.maps)
+    (4, ['explain', 'heads-14', 'heads-3'], 256)
+    """
+    image, layout = model.preprocess(picture), model.token_layout
+    with torch.no_grad():
+        probabilities = model(image)[0].softmax(-1)
+    predicted = int(probabilities.argmax())
+    classes = list(dict.fromkeys(classes)) or [predicted]
+    chosen, images = torch.tensor(classes, device=image.device), image.expand(len(classes), -1, -1, -1)
+    names = [model.class_names[label].split(",")[0] for label in classes]
+    maps, curves = {}, {}
+    with progress_bar(len(methods), show=progress, what="methods") as advance:
+        for name in methods:
+            maps[name] = explainer(name)(model, images, chosen)
+            curves[name] = _held_up(model, images, chosen, maps[name])
+            advance(1)
+    size = model.cfg.patch_size
+    shown = picture_of(image[0], model.data_config or {})
+    figures = {
+        "explain": method_maps_figure(
+            shown, maps, [f"{n} ({probabilities[k]:.0%})" for n, k in zip(names, classes, strict=True)], layout, size,
+            agnostic=CLASS_AGNOSTIC, title=title,
+        )
+    }  # fmt: skip
+    for label, name, importance in zip(classes, names, feature_importance(model, images, chosen), strict=True):
+        figures[f"heads-{label}"] = head_maps_figure(importance, layout, size, title=f"{title}: importance for {name}")
+    heading = f"{escape(title)}: {escape(model.class_names[predicted].split(',')[0])}, {probabilities[predicted]:.0%}"
+    tests = _tests(names, maps, curves, layout.grid)
+    few = _few(layout.n_patches), layout.n_patches
+    return ExplainReport(_table(tests, few, heading), tests, figures, _tidy(maps, names, layout.grid))
+
+
+def _few(n_patches: int) -> int:
+    return max(1, round(_SHARE * n_patches))
+
+
+def _held_up(
+    model: HookedViT, images: Tensor, classes: Tensor, maps: Float[Tensor, "chosen patch"]
+) -> Float[Tensor, "chosen run"]:
+    """Probability of each class, of the whole picture, with few of the patches alone, and without them."""
+    n_patches = model.token_layout.n_patches
+    few = _few(n_patches)
+    worst, best = (removal_order(maps, direction) for direction in ("negative", "positive"))
+    kept = removal_curve(model, images, classes, worst, [0, n_patches - few]).probability
+    lost = removal_curve(model, images, classes, best, [few]).probability
+    return torch.cat([kept, lost]).T
+
+
+def _tests(
+    names: Sequence[str], maps: Mapping[str, Tensor], curves: Mapping[str, Tensor], grid: tuple[int, int]
+) -> pd.DataFrame:
+    rows = []
+    for place, of_class in enumerate(names):
+        for method, of_classes in maps.items():
+            row, column = divmod(int(of_classes[place].argmax()), grid[1])
+            whole, alone, without = curves[method][place].tolist()
+            numbers = {"row": row, "column": column, "whole": whole, "alone": alone, "without": without}
+            rows.append({"class_name": of_class, "method": method, **numbers})
+    return pd.DataFrame(rows)
+
+
+def _table(tests: pd.DataFrame, of: tuple[int, int], heading: str) -> Table:
+    few, n_patches = of
+    caption = (
+        f"the class's probability: whole, with the {few} most important of {n_patches} patches alone, without them"
+    )
+    table = Table(title=heading, caption=caption, title_justify="left", caption_justify="left", title_style="bold")
+    for column in ("class", "method"):
+        table.add_column(column, no_wrap=True)
+    for column in ("most important\nrow, column", "whole", f"{few} alone", f"without {few}"):
+        table.add_column(column, justify="right")
+    for row in tests.to_dict("records"):
+        numbers = (f"{row['row']}, {row['column']}", *(f"{row[run]:.1%}" for run in ("whole", "alone", "without")))
+        table.add_row(escape(row["class_name"]), row["method"], *numbers)
+    return table
+
+
+def _tidy(
+    maps: Mapping[str, Float[Tensor, "chosen patch"]], names: Sequence[str], grid: tuple[int, int]
+) -> pd.DataFrame:
+    """A row for each method, class and patch."""
+    tables = []
+    for method, of_classes in maps.items():
+        for name, values in zip(names, of_classes.cpu().tolist(), strict=True):
+            places = [divmod(patch, grid[1]) for patch in range(len(values))]
+            at = pd.DataFrame(places, columns=pd.Index(["row", "column"]))
+            tables.append(at.assign(method=method, class_name=name, value=values))
+    return pd.concat(tables, ignore_index=True).reindex(columns=["method", "class_name", "row", "column", "value"])

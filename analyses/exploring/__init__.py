@@ -1,1 +1,0 @@
-"""What an explorer page shows of one picture, computed and packed; `analyses.explorer` makes the page of it."""

@@ -1,0 +1,102 @@
+"""Removal in pixel space: patches of the picture painted over, or uncovered, one after another."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from analyses.faithfulness.removal import RemovalCurve, checked_steps, curve_of
+from hooked_vit import HookedViT
+
+__all__ = ["Fill", "deletion_curve", "insertion_curve"]
+
+Fill = Literal["mean", "blur"]
+
+_NAMES = {"mean": "pixels of the patch set to the mean colour", "blur": "pixels of the patch blurred"}
+
+
+@torch.no_grad()
+def deletion_curve(
+    model: HookedViT,
+    images: Float[Tensor, "batch channel height width"],
+    labels: Int[Tensor, "batch"],
+    order: Int[Tensor, "batch patch"],
+    n_removed: Sequence[int] | None = None,
+    *,
+    fill: Fill = "mean",
+    samples: str = "all images",
+) -> RemovalCurve:
+    """As `removal_curve`, but the tokens stay: the pixels of removed patches are painted over.
+
+    Each step costs a full pass, and shows the model pictures unlike those it was trained on; removing tokens does
+    neither. It is what tools for any kind of network do.
+
+    Args:
+        model: The model.
+        images: Preprocessed images of the model's own size.
+        labels: The class of each image.
+        order: Each image's patches in the order of removal.
+        n_removed: After how many removals to look; by default after each, from none to all.
+        fill: `"mean"`, the mean colour (0 once normalised), or `"blur"`, the picture blurred beyond a patch's size.
+        samples: Which images these are, to be named with the result.
+
+    Raises:
+        ValueError: If `order` is no order of the patches, or there is no such fill.
+
+    >>> model = HookedViT.from_pretrained("emoji-vit")
+    >>> order = torch.arange(64).expand(2, -1)
+    >>> deletion_curve(model, torch.ones(2, 3, 64, 64), torch.tensor([3, 14]), order, n_removed=[0, 64]).removal
+    'pixels of the patch set to the mean colour'
+    """
+    if fill not in _NAMES:
+        raise ValueError(f"expected fill 'mean' or 'blur', got {fill!r}")
+    layout = model.token_layout
+    steps = checked_steps(order, n_removed, len(images), layout.n_patches, layout.n_patches)
+    goes_at = order.to(images.device).argsort(dim=1)
+    instead = torch.zeros_like(images) if fill == "mean" else _blurred(images, model.cfg.patch_size)
+    predictions = []
+    for n in steps:
+        gone = layout.to_grid(goes_at < n)
+        for axis, size in zip((1, 2), model.cfg.patch_size, strict=True):
+            gone = gone.repeat_interleave(size, dim=axis)
+        gone = gone[:, None, : images.shape[2], : images.shape[3]]  # a padded picture ends within its last patches
+        predictions.append(model(torch.where(gone, instead, images)))
+    return curve_of(predictions, labels, steps, layout.n_patches, _NAMES[fill], samples)
+
+
+def insertion_curve(
+    model: HookedViT,
+    images: Float[Tensor, "batch channel height width"],
+    labels: Int[Tensor, "batch"],
+    order: Int[Tensor, "batch patch"],
+    n_removed: Sequence[int] | None = None,
+    *,
+    fill: Fill = "mean",
+    samples: str = "all images",
+) -> RemovalCurve:
+    """Predictions while patches are uncovered in `order`, from a picture that is painted over.
+
+    `n_removed` counts patches that are still covered, so the curve is read from its end: it is `deletion_curve` of the
+    reversed order.
+
+    >>> model = HookedViT.from_pretrained("emoji-vit")
+    >>> order, labels = torch.arange(64).expand(2, -1), torch.tensor([3, 14])
+    >>> insertion_curve(model, torch.ones(2, 3, 64, 64), labels, order, n_removed=[0, 64]).removal
+    'pixels of the patch set to the mean colour, uncovered in order'
+    """
+    curve = deletion_curve(model, images, labels, order.flip(1), n_removed, fill=fill, samples=samples)
+    return replace(curve, removal=f"{curve.removal}, uncovered in order")
+
+
+def _blurred(images: Tensor, patch_size: tuple[int, int]) -> Tensor:
+    """A box blur of two patches' size, twice: nearly Gaussian, and no patch keeps its own detail."""
+    kernel = [2 * size + 1 for size in patch_size]
+    padding = (kernel[1] // 2, kernel[1] // 2, kernel[0] // 2, kernel[0] // 2)
+    for _ in range(2):
+        # the edge's own pixels go on beyond it, whatever the size of the picture
+        images = F.avg_pool2d(F.pad(images, padding, mode="replicate"), kernel, stride=1)
+    return images

@@ -1,0 +1,70 @@
+"""Maps from attention alone, the same for every class: raw attention of a block, and attention rollout."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from analyses.feature_importance.class_gradients import read_tokens
+from hooked_vit import HookedViT, HookedViTConfig
+
+__all__ = ["attention_rollout", "raw_attention", "readout_row"]
+
+
+@torch.no_grad()
+def raw_attention(
+    model: HookedViT,
+    images: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
+    classes: Int[Tensor, "batch"],
+    *,
+    layer: int = -1,
+    start_at_layer: Literal[0] | None = None,
+) -> Float[Tensor, "batch patch"]:
+    """How much the tokens that the head reads attend to each patch in one block, averaged over heads.
+
+    >>> model = HookedViT.from_pretrained("emoji-vit")
+    >>> raw_attention(model, torch.zeros(2, 3, 64, 64), torch.tensor([3, 14])).shape
+    torch.Size([2, 64])
+    """
+    name = ("pattern", layer)
+    _, cache = model.run_with_cache(images, names_filter=name, start_at_layer=start_at_layer)
+    pattern = cache[name].mean(dim=1)
+    return pattern[:, read_tokens(model.cfg), model.cfg.token_layout.n_prefix :].mean(dim=1)
+
+
+@torch.no_grad()
+def attention_rollout(
+    model: HookedViT,
+    images: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
+    classes: Int[Tensor, "batch"],
+    *,
+    start_at_layer: Literal[0] | None = None,
+) -> Float[Tensor, "batch patch"]:
+    """Attention through all blocks (Abnar and Zuidema, 2020): `R = Â_L ... Â_1`, with `Â = (mean over heads + I) / 2`.
+
+    The rows of the tokens that the head reads, averaged.
+
+    >>> model = HookedViT.from_pretrained("emoji-vit")
+    >>> attention_rollout(model, torch.zeros(2, 3, 64, 64), torch.tensor([3, 14])).shape
+    torch.Size([2, 64])
+    """
+    _, cache = model.run_with_cache(images, names_filter="pattern", start_at_layer=start_at_layer)
+    halves = [cache["pattern", layer].mean(dim=1) / 2 for layer in range(model.cfg.n_layers)]
+    return readout_row(halves, 0.5, model.cfg)
+
+
+def readout_row(
+    steps: Sequence[Float[Tensor, "batch query key"]], stays: float, cfg: HookedViTConfig
+) -> Float[Tensor, "batch patch"]:
+    """The row of the readout in `(s I + A_L) ... (s I + A_1)`, at the patches, without building the product.
+
+    Of a head that reads several tokens, the mean of their rows. `stays` is s, a number.
+    """
+    read = torch.zeros(steps[0].shape[-1], dtype=steps[0].dtype, device=steps[0].device)
+    read[read_tokens(cfg)] = 1
+    row = (read / read.sum()).expand(len(steps[0]), 1, -1)
+    for step in reversed(steps):
+        row = stays * row + row @ step
+    return row[:, 0, cfg.token_layout.n_prefix :]

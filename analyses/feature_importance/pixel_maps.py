@@ -1,0 +1,95 @@
+"""Maps from gradients with respect to pixels, by captum: input gradients, integrated gradients, any other method."""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from analyses.feature_importance.class_gradients import checked_classes
+from hooked_vit import HookedViT
+
+__all__ = ["captum_map", "input_gradients", "integrated_gradients"]
+
+# How many images' passes integrated gradients may hold at a time.
+_BATCH = 32
+
+
+def input_gradients(
+    model: HookedViT,
+    images: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
+    classes: Int[Tensor, "batch"],
+    *,
+    start_at_layer: Literal[0] | None = None,
+) -> Float[Tensor, "batch patch"]:
+    """The class logit's gradient with respect to pixels, in absolute value, averaged over each patch (Saliency).
+
+    >>> model = HookedViT.from_pretrained("emoji-vit")
+    >>> input_gradients(model, torch.zeros(2, 3, 64, 64), torch.tensor([3, 14])).shape
+    torch.Size([2, 64])
+    """
+    return captum_map("Saliency", model, images, classes, start_at_layer=start_at_layer)
+
+
+def integrated_gradients(
+    model: HookedViT,
+    images: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
+    classes: Int[Tensor, "batch"],
+    *,
+    n_steps: int = 32,
+    start_at_layer: Literal[0] | None = None,
+) -> Float[Tensor, "batch patch"]:
+    """Integrated gradients (Sundararajan et al., 2017) from a picture of the mean colour, averaged over each patch.
+
+    Costs `n_steps` gradients an image.
+
+    >>> model = HookedViT.from_pretrained("emoji-vit")
+    >>> integrated_gradients(model, torch.zeros(2, 3, 64, 64), torch.tensor([3, 14]), n_steps=4).shape
+    torch.Size([2, 64])
+    """
+    options = {"n_steps": n_steps, "internal_batch_size": max(_BATCH, len(images))}
+    return captum_map("IntegratedGradients", model, images, classes, start_at_layer=start_at_layer, **options)
+
+
+def captum_map(
+    method: str,
+    model: HookedViT,
+    images: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
+    classes: Int[Tensor, "batch"],
+    *,
+    start_at_layer: Literal[0] | None = None,
+    **options: Any,
+) -> Float[Tensor, "batch patch"]:
+    """Any class of `captum.attr` that attributes a prediction to its input, averaged over the pixels of each patch.
+
+    Args:
+        method: Its name, such as `"InputXGradient"`.
+        model: The model.
+        images: Preprocessed images.
+        classes: The class of each image.
+        start_at_layer: Must be `None`: pixels are asked for.
+        options: For its `attribute`.
+
+    Raises:
+        ValueError: If the stream's start is given in the place of pixels.
+        ImportError: If captum is not installed.
+    """
+    if start_at_layer is not None:
+        raise ValueError(f"{method} differentiates with respect to pixels: pass images, not the stream's start")
+    try:
+        from captum import attr
+    except ImportError as error:
+        raise ImportError(f"{method} needs captum: pip install 'hooked-vit[explain]'") from error
+    targets = checked_classes(classes, len(images), model)[:, 0]
+    with torch.inference_mode(False), torch.enable_grad():
+        pixels = images.clone().requires_grad_()
+        attribution = getattr(attr, method)(model).attribute(pixels, target=targets, **options)
+    return _by_patch(attribution.detach().to(images), model.cfg.patch_size)
+
+
+def _by_patch(
+    of_pixels: Float[Tensor, "batch channel height width"], patch_size: tuple[int, int]
+) -> Float[Tensor, "batch patch"]:
+    """Means over the patches; of patches that a padded picture ends within, over the pixels that are there."""
+    return F.avg_pool2d(of_pixels.mean(dim=1), patch_size, ceil_mode=True, count_include_pad=False).flatten(1)

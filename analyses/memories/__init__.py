@@ -1,1 +1,0 @@
-"""What analyses of key-value memories stand on: coefficients, look-up tables, choices of memories, interventions."""

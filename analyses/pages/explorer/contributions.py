@@ -1,0 +1,54 @@
+"""What every component adds to the logits of some classes, packed for a page; or why that cannot be told."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from analyses.attribution import attribution_names, logit_attribution
+from analyses.pages.explorer.packing import packed
+from hooked_vit import HookedViT, ViTActivationCache
+
+__all__ = ["contribution_names", "contributions"]
+
+
+def contribution_names(model: HookedViT) -> list[str]:
+    """The hook points that `contributions` reads: none where logits cannot be taken apart.
+
+    >>> len(contribution_names(HookedViT.from_pretrained("emoji-vit")))
+    20
+    """
+    return attribution_names(model.cfg) if _why_not(model) is None else []
+
+
+def contributions(model: HookedViT, cache: ViTActivationCache, classes: Sequence[int]) -> dict[str, Any]:
+    """`analyses.attribution.logit_attribution` of each class.
+
+    Args:
+        model: The model.
+        cache: Of one image, with the hook points of `contribution_names`.
+        classes: By index.
+
+    Returns:
+        `logit` [chosen], `constant`, `embed`, `pos_embed` (where `embed` does not hold it) [chosen], `attn_bias`, `mlp`
+        [chosen layer], `head` [chosen layer head], all as float32; or `why_not`, a sentence.
+    """
+    why_not = _why_not(model)
+    if why_not is not None:
+        return {"why_not": why_not}
+    of_classes = [logit_attribution(model, cache, [label]) for label in classes]
+    stacked = {}
+    for name in ("logit", "constant", "embed", "pos_embed", "attn_bias", "mlp", "head"):
+        parts = [getattr(one, name) for one in of_classes]
+        if parts[0] is not None:
+            image_axis = 1 if name in ("attn_bias", "mlp", "head") else 0
+            stacked[name] = packed(torch.stack([part.select(image_axis, 0) for part in parts]))
+    return stacked
+
+
+def _why_not(model: HookedViT) -> str | None:
+    try:
+        model.tokens_to_residual_directions(0)
+    except ValueError as error:
+        return str(error).split(":")[0]
+    return None

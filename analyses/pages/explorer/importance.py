@@ -1,0 +1,35 @@
+"""Feature importance by block and head, and its sums, packed for a page."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from analyses.feature_importance.importance import importance_from_cache
+from analyses.pages.explorer.packing import packed_rows
+from hooked_vit import HookedViT, ViTActivationCache
+
+__all__ = ["importances"]
+
+_LEVELS = 127
+
+
+def importances(model: HookedViT, cache: ViTActivationCache, classes: Sequence[int]) -> dict[str, Any]:
+    """`analyses.feature_importance.importance` for some classes.
+
+    Args:
+        model: The model.
+        cache: Of one image, with the hook points of `importance_names`.
+        classes: By index.
+
+    Returns:
+        One array [chosen layer+1 head+1 patch] in nats for each unit of attention: behind the last head stands the sum
+        over heads, behind the last block the sum over blocks. Each row is wrong by its largest / 127 at most.
+    """
+    chosen = torch.tensor([list(classes)], device=model.cfg.device)
+    return packed_rows(_with_sums(_with_sums(importance_from_cache(model, cache, chosen)[0], 2), 1), _LEVELS)
+
+
+def _with_sums(values: Tensor, axis: int) -> Tensor:
+    return torch.cat([values, values.sum(dim=axis, keepdim=True)], dim=axis)

@@ -1,1 +1,0 @@
-"""What activation patching is made of: metrics, places, restarted runs and results."""

@@ -1,0 +1,192 @@
+"""What each head and each MLP is needed for, over a dataset: ablated one at a time, effect on what the model knows."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from analyses.analysis.base import Analysis, AnalysisBatch
+from analyses.patching.plan import PatchPlan, PatchStream, plan_patches
+from analyses.patching.runs import patched_runs, rows_within
+from analyses.projection import class_ranks
+from analyses.statistics.intervals import Resampling
+from hooked_vit import HookedViT, HookedViTConfig
+from hooked_vit.resuming import RESUMABLE, check_unhooked, resume_stream
+
+__all__ = ["AblationStudy"]
+
+_METRICS = ("accuracy", "label_logit", "identifiability")
+_COLUMNS = [
+    "layer", "component", "head", "metric", "class_index", "before", "after", "value", "low", "high", "n_images",
+]  # fmt: skip
+
+
+class AblationStudy(Analysis):
+    """Every head and every MLP ablated, one at a time: what happens to accuracy, to patches' ranks, to each class.
+
+    A head is ablated at its `z`, an MLP at what it adds to the stream; by default their mean over images is put there,
+    position by position: over the images that `means` was taken of, or else over those of the batch. Images of a batch
+    of fewer than `min_images` are then not counted, since their mean is nearly themselves.
+
+    `compute` has a row for each layer, component (`head`, `mlp`) and metric, with `before`, `after` and `value`, their
+    difference; `low` and `high` are its bootstrap interval over images:
+
+    | metric | before, after |
+    |---|---|
+    | `accuracy` | percent of images |
+    | `label_logit` | the correct class's logit, mean over images |
+    | `identifiability` | of patch tokens in the last stream, `1 - rank / n_classes`, 0 to 1, mean |
+
+    and a row for each `class_index` (of the others it is missing), for accuracy, without an interval.
+
+    Each head and MLP costs a run from its layer on.
+
+    >>> model, analysis = HookedViT.from_pretrained("emoji-vit"), AblationStudy(min_images=2)
+    >>> names = analysis.names(model.cfg)
+    >>> logits, cache = model.run_with_cache(torch.randn(2, 3, 64, 64), names_filter=names)
+    >>> analysis.update(AnalysisBatch(model, cache, logits, torch.tensor([3, 14]), torch.arange(2)))
+    >>> analysis.compute().query("metric == 'identifiability'")["component"].value_counts().to_dict()
+    {'head': 32, 'mlp': 8}
+    """
+
+    index: list[Tensor]  # [image]
+    labels: list[Tensor]  # [image]
+    outcomes: list[Tensor]  # [image run metric]: unablated, then layer by layer the heads and the MLP
+    n_layers: Tensor
+    n_heads: Tensor
+
+    def __init__(
+        self,
+        method: Literal["mean", "zero"] = "mean",
+        means: Mapping[str, Tensor] | None = None,
+        min_images: int = 8,
+        memory_limit: float | int | None = None,
+        resampling: Resampling = Resampling(),
+    ):
+        """Say how.
+
+        Args:
+            method: What is put in the place of a component.
+            means: `mean_activations(model, batches, ["z", "mlp_out"])` of images like these.
+            min_images: Without `means`: of how many images at least a mean is taken.
+            memory_limit: Bytes that the ablated runs may take at a time.
+            resampling: Bootstrap intervals.
+
+        Raises:
+            ValueError: If there is no such method.
+        """
+        super().__init__()
+        if method not in ("mean", "zero"):
+            raise ValueError(f"expected method 'mean' or 'zero', got {method!r}")
+        self.method, self.means, self.min_images, self.memory_limit = method, means, min_images, memory_limit
+        self.resampling = resampling
+        for name in ("index", "labels", "outcomes"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+        for name in ("n_layers", "n_heads"):
+            self.add_state(name, torch.tensor(0), dist_reduce_fx="max")
+
+    def names(self, cfg: HookedViTConfig) -> list[str]:
+        """What heads and MLPs give, the stream in front of them, and the last one."""
+        points = ("hook_resid_pre", "attn.hook_z", "hook_resid_mid", "hook_mlp_out")
+        names = [f"blocks.{layer}.{point}" for layer in range(cfg.n_layers) for point in points]
+        return [*names, f"blocks.{cfg.n_layers - 1}.hook_resid_post"]
+
+    @torch.no_grad()
+    def update(self, batch: AnalysisBatch) -> None:
+        """Run a batch once more, in part, for each head and MLP."""
+        model, n_images = batch.model, len(batch.labels)
+        if self.method == "mean" and self.means is None and n_images < self.min_images:
+            return
+        check_unhooked(model)
+        unablated = _outcomes(model, batch.cache["resid_post", -1], batch.labels)
+        runs = [unablated[None]]
+        n_tokens = batch.cache["resid_pre", 0].shape[1]
+        streams: tuple[PatchStream, PatchStream] = ("z", "mlp_out")
+        plans = [plan_patches(model.cfg, stream, n_tokens, n_images, groups={"all": "any"}) for stream in streams]
+        n_rows = rows_within(model, "z", n_tokens, self.memory_limit)
+        for layer in range(model.cfg.n_layers):
+            for plan in plans:
+                runs += self._ablated(batch, plan, layer, unablated, n_rows)
+        self.n_layers = torch.tensor(model.cfg.n_layers, device=self.device)
+        self.n_heads = torch.tensor(model.cfg.n_heads, device=self.device)
+        self.index.append(batch.index.to(self.device))
+        self.labels.append(batch.labels.to(self.device))
+        self.outcomes.append(torch.cat(runs).transpose(0, 1).to(self.device, torch.float32))
+
+    def _ablated(
+        self, batch: AnalysisBatch, plan: PatchPlan, layer: int, unablated: Tensor, n_rows: int
+    ) -> list[Tensor]:
+        cache = batch.cache
+        value = cache[plan.stream, layer]
+        name = batch.model.hook_names((plan.stream, layer))[0]
+        context = {one: cache[one, layer] for one in RESUMABLE[plan.stream]}
+        context["labels"] = batch.labels
+
+        def finish(ablated: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+            stream = resume_stream(batch.model, plan.stream, layer, ablated, given)
+            return _outcomes(batch.model, stream, given["labels"].expand(len(stream)))
+
+        return list(patched_runs(plan, value, self._put_in(name, value), context, finish, unablated, n_rows))
+
+    def _put_in(self, name: str, value: Tensor) -> Tensor:
+        if self.method == "zero":
+            return torch.zeros_like(value)
+        if self.means is None:
+            return value.mean(dim=0, keepdim=True)
+        if name not in self.means or self.means[name].shape != value.shape[1:]:
+            raise ValueError(
+                f"means must hold '{name}' of shape {tuple(value.shape[1:])}: make them with "
+                "mean_activations(model, batches, ['z', 'mlp_out'])"
+            )
+        return self.means[name].to(value)[None]
+
+    def compute(self) -> pd.DataFrame:
+        """One row for each layer, component and metric, and for each class.
+
+        Raises:
+            ValueError: If no image was counted.
+        """
+        if not len(self.index):
+            raise ValueError(
+                f"no image was counted: give update batches of at least {self.min_images} images, or pass means to "
+                "AblationStudy"
+            )
+        labels, outcomes = self.by_image("labels", "outcomes")
+        outcomes = outcomes.astype(np.float64)
+        n_layers, n_heads = int(self.n_layers), int(self.n_heads)
+        places = pd.DataFrame(
+            [
+                {"layer": layer, "component": "mlp" if head == n_heads else "head", "head": head}
+                for layer in range(n_layers)
+                for head in range(n_heads + 1)
+            ]
+        )
+        places["head"] = places["head"].where(places["component"] == "head").astype("Int64")
+        before, after = outcomes[:, :1], outcomes[:, 1:]
+        interval = self.resampling.interval(after - before)
+        tables = []
+        for place, metric in enumerate(_METRICS):
+            numbers: dict[str, Any] = {
+                "before": before[..., place].mean(), "after": after[..., place].mean(axis=0),
+                "value": interval.estimate[:, place], "low": interval.low[:, place], "high": interval.high[:, place],
+            }  # fmt: skip
+            tables.append(places.assign(metric=metric, n_images=len(labels), **numbers))
+        for label in np.unique(labels):
+            of_class = [one[labels == label, :, 0] for one in (before, after)]
+            ends = {"before": of_class[0].mean(), "after": of_class[1].mean(axis=0)}
+            rows = places.assign(metric="accuracy", class_index=label, n_images=int((labels == label).sum()), **ends)
+            tables.append(rows.assign(value=rows["after"] - rows["before"]))
+        return pd.concat(tables, ignore_index=True).reindex(columns=_COLUMNS).astype({"class_index": "Int64"})
+
+
+def _outcomes(model: HookedViT, stream: Tensor, labels: Tensor) -> Tensor:
+    """Of a last residual stream, [image metric]: right or wrong in percent, the label's logit, identifiability."""
+    logits = model(stream, start_at_layer=model.cfg.n_layers)
+    right = 100.0 * (logits.argmax(dim=-1) == labels)
+    patches = stream[:, model.cfg.token_layout.n_prefix :]
+    ranks = class_ranks(model.class_logits(patches), labels[:, None].expand(patches.shape[:2]))
+    identifiable = 1 - ranks.to(logits.dtype).mean(dim=-1) / model.cfg.n_classes
+    return torch.stack([right.to(logits.dtype), logits.gather(-1, labels[:, None])[:, 0], identifiable], dim=-1)

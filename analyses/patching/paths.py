@@ -1,0 +1,271 @@
+"""Path patching: what one component does to the metric through chosen readers of the residual stream alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, get_args
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from analyses.patching.metrics import Metric, checked_metric, metric_values
+from analyses.patching.result import Direction, check_direction
+from analyses.patching.runs import check_pair, rows_within
+from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
+from hooked_vit.interventions.places import token_choice
+
+__all__ = ["PathResult", "Receiver", "Sender", "all_receivers", "all_senders", "path_patching"]
+
+ReceiverKind = Literal["q", "k", "v", "head", "mlp", "logits"]
+Sender = tuple[Any, ...]
+"""`("head", layer, head)`, `("attn", layer)`, `("mlp", layer)` or `("embed",)`."""
+Receiver = tuple[Any, ...]
+"""`("q", layer, head)`, `("k", …)`, `("v", …)`, `("head", …)` for all three, `("mlp", layer)`, `("logits",)`."""
+
+_INPUTS = {"q": ("q",), "k": ("k",), "v": ("v",), "head": ("q", "k", "v")}
+
+
+@dataclass(frozen=True)
+class PathResult:
+    """A metric after what each sender writes has been patched, for the receivers alone.
+
+    Attributes:
+        direction: `denoising` or `noising`.
+        senders: Which components.
+        receivers: Through which readers of the stream.
+        values: The metric, in its own unit; of each image where it was kept.
+        base: The metric of the run that was patched.
+        source: The metric of the run that patches came from.
+    """
+
+    direction: Direction
+    senders: tuple[Sender, ...]
+    receivers: tuple[Receiver, ...]
+    values: Float[Tensor, "sender *image"]
+    base: Float[Tensor, "*image"]
+    source: Float[Tensor, "*image"]
+
+    @property
+    def effect(self) -> Float[Tensor, "sender *image"]:
+        """`values - base`: how far each sender moves the metric through the receivers."""
+        return self.values - self.base
+
+    @property
+    def recovered(self) -> Float[Tensor, "sender *image"]:
+        """`(values - base) / (source - base)`: 1 where the path does all there is to do."""
+        return self.effect / (self.source - self.base)
+
+    def table(self) -> pd.DataFrame:
+        """One row a sender (and image): `sender`, `layer`, `head`, `value`, `effect`, `recovered`."""
+        rows: list[dict[str, Any]] = []
+        for place, (kind, *at) in enumerate(self.senders):
+            row = {"sender": kind, "layer": at[0] if at else None, "head": at[1] if len(at) > 1 else None}
+            numbers = {"value": self.values, "effect": self.effect, "recovered": self.recovered}
+            per_image = {name: one[place].flatten().tolist() for name, one in numbers.items()}
+            for image in range(len(per_image["value"])):
+                image_row = {"image": image} if self.base.ndim else {}
+                rows.append({**row, **image_row, **{name: values[image] for name, values in per_image.items()}})
+        table = pd.DataFrame(rows).assign(direction=self.direction)
+        return table.astype({"layer": "Int64", "head": "Int64"})
+
+
+def all_senders(cfg: HookedViTConfig) -> list[Sender]:
+    """Every head and every MLP.
+
+    >>> all_senders(HookedViTConfig(1, 12, 2, 20, 7, (16, 24), (8, 8)))
+    [('head', 0, 0), ('head', 0, 1), ('mlp', 0)]
+    """
+    senders: list[Sender] = []
+    for layer in range(cfg.n_layers):
+        senders += [("head", layer, head) for head in range(cfg.n_heads)]
+        senders.append(("mlp", layer))
+    return senders
+
+
+def all_receivers(cfg: HookedViTConfig) -> list[Receiver]:
+    """Every reader of the stream: all heads, all MLPs, and the head that reads the logits off it.
+
+    Through all of them, a sender has its total effect.
+    """
+    receivers: list[Receiver] = []
+    for layer in range(cfg.n_layers):
+        receivers += [("head", layer, head) for head in range(cfg.n_heads)]
+        receivers.append(("mlp", layer))
+    return [*receivers, ("logits",)]
+
+
+@torch.no_grad()
+def path_patching(
+    model: HookedViT,
+    clean: Float[Tensor, "batch channel height width"],
+    corrupt: Float[Tensor, "batch channel height width"],
+    metric: Metric,
+    receivers: Sequence[Receiver],
+    senders: Sequence[Sender] | None = None,
+    *,
+    tokens: Any = None,
+    direction: Direction = "denoising",
+    per_image: bool = False,
+    memory_limit: float | int | None = None,
+) -> PathResult:
+    """Patch what a component writes, as seen by some readers of the stream only (Goldowsky-Dill et al. 2023).
+
+    With Δ the difference, between the two runs, of what a sender adds to the stream, each receiver behind it reads the
+    stream + Δ; everybody else reads the stream as it is, and what follows from the receivers is computed. So
+    `receivers=[("logits",)]` gives direct effects; `all_receivers(model.cfg)` gives total effects, exactly those of
+    `activation_patching`; and `("q", 5, 2)` what reaches the queries of head 2 in block 5. Where a sender's receivers
+    lie in one layer this is path patching as in Wang et al. (2022) with all other components frozen.
+
+    Args:
+        model: The model, without hooks.
+        clean: As for `activation_patching`.
+        corrupt: As above.
+        metric: As above.
+        receivers: `("q", layer, head)`, `("k", …)`, `("v", …)`, `("head", …)` for all three, `("mlp", layer)`,
+            `("logits",)`.
+        senders: `("head", layer, head)`, `("attn", layer)` for all heads, `("mlp", layer)`, `("embed",)` for the
+            stream's start; by default every head and every MLP.
+        tokens: Only what is written at these: indices, a slice, a group, or a mask; all by default.
+        direction: `denoising` (the clean run's Δ into the corrupt run) or `noising`.
+        per_image: Whether `metric` returns a number an image, all of which are kept.
+        memory_limit: Bytes that the patched runs may take at a time.
+
+    Raises:
+        ValueError: As `activation_patching`; if a sender or receiver does not exist, or no receiver lies behind a
+            sender.
+
+    >>> from analyses.patching import logit_difference
+    >>> model = HookedViT.from_pretrained("emoji-vit")
+    >>> images = torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)
+    >>> direct = path_patching(model, *images, logit_difference(3, against=14), receivers=[("logits",)])
+    >>> direct.table()["sender"].value_counts().to_dict()
+    {'head': 32, 'mlp': 8}
+    """
+    check_pair(model, clean, corrupt)
+    check_direction(direction)
+    sending = tuple(all_senders(model.cfg) if senders is None else senders)
+    receiving = tuple(dict.fromkeys(receivers))
+    _check_components(model.cfg, sending, receiving)
+    images = {"denoising": (corrupt, clean), "noising": (clean, corrupt)}[direction]
+    names = ["hook_tokens", *model.hook_names(["resid_pre", "resid_post", "z", "attn_out", "mlp_out"])]
+    (base_logits, base), (source_logits, source) = (model.run_with_cache(one, names_filter=names) for one in images)
+    ends = [checked_metric(metric, logits, per_image) for logits in (base_logits, source_logits)]
+    n_tokens, n_images = base["resid_pre", 0].shape[1], len(clean)
+    at = token_choice("any" if tokens is None else tokens, model.cfg.token_layout, n_tokens).to(clean.device)
+    at = (at if at.ndim == 2 else at[None])[..., None]
+    n_rows = rows_within(model, "pattern", n_tokens, memory_limit)
+    n_senders, values = max(1, n_rows // n_images), []
+    for first in range(0, len(sending), n_senders):
+        some = sending[first : first + n_senders]
+        written = torch.cat([_written(model, base, source, one) * at for one in some])
+        logits = []
+        for start in range(0, n_images, n_rows):
+            part = torch.arange(start, min(start + n_rows, n_images), device=clean.device)
+            rows = (torch.arange(len(some), device=clean.device)[:, None] * n_images + part).flatten()
+            logits.append(
+                _run(model, base, part.repeat(len(some)), written[rows], some, receiving).unflatten(0, (len(some), -1))
+            )
+        values.append(metric_values(metric, torch.cat(logits, dim=1), per_image))
+    return PathResult(direction, sending, receiving, torch.cat(values), *ends)
+
+
+def _written(model: HookedViT, base: ViTActivationCache, source: ViTActivationCache, sender: Sender) -> Tensor:
+    """The difference, between the two runs, of what a component adds to the stream: [batch token d_model]."""
+    kind, *place = sender
+    if kind == "embed":
+        return source["hook_tokens"] - base["hook_tokens"]
+    if kind != "head":
+        name = f"blocks.{place[0]}.hook_{kind}_out"
+        return source[name] - base[name]
+    layer, head = place
+    z = base["z", layer].clone()
+    z[:, :, head] = source["z", layer][:, :, head]
+    # by way of what the block writes, since a post-norm does not add heads up
+    return model.blocks[layer]._attn_out(z) - base["attn_out", layer]
+
+
+def _order(kind: str, place: Sequence[int], n_layers: int) -> int:
+    """When a component reads or writes: a block's heads at twice its number, its MLP right after them."""
+    if kind == "embed":
+        return -1
+    return 2 * n_layers if kind == "logits" else 2 * place[0] + (kind == "mlp")
+
+
+def _run(
+    model: HookedViT,
+    base: ViTActivationCache,
+    images: Tensor,
+    written: Tensor,
+    senders: Sequence[Sender],
+    receivers: Sequence[Receiver],
+) -> Tensor:
+    """Logits where every row's receivers read the stream plus what the row's sender has `written`."""
+    n_layers = model.cfg.n_layers
+    n_images = len(images) // len(senders)
+    when = torch.tensor([_order(kind, place, n_layers) for kind, *place in senders], device=images.device)
+    when = when.repeat_interleave(n_images)
+    hooks: list[Any] = []
+    first = n_layers
+    for kind, heads_of in _by_hook_point(receivers).items():
+        point, order = kind
+        behind = (when < order)[:, None, None]
+        if point == "logits":
+            continue
+        first = min(first, order // 2)
+        add = (written * behind)[:, :, None] if point.endswith("_input") else written * behind
+        hooks.append((point, partial(_add, what=add, heads=heads_of)))
+    if ("logits",) in receivers:
+        # what the head reads, in a layer of its own: the stream behind the last block has no other reader
+        hooks.append((f"blocks.{n_layers - 1}.hook_resid_post", partial(_add, what=written, heads=None)))
+    if first == n_layers:
+        return model(base["resid_post", n_layers - 1][images] + written, start_at_layer=n_layers)
+    return model.run_with_hooks(base["resid_pre", first][images], fwd_hooks=hooks, start_at_layer=first)
+
+
+def _by_hook_point(receivers: Sequence[Receiver]) -> Mapping[tuple[str, int], list[int] | None]:
+    """The hook points at which receivers read, with when they do, and the heads."""
+    points: dict[tuple[str, int], list[int] | None] = {}
+    for kind, *place in receivers:
+        if kind == "mlp":
+            points[f"blocks.{place[0]}.hook_mlp_in", 2 * place[0] + 1] = None
+        elif kind != "logits":
+            for one in _INPUTS[kind]:
+                heads = points.setdefault((f"blocks.{place[0]}.hook_{one}_input", 2 * place[0]), [])
+                assert heads is not None
+                heads.append(place[1])
+    return points
+
+
+def _add(activation: Tensor, hook: Any, what: Tensor, heads: list[int] | None) -> Tensor:
+    if heads is None:
+        return activation + what
+    reads: Bool[Tensor, "head 1"] = torch.zeros(activation.shape[2], 1, dtype=torch.bool, device=activation.device)
+    reads[heads] = True
+    return torch.where(reads, activation + what, activation)
+
+
+def _check_components(cfg: HookedViTConfig, senders: Sequence[Any], receivers: Sequence[Any]) -> None:
+    sizes = (("layer", cfg.n_layers), ("head", cfg.n_heads))
+    lengths = {"head": 2, "q": 2, "k": 2, "v": 2, "attn": 1, "mlp": 1, "embed": 0, "logits": 0}
+    known = {"sender": ("head", "attn", "mlp", "embed"), "receiver": get_args(ReceiverKind)}
+    for what, components in (("sender", senders), ("receiver", receivers)):
+        if not components:
+            raise ValueError(f"expected at least one {what}, got none")
+        for component in components:
+            if not isinstance(component, tuple) or not component or component[0] not in known[what]:
+                raise ValueError(f"expected a {what} that begins with one of {known[what]}, got {component!r}")
+            kind, *place = component
+            if len(place) != lengths[kind]:
+                form = ", ".join([repr(kind), *("layer", "head")[: lengths[kind]]])
+                raise ValueError(f"expected a {what} as ({form}), got {component!r}")
+            for (axis, size), index in zip(sizes, place, strict=False):
+                if not 0 <= index < size:
+                    raise ValueError(f"no {axis} {index} for the {what} {component!r}: the model has 0 to {size - 1}")
+    last = max(_order(kind, place, cfg.n_layers) for kind, *place in receivers)
+    for kind, *place in senders:
+        if _order(kind, place, cfg.n_layers) >= last:
+            raise ValueError(
+                f"no receiver lies behind the sender {(kind, *place)!r}: nothing that it writes gets there"
+            )

@@ -1,0 +1,215 @@
+"""How certain an estimate is: percentile bootstrap intervals of means, ratios and differences."""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Num
+from scipy import stats
+
+from analyses.statistics.observations import refuse_nan
+
+__all__ = [
+    "Interval",
+    "Resampling",
+    "bootstrap_difference",
+    "bootstrap_interval",
+    "bootstrap_ratio",
+    "resampling_batch",
+    "times_drawn",
+]
+
+
+# Numbers that scipy's resampling may hold at a time.
+_RESAMPLED_NUMBERS = 2**22
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its bootstrap confidence interval, for each of the trailing axes of the observations."""
+
+    estimate: Float[np.ndarray, "*axes"]
+    low: Float[np.ndarray, "*axes"]
+    high: Float[np.ndarray, "*axes"]
+    level: float
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How bootstrap intervals and permutation tests draw: how often, for which level, from which seed.
+
+    Raises:
+        ValueError: If nothing is drawn, or the level is not between 0 and 1: before a dataset is gone through.
+    """
+
+    n_resamples: int = 999
+    level: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_resamples < 1 or not 0 < self.level < 1:
+            raise ValueError(
+                f"expected n_resamples of at least 1 and a level between 0 and 1, such as 0.95, got {self.n_resamples} "
+                f"and {self.level}"
+            )
+
+    def interval(self, observations: Num[np.ndarray, "observation *axes"]) -> Interval:
+        """`bootstrap_interval` of the mean."""
+        return bootstrap_interval(observations, **dataclasses.asdict(self))
+
+    def ratio(
+        self, numerators: Num[np.ndarray, "observation *axes"], denominators: Num[np.ndarray, "observation *axes"]
+    ) -> Interval:
+        """`bootstrap_ratio` of two sums."""
+        return bootstrap_ratio(numerators, denominators, **dataclasses.asdict(self))
+
+    def difference(
+        self, a: Num[np.ndarray, "observation *axes"], b: Num[np.ndarray, "other_observation *axes"]
+    ) -> Interval:
+        """`bootstrap_difference` of two independent groups."""
+        return bootstrap_difference(a, b, **dataclasses.asdict(self))
+
+
+def bootstrap_interval(
+    observations: Num[np.ndarray, "observation *axes"] | Sequence[Any],
+    *,
+    level: float = 0.95,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap interval of a mean (`scipy.stats.bootstrap`), for each of the trailing axes.
+
+    All of them are resampled together, so blocks keep their dependence. Of one observation the interval is NaN.
+
+    Raises:
+        ValueError: If there is no observation, or a NaN, or the level is not between 0 and 1.
+
+    >>> interval = bootstrap_interval([0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0])
+    >>> float(interval.low) < float(interval.estimate) == 0.75 < float(interval.high)
+    True
+    """
+    values = np.asarray(observations, dtype=np.float64)
+    return bootstrap_ratio(values, np.ones_like(values), level=level, n_resamples=n_resamples, seed=seed)
+
+
+def bootstrap_ratio(
+    numerators: Num[np.ndarray, "observation *axes"] | Sequence[Any],
+    denominators: Num[np.ndarray, "observation *axes"] | Sequence[Any],
+    *,
+    level: float = 0.95,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Bootstrap interval of `sum(numerators) / sum(denominators)`: a mean over tokens, with images as observations.
+
+    Where no observation has a denominator, the estimate and its interval are NaN.
+
+    Raises:
+        ValueError: If there is no observation, shapes differ, or there is a NaN.
+
+    >>> float(bootstrap_ratio([1, 0, 3], [2, 1, 5]).estimate)
+    0.5
+    """
+    top, bottom = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    if top.shape != bottom.shape or top.ndim == 0 or len(top) == 0:
+        raise ValueError(f"expected observations of one shape, at least one, got shapes {top.shape} and {bottom.shape}")
+    refuse_nan(top, "numerators")
+    refuse_nan(bottom, "denominators")
+
+    columns = np.stack([top.reshape(len(top), -1), bottom.reshape(len(top), -1)])
+
+    def ratios(drawn: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.divide(*(drawn @ columns))
+
+    return _bootstrap(ratios, [len(top)], top.shape[1:], level, n_resamples, seed)
+
+
+def bootstrap_difference(
+    a: Num[np.ndarray, "observation *axes"] | Sequence[Any],
+    b: Num[np.ndarray, "other_observation *axes"] | Sequence[Any],
+    *,
+    level: float = 0.95,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Bootstrap interval of the mean of `a` minus the mean of `b`, of independent groups, each resampled for itself.
+
+    Of pairs, take `bootstrap_interval(a - b)`.
+
+    Raises:
+        ValueError: If a group is empty, the groups' trailing axes differ, or there is a NaN.
+
+    >>> interval = bootstrap_difference([3.0, 4.0, 5.0], [1.0, 1.0])
+    >>> float(interval.low), float(interval.estimate), float(interval.high)
+    (2.0, 3.0, 4.0)
+    """
+    of_a, of_b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if 0 in (of_a.ndim, of_b.ndim, len(of_a), len(of_b)) or of_a.shape[1:] != of_b.shape[1:]:
+        raise ValueError(f"expected two groups with the same trailing axes, got shapes {of_a.shape} and {of_b.shape}")
+    refuse_nan(of_a, "a")
+    refuse_nan(of_b, "b")
+    columns_a, columns_b = of_a.reshape(len(of_a), -1), of_b.reshape(len(of_b), -1)
+
+    def differences(drawn_a: np.ndarray, drawn_b: np.ndarray) -> np.ndarray:
+        return drawn_a @ columns_a / len(of_a) - drawn_b @ columns_b / len(of_b)
+
+    return _bootstrap(differences, [len(of_a), len(of_b)], of_a.shape[1:], level, n_resamples, seed)
+
+
+def _bootstrap(
+    statistic: Callable[..., np.ndarray],
+    sizes: Sequence[int],
+    axes: tuple[int, ...],
+    level: float,
+    n_resamples: int,
+    seed: int,
+) -> Interval:
+    """Percentile bootstrap (`scipy.stats.bootstrap`) of groups of these sizes.
+
+    `statistic` takes how often each observation was drawn, [resample observation] for each group, and gives
+    [resample column]. The interval is NaN where a group has one observation.
+    """
+
+    def of_drawn(*index: np.ndarray, axis: int = -1) -> np.ndarray:
+        """[column resample], as scipy asks for it, of observations' indices [resample observation]."""
+        drawn = (times_drawn(np.atleast_2d(one), size) for one, size in zip(index, sizes, strict=True))
+        of_columns = statistic(*drawn).T
+        return of_columns if index[0].ndim > 1 else of_columns[:, 0]
+
+    if not 0 < level < 1:
+        raise ValueError(f"expected a level between 0 and 1, such as 0.95, got {level}")
+    observations = tuple(np.arange(size) for size in sizes)
+    estimate = of_drawn(*observations).reshape(axes)
+    if min(sizes) == 1:
+        nothing = np.full_like(estimate, np.nan)
+        return Interval(estimate, nothing, nothing, level)
+    with warnings.catch_warnings():
+        # it warns of a NaN, which is what there is to say where nothing has a denominator
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        result = stats.bootstrap(
+            observations,
+            of_drawn,
+            vectorized=True,
+            n_resamples=n_resamples,
+            batch=resampling_batch(sum(sizes)),
+            confidence_level=level,
+            method="percentile",
+            random_state=np.random.default_rng(seed),  # pyright: ignore[reportCallIssue]  (`rng` from scipy 1.15)
+        )
+    low, high = (np.asarray(end).reshape(axes) for end in result.confidence_interval)
+    return Interval(estimate, low, high, level)
+
+
+def times_drawn(index: Int[np.ndarray, "resample draw"], n: int) -> Float[np.ndarray, "resample observation"]:
+    """How often each of `n` observations was drawn: sums over resamples are then a product of matrices."""
+    places = index + n * np.arange(len(index))[:, None]
+    return np.bincount(places.ravel(), minlength=len(index) * n).reshape(len(index), n).astype(np.float64)
+
+
+def resampling_batch(n_numbers: int) -> int:
+    """How many resamples of so many numbers scipy may hold at a time."""
+    return max(1, _RESAMPLED_NUMBERS // max(1, n_numbers))

@@ -1,0 +1,18 @@
+"""Random maps depend on the image, or on its place in a dataset, alone."""
+
+import torch
+from conftest import ported
+from torch import Tensor
+
+from analyses.feature_importance.baseline import random_map
+
+CLASSES = torch.tensor([5, 0])
+
+
+def test_random_maps_depend_on_the_image_alone(images: Tensor) -> None:
+    model = ported("cls")
+    both = random_map(model, images, CLASSES)
+    assert torch.equal(both[[1]], random_map(model, images[[1]], CLASSES[:1]))
+    assert not torch.equal(both, random_map(model, images, CLASSES, seed=1))
+    by_index = random_map(model, images, CLASSES, index=torch.tensor([4, 9]))
+    assert torch.equal(by_index[1:], random_map(model, images * 2, CLASSES, index=torch.tensor([9, 4]))[:1])

@@ -1,0 +1,37 @@
+"""The gradient at what the head reads is autograd's through the model's own head, for every way of reading."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import make_timm
+from torch import Tensor
+
+from analyses.feature_importance.class_gradients import checked_classes, class_gradients, read_tokens
+from hooked_vit import HookedViT
+
+CLASSES = torch.tensor([[5, 0], [1, 6]])
+
+
+@pytest.mark.parametrize("double_softmax", [False, True])
+def test_it_is_autograds(kind: str, images: Tensor, double_softmax: bool) -> None:
+    model = HookedViT.from_timm(make_timm(kind)).double()
+    stream = model(images.double(), stop_at_layer=2).detach()
+    read = read_tokens(model.cfg)
+    found = class_gradients(model, stream[:, read], CLASSES, double_softmax)
+    for place in range(2):
+        leaf = stream.clone().requires_grad_()
+        with torch.enable_grad():
+            logits = model(leaf, start_at_layer=3)
+            logits = logits.softmax(-1) if double_softmax else logits
+            F.cross_entropy(logits, CLASSES[:, place], reduction="sum").backward()
+        torch.testing.assert_close(found[:, place], leaf.grad[:, read], rtol=1e-6, atol=1e-10)
+        # and nothing else is read
+        others = torch.ones(model.token_layout.n_tokens, dtype=torch.bool)
+        others[read] = False
+        assert not leaf.grad[:, others].any()
+
+
+def test_classes_are_one_or_several_an_image() -> None:
+    model = HookedViT.from_timm(make_timm("cls"))
+    assert checked_classes(CLASSES[:, 0], 2, model).tolist() == [[5], [1]]
+    assert checked_classes(CLASSES, 2, model).tolist() == CLASSES.tolist()

@@ -1,0 +1,140 @@
+"""Feature importance is autograd's derivative on the block alone, from the definition, in every kind of model."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import make_timm
+from torch import Tensor
+
+from analyses.feature_importance.class_gradients import read_tokens
+from analyses.feature_importance.importance import (
+    feature_importance,
+    importance_from_cache,
+    importance_map,
+    importance_names,
+)
+from hooked_vit import HookedViT
+
+CLASSES = torch.tensor([[5, 0, 2], [1, 6, 2]])
+
+
+def by_autograd(model: HookedViT, images: Tensor, image: int, label: int, layer: int, double_softmax: bool) -> Tensor:
+    """[head patch]: build the block's attention on a leaf pattern, let the model's own head read it, differentiate."""
+    _, cache = model.run_with_cache(images[[image]])
+    block = model.blocks[layer]
+    pattern = cache["pattern", layer].clone().requires_grad_()
+    z = torch.einsum("bhqs,bshd->bqhd", pattern, cache["v", layer]).flatten(-2)
+    if block.attn.ln is not None:
+        z = block.attn.ln(z)
+    out = block.attn.out(z)
+    if block.post_norm:
+        out = block.ln1(out)
+    elif block.ls1 is not None:
+        out = out * block.ls1
+    torch.testing.assert_close(out, cache["attn_out", layer])
+    # the head alone, with attn_out in the place of the stream
+    logits = model(out, start_at_layer=model.cfg.n_layers)
+    if double_softmax:
+        logits = logits.softmax(-1)
+    loss = F.cross_entropy(logits, torch.tensor([label]))
+    (gradient,) = torch.autograd.grad(loss, pattern)
+    total = torch.zeros_like(gradient[0, :, 0])
+    for query in range(model.token_layout.n_tokens)[read_tokens(model.cfg)]:
+        total = total - gradient[0, :, query]
+    return total[:, model.token_layout.patches]
+
+
+@pytest.mark.parametrize("double_softmax", [False, True])
+def test_it_is_autograds_local_derivative(kind: str, images: Tensor, double_softmax: bool) -> None:
+    model, images = HookedViT.from_timm(make_timm(kind)).double(), images.double()
+    importance = feature_importance(model, images, CLASSES, double_softmax)
+    assert importance.shape == (2, 3, 3, 3, 12)
+    for image in range(2):
+        for place, label in enumerate(CLASSES[image].tolist()):
+            for layer in range(3):
+                expected = by_autograd(model, images, image, label, layer, double_softmax)
+                torch.testing.assert_close(importance[image, place, layer], expected, rtol=1e-6, atol=1e-9)
+    assert importance.abs().max() > 1e-4
+
+
+def test_in_single_precision_it_is_close_to_1e6(kind: str, images: Tensor) -> None:
+    model = HookedViT.from_timm(make_timm(kind))
+    importance = feature_importance(model, images, CLASSES[:, 0])
+    for image in range(2):
+        for layer in range(3):
+            expected = by_autograd(model, images, image, int(CLASSES[image, 0]), layer, False)
+            torch.testing.assert_close(importance[image, layer], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_papers_formula_symbol_by_symbol(images: Tensor) -> None:
+    """-(v[s, h] · (W_O[h] g)) with g = d CE(E norm(attn_out[CLS])) / d attn_out[CLS]."""
+    model = HookedViT.from_timm(make_timm("swiglu_packed"))
+    _, cache = model.run_with_cache(images)
+    importance = feature_importance(model, images, CLASSES[:, 1])
+    for layer in range(3):
+        x = cache["attn_out", layer][:, 0].clone().requires_grad_()
+        loss = F.cross_entropy(model.class_logits(x), CLASSES[:, 1], reduction="sum")
+        (g,) = torch.autograd.grad(loss, x)
+        block = model.blocks[layer]
+        for image in range(2):
+            for head in range(3):
+                for patch in range(12):
+                    v = cache["v", layer][image, 4 + patch, head]  # behind CLS and three registers
+                    value = -(v @ (block.attn.W_O[head] @ (block.ls1 * g[image])))
+                    torch.testing.assert_close(importance[image, layer, head, patch], value, rtol=1e-4, atol=1e-6)
+
+
+def test_one_class_or_several_from_images_a_stream_or_a_cache(kind: str, images: Tensor) -> None:
+    model = HookedViT.from_timm(make_timm(kind))
+    several = feature_importance(model, images, CLASSES)
+    for place in range(3):
+        torch.testing.assert_close(feature_importance(model, images, CLASSES[:, place]), several[:, place])
+    _, cache = model.run_with_cache(images, names_filter=["hook_tokens", *importance_names(model.cfg)])
+    torch.testing.assert_close(importance_from_cache(model, cache, CLASSES), several)
+    torch.testing.assert_close(
+        feature_importance(model, cache["hook_tokens"], CLASSES, start_at_layer=0), several, rtol=1e-4, atol=1e-6
+    )
+    torch.testing.assert_close(importance_map(model, images, CLASSES[:, 2]), several[:, 2].sum((1, 2)))
+
+
+def test_chunks_do_not_show(kind: str, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = HookedViT.from_timm(make_timm(kind))
+    whole = feature_importance(model, images, CLASSES)
+    monkeypatch.setattr("analyses.feature_importance.importance._CHUNK", 1)
+    torch.testing.assert_close(feature_importance(model, images, CLASSES), whole)
+
+
+def test_it_leaves_no_graph_hook_or_gradient_behind(images: Tensor) -> None:
+    model = HookedViT.from_timm(make_timm("cls"))
+    with torch.enable_grad():
+        importance = feature_importance(model, images, CLASSES)
+    assert not importance.requires_grad
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(point.fwd_hooks for point in model.hook_points())
+    with torch.inference_mode():
+        within = feature_importance(model, images * 1, CLASSES)
+    torch.testing.assert_close(within, importance)
+
+
+def test_other_image_sizes(images: Tensor) -> None:
+    model = HookedViT.from_timm(make_timm("dynamic"))
+    larger = torch.randn(2, 3, 40, 48)
+    assert feature_importance(model, larger, CLASSES[:, 0]).shape == (2, 3, 3, 30)
+
+
+@pytest.mark.usefixtures("bad_input")
+class TestErrors:
+    def test_classes(self, images: Tensor) -> None:
+        model = HookedViT.from_timm(make_timm("cls"))
+        with pytest.raises(ValueError, match=r"classes must be \[2\], one for each image.*torch.full"):
+            feature_importance(model, images, torch.tensor([1]))
+        with pytest.raises(ValueError, match=r"from 0 to 6, got .*7.*class_index"):
+            feature_importance(model, images, torch.tensor([1, 7]))
+        with pytest.raises(ValueError, match="no classes"):
+            feature_importance(HookedViT.from_timm(make_timm("cls", num_classes=0)), images, CLASSES)
+
+    def test_a_cache_without_what_is_read(self, images: Tensor) -> None:
+        model = HookedViT.from_timm(make_timm("cls"))
+        _, cache = model.run_with_cache(images, names_filter="pattern")
+        with pytest.raises(ValueError, match=r"lacks 'blocks.0.attn.hook_v'.*importance_names"):
+            importance_from_cache(model, cache, CLASSES)

@@ -1,0 +1,132 @@
+"""Path patching against frozen runs written out, and against total effects, which all paths together make up."""
+
+import pytest
+import torch
+from conftest import ported
+from torch import Tensor
+
+from analyses.patching.activation import activation_patching
+from analyses.patching.paths import all_receivers, all_senders, path_patching
+from hooked_vit import HookedViT
+from hooked_vit.interventions import replace_from
+
+CLEAN, CORRUPT = torch.randn(2, 2, 3, 32, 24, generator=torch.Generator().manual_seed(4))
+
+
+def metric(logits: Tensor) -> Tensor:
+    return (logits[:, 0] - logits[:, 4]).mean()
+
+
+@torch.no_grad()
+def slow(model: HookedViT, sender: tuple, receiver: tuple) -> Tensor:
+    """By definition: patch the sender with everything else frozen, see what the receiver reads, put that in."""
+    n_layers = model.cfg.n_layers
+    _, base = model.run_with_cache(CORRUPT)
+    _, source = model.run_with_cache(CLEAN)
+    kind, layer, *head = sender
+    if kind == "head":
+        patch = replace_from(model, ("z", layer), source, heads=head)
+    else:
+        patch = replace_from(model, (f"{kind}_out", layer), source)
+    frozen = [("mlp_out", at) for at in range(layer + (kind == "mlp"), n_layers)]
+    frozen += [("attn_out", at) for at in range(layer + 1, n_layers)]
+    hooks = patch + (replace_from(model, frozen, base) if frozen else [])
+
+    if receiver == ("logits",):
+        return metric(model.run_with_hooks(CORRUPT, fwd_hooks=hooks))
+    kind_of, at, *of_head = receiver
+    seen: dict[str, Tensor] = {}
+
+    def see(activation: Tensor, hook: object) -> None:
+        seen[hook.name] = activation.clone()
+
+    # what the receiver computes is seen before anything is frozen there
+    read = model.hook_names([("mlp_out", at)] if kind_of == "mlp" else [(one, at) for one in "qkv"])
+    with model.hooks(fwd_hooks=[(name, see) for name in read]):
+        model.run_with_hooks(CORRUPT, fwd_hooks=hooks)
+    points = {"head": "qkv"}.get(kind_of, kind_of)
+    if kind_of == "mlp":
+        put = replace_from(model, ("mlp_out", at), seen)
+    else:
+        put = replace_from(model, [(one, at) for one in points], seen, heads=of_head)
+    return metric(model.run_with_hooks(CORRUPT, fwd_hooks=put))
+
+
+PATHS = [
+    (("head", 0, 1), ("logits",)), (("mlp", 0), ("logits",)), (("attn", 2), ("logits",)), (("mlp", 2), ("logits",)),
+    (("head", 0, 1), ("q", 2, 0)), (("head", 0, 2), ("k", 1, 1)), (("mlp", 0), ("v", 2, 2)),
+    (("head", 1, 0), ("mlp", 1)), (("attn", 0), ("mlp", 2)), (("mlp", 1), ("head", 2, 1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sender", "receiver"), PATHS, ids=str)
+def test_one_path_against_its_definition(kind: str, sender: tuple, receiver: tuple) -> None:
+    model = ported(kind)
+    found = path_patching(model, CLEAN, CORRUPT, metric, [receiver], [sender])
+    torch.testing.assert_close(found.values[0], slow(model, sender, receiver), rtol=1e-5, atol=1e-5)
+
+
+def test_through_all_receivers_the_effect_is_the_total_effect(kind: str) -> None:
+    model = ported(kind)
+    found = path_patching(model, CLEAN, CORRUPT, metric, all_receivers(model.cfg), memory_limit=2e6).values
+    heads = activation_patching(model, CLEAN, CORRUPT, metric, "z").values
+    mlps = activation_patching(model, CLEAN, CORRUPT, metric, "mlp_out", groups={"all": "any"}).values
+    torch.testing.assert_close(found, torch.cat([heads, mlps], dim=1).flatten(), rtol=1e-5, atol=1e-5)
+
+
+def test_at_the_end_of_the_stream_direct_effects_are_total_effects() -> None:
+    model = ported("cls")
+    direct = path_patching(model, CLEAN, CORRUPT, metric, [("logits",)], [("mlp", 2)])
+    total = activation_patching(model, CLEAN, CORRUPT, metric, "mlp_out", groups={"all": "any"}, layers=[2])
+    torch.testing.assert_close(direct.values[0], total.values[0, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_embedding_is_a_sender_too() -> None:
+    model = ported("cls")
+    found = path_patching(model, CLEAN, CORRUPT, metric, all_receivers(model.cfg), [("embed",)])
+    torch.testing.assert_close(found.recovered[0], torch.tensor(1.0), rtol=1e-3, atol=1e-3)
+
+
+def test_the_same_image_and_tokens_that_are_left_out_have_no_effect() -> None:
+    model = ported("cls")
+    assert path_patching(model, CLEAN, CLEAN, metric, [("logits",)]).effect.abs().max() < 1e-6
+    patches = path_patching(model, CLEAN, CORRUPT, metric, [("logits",)], tokens="patch")
+    assert patches.effect.abs().max() < 1e-6  # the head reads CLS
+    at_cls = path_patching(model, CLEAN, CORRUPT, metric, [("logits",)], tokens="cls")
+    torch.testing.assert_close(at_cls.values, path_patching(model, CLEAN, CORRUPT, metric, [("logits",)]).values)
+
+
+def test_little_memory_and_numbers_an_image() -> None:
+    model = ported("post_norm")
+    receivers = [("q", 1, 0), ("v", 2, 1), ("mlp", 2), ("logits",)]
+
+    def each(logits: Tensor) -> Tensor:
+        return logits[:, 0] - logits[:, 4]
+
+    whole = path_patching(model, CLEAN, CORRUPT, metric, receivers)
+    little = path_patching(model, CLEAN, CORRUPT, each, receivers, per_image=True, memory_limit=7e4)
+    torch.testing.assert_close(little.values.mean(-1), whole.values, rtol=1e-4, atol=1e-6)
+    assert len(little.table()) == 2 * len(whole.table()) == 2 * len(all_senders(model.cfg))
+    noising = path_patching(model, CORRUPT, CLEAN, metric, receivers, direction="noising")
+    torch.testing.assert_close(noising.values, whole.values)
+
+
+@pytest.mark.usefixtures("bad_input")
+@pytest.mark.parametrize(
+    ("receivers", "senders", "told"),
+    [
+        ([], None, "expected at least one receiver"),
+        ([("logits",)], [], "expected at least one sender"),
+        ([("pattern", 1, 0)], None, r"a receiver that begins with one of \('q', .*, got \('pattern', 1, 0\)"),
+        (["logits"], None, "got 'logits'"),
+        ([("q", 1)], None, r"expected a receiver as \('q', layer, head\), got \('q', 1\)"),
+        ([("q", 3, 0)], None, r"no layer 3 for the receiver \('q', 3, 0\): the model has 0 to 2"),
+        ([("logits",)], [("head", 0, 3)], "no head 3 for the sender"),
+        ([("q", 1, 0)], [("mlp", 1)], r"no receiver lies behind the sender \('mlp', 1\)"),
+    ],
+)
+def test_mistakes_are_told(receivers: list, senders: list | None, told: str) -> None:
+    model = ported("cls")
+    with pytest.raises(ValueError, match=told):
+        path_patching(model, CLEAN, CORRUPT, metric, receivers, senders)
+    assert not model.list_hooks()

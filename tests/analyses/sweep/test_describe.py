@@ -1,0 +1,99 @@
+"""Descriptions are the same in every process, tell different objects apart, and say where they differ."""
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sweep_toys import ToyImages, in_a_process
+
+from analyses.data.emoji_scenes.scenes import EmojiScenes
+from analyses.sweep.describe import describe, differences, hash_tensors
+
+
+@dataclass(frozen=True)
+class Options:
+    k: int = 5
+    name: str = "a"
+
+
+class Holder:
+    def __init__(self, held: object):
+        self.held = held
+
+
+def adder(k: int) -> Callable[[int], int]:
+    """A function that uses what it was made with."""
+    return lambda x: x + k
+
+
+PAIRS = {
+    "numbers": (3, 4),
+    "not a number": (float("nan"), float("inf")),
+    "numpy numbers": (np.int64(3), np.int64(4)),
+    "tensors": (torch.zeros(3), torch.zeros(3, dtype=torch.bfloat16)),
+    "arrays": (np.zeros(3), np.ones(3)),
+    "long lists": (list(range(100)), list(range(1, 101))),
+    "sets": ({"a", "b"}, {"a"}),
+    "paths": (Path("a"), Path("b")),
+    "pictures": (Image.new("L", (2, 2)), Image.new("L", (2, 2), 1)),
+    "dataclasses": (Options(), Options(k=6)),
+    "objects": (Holder([1]), Holder([2])),
+    "functions": (torch.sum, torch.mean),
+    "lambdas": (lambda x: x in {"a", "b"}, lambda x: x in {"a", "c"}),
+    "what lambdas use": (adder(1), adder(2)),
+    "defaults of lambdas": (lambda x=1: x, lambda x=2: x),
+    "partials": (functools.partial(max, 1), functools.partial(max, 2)),
+    "types": (int, float),
+    "generators": (torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)),
+    "modules": (torch.nn.LayerNorm(2), torch.nn.LayerNorm(2, bias=False)),
+    "subsets": (torch.utils.data.Subset(ToyImages(), [1]), torch.utils.data.Subset(ToyImages(), [2])),
+    "tensor datasets": (torch.utils.data.TensorDataset(torch.zeros(2)), torch.utils.data.TensorDataset(torch.ones(2))),
+    "emoji scenes": (EmojiScenes(9, seed=1), EmojiScenes(9, seed=1).swap_object()),
+}
+
+
+@pytest.mark.parametrize("what", PAIRS)
+def test_different_objects_are_told_apart_in_json(what: str) -> None:
+    one, other = (describe(value) for value in PAIRS[what])
+    assert one != other
+    assert json.loads(json.dumps(one)) == one == describe(PAIRS[what][0])
+    assert list(differences(one, other))
+    assert not list(differences(one, one))
+
+
+def test_nothing_of_this_process_is_in_them() -> None:
+    code = (
+        "import json; from analyses.sweep.describe import describe;"
+        "print(json.dumps(describe([{'b', 'a', 'c'}, object(), print, iter([]), lambda x: x in {'a', 'b', 'c'}])))"
+    )
+    found = [in_a_process("-c", code, PYTHONHASHSEED=seed).stdout for seed in ("1", "2")]
+    assert found[0] == found[1]
+    assert "0x" not in found[0]
+
+
+def test_what_holds_itself_ends() -> None:
+    holder = Holder([])
+    holder.held.append(holder)  # type: ignore[attr-defined]
+    assert "itself" in json.dumps(describe(holder))
+
+
+def test_differences_name_the_place() -> None:
+    then, now = {"a": {"b": [1, 2], "c": 3}}, {"a": {"b": [1, 3]}, "d": "x" * 200}
+    assert list(differences(then, now)) == [
+        "a.b: [1, 2] then, [1, 3] now",
+        "a.c: 3 then, nothing now",
+        f"d: nothing then, {'x' * 61}... now",
+    ]
+
+
+def test_a_hash_sees_names_shapes_and_types() -> None:
+    zeros = torch.zeros(4)
+    different = [{"a": zeros}, {"b": zeros}, {"a": zeros.reshape(2, 2)}, {"a": zeros.int()}, {"a": -zeros}]
+    assert len({hash_tensors(one) for one in different}) == 5
+    assert hash_tensors({"a": torch.ones(3, 2).T}) == hash_tensors({"a": torch.ones(2, 3)})
