@@ -78,6 +78,8 @@ class HookedViT(Parameters, ClassSpace, Running):
         *,
         weights: str | Path | None = None,
         ignore_keys: Sequence[str] = (),
+        prefix: str | None = None,
+        weights_key: str | None = None,
         class_names: Sequence[str] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -87,9 +89,12 @@ class HookedViT(Parameters, ClassSpace, Running):
 
         Args:
             name: The embedded model, or anything `timm.create_model` knows.
-            weights: A `.safetensors`, `.pt`, `.pth` or `.bin` file for the architecture `name`, instead of the
-                published weights. It is read without unpickling code.
-            ignore_keys: Keys of that file that the model does not have and that may be ignored (`*` matches).
+            weights: A `.safetensors`, `.pt`, `.pth`, `.bin`, `.ckpt` or `.pth.tar` file for the architecture
+                `name`, instead of the published weights. It is read without unpickling code.
+            ignore_keys: Keys of that file to leave out (`*` matches).
+            prefix: What the model's keys in that file begin with, such as `"backbone."`; other keys are left out.
+                The prefixes of common wrappers are found without it.
+            weights_key: Which state dict of that file, if it holds several, such as `"teacher"`.
             class_names: One name per class; known for ImageNet heads and the embedded models.
             device: The device of the weights.
             dtype: The dtype of the weights.
@@ -106,7 +111,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         from hooked_vit.loading import load_pretrained
 
         with torch.inference_mode(False):  # weights made in inference mode could never be differentiated
-            ported = load_pretrained(name, weights, tuple(ignore_keys), class_names, **timm_kwargs)
+            ported = load_pretrained(name, weights, tuple(ignore_keys), class_names, prefix, weights_key, **timm_kwargs)
             return cls._from_ported(ported).to(device=device, dtype=dtype)
 
     @classmethod
