@@ -1,6 +1,7 @@
 """Refuse modules that compute more than their parts show: hooks, adapters, reparametrised weights, own methods."""
 
 import math
+import re
 
 from timm import layers
 from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
@@ -15,7 +16,7 @@ _PARTS = {
     layers.AttentionPoolLatent, layers.LayerScale, Block, ResPostBlock, *_INACTIVE, *NORM_KINDS, *ACTIVATION_NAMES,
     *MLP_KINDS,
 }  # fmt: skip
-_LINEAR = ("qkv", "proj", "fc1", "fc1_g", "fc1_x", "fc2", "q", "kv", "head", "head_dist")
+_LINEAR = re.compile(r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc\w+)")
 _MERGE = (
     "merge or remove it first (adapters: `model.merge_and_unload()`; parametrisations: "
     "`torch.nn.utils.parametrize.remove_parametrizations`; pruning: `torch.nn.utils.prune.remove`; quantised layers: "
@@ -37,7 +38,7 @@ def refuse_hidden_computation(module: nn.Module) -> None:
             refuse(f"a forward hook on {where}, which may change what the model computes: remove it first")
         if "forward" in vars(part):
             refuse(f"a `forward` that was set on the instance {where}")
-        if name.split(".")[-1] in _LINEAR and type(part) not in (nn.Linear, nn.Conv2d, nn.Identity):
+        if _LINEAR.fullmatch(name) and type(part) not in (nn.Linear, nn.Conv2d):
             refuse(f"a {_qualified(part)} as {where}: {_MERGE}")
         if isinstance(part, layers.Attention) and not math.isclose(part.scale, part.head_dim**-0.5, rel_tol=1e-6):
             refuse(f"the scale {part.scale} of the attention scores in {where}, which is not 1 / sqrt(d_head)")
