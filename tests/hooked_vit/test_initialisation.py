@@ -20,9 +20,9 @@ def test_every_parameter_is_drawn_as_timm_draws_it(kind, monkeypatch):
     timms = as_timm_initialises(kind, monkeypatch)
     trained = HookedViT.from_timm(conftest.make_timm(kind, embed_dim=120))
     fresh = freshly_initialised(trained, seed=1, layer_scale=KINDS[kind].get("init_values") or 1e-5)
-    reference = dict(timms.named_parameters())
+    by_timm = dict(timms.named_parameters())
     for name, drawn in fresh.named_parameters():
-        expected = reference[name]
+        expected = by_timm[name]
         for mine, reference in zip(halves(drawn), halves(expected), strict=True):
             if reference.std(correction=0) == 0:
                 assert torch.equal(mine, reference), name
