@@ -71,9 +71,8 @@ def read_config(module: nn.Module) -> HookedViTConfig:
         differing = [name for name, value in fields.items() if value != per_block[0][name]]
         if differing:
             refuse(f"blocks of different kinds (block {index} and block 0 differ in {', '.join(differing)})")
-    refuse_unknown_parts(module)
     weight = next(module.parameters())
-    return HookedViTConfig(
+    cfg = HookedViTConfig(
         n_layers=len(module.blocks),
         d_model=module.embed_dim,
         **per_block[0],
@@ -82,6 +81,8 @@ def read_config(module: nn.Module) -> HookedViTConfig:
         device=weight.device,
         dtype=weight.dtype,
     )
+    refuse_unknown_parts(module)
+    return cfg
 
 
 def _read_block(block: Any, where: str) -> dict[str, Any]:
