@@ -145,6 +145,14 @@ def test_a_room_imports_lower_floors_only() -> None:
     assert upwards == []
 
 
+@pytest.mark.parametrize("package", ["hooked_vit", "analyses"])
+def test_every_test_folder_mirrors_a_source_folder(package: str) -> None:
+    folders = {path.parent for path in files(f"tests/{package}")}
+    missing = [str(folder.relative_to(ROOT)) for folder in folders
+               if not (ROOT / folder.relative_to(ROOT / "tests")).is_dir()]  # fmt: skip
+    assert missing == []
+
+
 def test_no_module_bears_the_name_of_what_its_package_exports() -> None:
     for package in (name for name in arrows_of_files("analyses") if name != "analyses"):
         module = importlib.import_module(package)
