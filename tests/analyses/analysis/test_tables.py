@@ -1,4 +1,4 @@
-"""Rows of tables, against sums over images written out."""
+"""Rows of tables compared with sums over images written out."""
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ def counted() -> tuple[np.ndarray, np.ndarray]:
     return generator.integers(0, 9, (5, 4, 6)) * (n_tokens[:, None] > 0), n_tokens
 
 
-def test_a_row_for_each_layer_and_group_that_is_there(counted):
+def test_a_row_for_each_layer_and_group_with_tokens(counted):
     sums, n_tokens = counted
     table = ratio_rows(GroupSums.of_layers(sums, n_tokens, first_layer=3, metric="mean"), Resampling())
     assert len(table) == 4 * 5

@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from analysis_batches import batch_of
+from analysis_batches import batch_of, whole_and_merged
 from categorical_updates_by_hand import BOTH, STREAMS, composition_of, increase_of
 
 from analyses.analysis.groups import TOKEN_GROUPS, token_groups
@@ -69,17 +69,7 @@ def test_correct_images_are_compared_with_wrong_ones():
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 def test_shards_merge_to_one_pass():
-    whole, shards = (
-        CategoricalUpdates(resampling=Resampling(30)),
-        [CategoricalUpdates(resampling=Resampling(30)) for _ in range(3)],
-    )
-    for shard, index in zip(shards, ([0, 1, 2], [3, 4], [5, 6, 7, 8]), strict=True):
-        batch = batch_of("qk_norm", [whole], index=index)
-        whole.update(batch)
-        shard.update(batch)
-    merged = CategoricalUpdates(resampling=Resampling(30))
-    for one in (2, 0, 1):
-        merged.merge_state(shards[one])
+    whole, merged = whole_and_merged(lambda: CategoricalUpdates(resampling=Resampling(30)), "qk_norm")
     pd.testing.assert_frame_equal(merged.compute(), whole.compute(), check_exact=True)
 
 
