@@ -25,7 +25,7 @@ def test_false_discovery_rate():
     assert np.all(adjust_p_values(p_values, "fdr_by") >= adjust_p_values(p_values, "fdr_bh"))
 
 
-def test_a_nan_is_no_test():
+def test_nan_does_not_count_as_a_test():
     adjusted = adjust_p_values([0.01, np.nan, 0.04])
     assert adjusted[[0, 2]].tolist() == [0.02, 0.04]
     assert np.isnan(adjusted[1])

@@ -79,11 +79,11 @@ def test_equal_relabellings_count_as_equal():
     assert permutation_test(a * 1e-9, b * 1e-9, paired=True).p_value == 1.0
 
 
-def test_columns_are_tested_each_for_itself():
+def test_columns_are_tested_separately():
     generator = np.random.default_rng(3)
     a, b = generator.normal(0.2, 1, (40, 3)), generator.normal(0, 1, (30, 3))
-    for one, test in enumerate(permutation_tests(a, b, n_resamples=99, seed=5)):
-        assert test == permutation_test(a[:, one], b[:, one], n_resamples=99, seed=5)
+    for column, test in enumerate(permutation_tests(a, b, n_resamples=99, seed=5)):
+        assert test == permutation_test(a[:, column], b[:, column], n_resamples=99, seed=5)
 
 
 def test_permutation_test_without_any_difference():
@@ -92,7 +92,7 @@ def test_permutation_test_without_any_difference():
 
 
 @pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])
-def test_pooled_permutation_test_deals_observations_anew(alternative):
+def test_pooled_permutation_test_reassigns_observations(alternative):
     values, counts_a, counts_b = np.array([0.0, 0.5, 1.0]), np.array([0, 2, 2]), np.array([3, 1, 1])
     a, b = np.repeat(values, counts_a), np.repeat(values, counts_b)
     pooled, null = np.concatenate([a, b]), []

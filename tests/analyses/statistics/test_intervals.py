@@ -31,7 +31,7 @@ def test_ratio_resamples_observations_whole():
         assert interval.high[place] == pytest.approx(np.percentile(null, 90))
 
 
-def test_difference_resamples_each_group_for_itself():
+def test_difference_resamples_each_group_separately():
     generator = np.random.default_rng(0)
     a, b = generator.normal(0.5, 1, (9, 2)), generator.normal(0, 2, (6, 2))
     interval = bootstrap_difference(a, b, n_resamples=300, level=0.8, seed=5)
