@@ -179,7 +179,7 @@ def test_errors_say_what_is_wrong(bad_input):
         identifiability(torch.tensor([0, 7]), 7)
     with pytest.raises(ValueError, match=r"expected 5 tokens in the last axis, got shape \(3, 2, 4\)"):
         identifiability_rate(torch.zeros(3, 2, 4, dtype=torch.int64), layout)
-    with pytest.raises(ValueError, match="no identifiability of their own: pass 'attn_out'"):
+    with pytest.raises(ValueError, match="not defined for single heads: pass 'attn_out'"):
         Identifiability("result")
     with pytest.raises(ValueError, match="no image was seen"):
         Identifiability().compute()

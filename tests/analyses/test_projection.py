@@ -231,10 +231,10 @@ class TestErrors:
 
     def test_sublayer_norm_where_it_has_no_meaning(self, images: Tensor) -> None:
         model, cache = run("cls", images)
-        with pytest.raises(ValueError, match="'attn_out' and 'mlp_out', not for 'resid_post'"):
+        with pytest.raises(ValueError, match="'attn_out' and 'mlp_out', not to 'resid_post'"):
             project(model, cache, sublayer_norm=True)
         model, cache = run("post_norm", images)
-        with pytest.raises(ValueError, match="for pre-norm blocks"):
+        with pytest.raises(ValueError, match="applies to pre-norm blocks"):
             project(model, cache, "attn_out", sublayer_norm=True)
 
     def test_a_model_without_classes(self, images: Tensor) -> None:

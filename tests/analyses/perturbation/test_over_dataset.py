@@ -138,7 +138,7 @@ def test_errors_say_what_is_wrong(bad_input):
     for wrong in ("context", ["context", "background"]):
         with pytest.raises(ValueError, match="removals out of 'context', 'object', 'touched', got "):
             Perturbation(removals=wrong)
-    with pytest.raises(ValueError, match="several perturbations are called no_context: name each"):
+    with pytest.raises(ValueError, match="several perturbations are called no_context: give each its own name"):
         Perturbation({"no_context": self_only})
     with pytest.raises(ValueError, match="no image was seen"):
         Perturbation().compute()
