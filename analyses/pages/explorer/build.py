@@ -19,7 +19,6 @@ from hooked_vit.preprocessing import as_picture
 
 __all__ = ["ExplorerPage", "explore"]
 
-_SCRIPTS = tuple(f"explorer/{name}.js" for name in ("numbers", "colours", "state", "grid", "panels", "heads", "main"))
 _SMALL = 160  # pixels; pictures up to this are kept as they are, and shown with their pixels
 
 
@@ -86,7 +85,7 @@ def explore(
     page = render_page(
         "explorer/explorer.html",
         styles=["explorer/explorer.css"],
-        scripts=_SCRIPTS,
+        script="explorer/main.js",
         data={**explorer_data(model, batch, asked), "title": title, "model": model_name or "this model"},
         title=f"{title} – {model_name or 'explorer'}",
         picture=picture_url(picture) if small else picture_url(picture, "jpeg", quality=90),

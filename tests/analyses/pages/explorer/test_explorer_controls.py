@@ -159,7 +159,7 @@ def test_attention_of_a_head_and_their_mean(read: Reading, truth: Truth) -> None
                 assert shown == pytest.approx(100 * row[1 + patch].item(), abs=error)
         read.page.locator("#prefix button").hover()
         assert "CLS" in read.text("#readout")
-    assert "gives to each token" in read.text("#view-means")
+    assert "share of attention from" in read.text("#view-means")
 
 
 def test_importance_by_block_and_head(read: Reading, truth: Truth) -> None:

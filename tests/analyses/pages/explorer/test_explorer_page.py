@@ -163,8 +163,8 @@ def test_attention_that_did_not_fit_is_told(
     monkeypatch.setattr(explorer, "explorer_data", functools.partial(explorer_data, room=0))
     read = Reading.when_ready(visit(explore(ported("cls"), small_picture()).save(tmp_path / "page.html")).page)
     read.view("attention")
-    assert "is not stored here" in read.text("#readout")
-    assert "no room for attention" in read.text("#precision")
+    assert "is not stored in this page" in read.text("#readout")
+    assert "Attention did not fit" in read.text("#precision")
 
 
 def test_a_notebook_shows_it_in_a_frame(visit: Callable[..., Visit], tmp_path: Path) -> None:
