@@ -37,7 +37,7 @@ def render_page(
 
     Args:
         template: A file of `analyses/pages`, in Jinja's language. It extends `page.html`.
-        styles: CSS files of `analyses/pages`, in order; `page.css`, the colours and type of all pages, comes before them.
+        styles: CSS files of `analyses/pages`, in order, after `page.css`, the colours and type of all pages.
         script: The entry module, a JavaScript file of `analyses/pages`. It is bundled with the modules that it imports
             and runs after the body.
         data: What the script reads, as JSON: `JSON.parse(document.getElementById("data").textContent)`.

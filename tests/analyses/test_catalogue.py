@@ -4,7 +4,7 @@ import pytest
 
 from analyses.analysis import Analysis
 from analyses.catalogue import CATALOGUE, definition_of
-from analyses.commands.sweep import make_analyses
+from analyses.commands.sweep_analyses import make_analyses
 
 
 @pytest.mark.parametrize("name", CATALOGUE)

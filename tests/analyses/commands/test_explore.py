@@ -37,7 +37,7 @@ def test_without_out_it_is_named_after_the_picture(tmp_path: Path, monkeypatch: 
     ("arguments", "status", "says"),
     [
         (["no.png"], 1, "error: no picture at 'no.png'"),
-        ([SCENE.path, SCENE.path], 2, "a page is of one picture, got 2"),
+        ([SCENE.path, SCENE.path], 2, "a page shows one picture, got 2"),
         ([__file__], 1, "cannot be read as a picture"),
         ([SCENE.path, "--class", "crocodil"], 2, "did you mean 'crocodile'"),
         ([SCENE.path, "--class", "100"], 2, "class index 100 is out of range"),

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from analyses import progress
 from analyses.commands.cli import COMMANDS, app, main
 from analyses.commands.load_model import load_model
+from analyses.commands.options import ModelOptions
 from analyses.data.emoji_scenes.sample_pictures import sample_scenes
 from analyses.data.emoji_scenes.scenes import EmojiScenes
 
@@ -142,9 +143,9 @@ def test_progress_is_shown_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch, 
     assert "2/3" in shown.err
     assert "pictures" in shown.err
     assert shown.out == ""
-    load_model("emoji-vit")
+    load_model(ModelOptions("emoji-vit"))
     assert "loading emoji-vit" in capsys.readouterr().err
-    load_model("emoji-vit", progress=False)
+    load_model(ModelOptions("emoji-vit"), progress=False)
     with progress.progress_bar(3, show=False) as advance:
         advance(2)
     assert capsys.readouterr() == ("", "")

@@ -65,6 +65,6 @@ def test_what_is_not_covered_is_named_with_the_reason() -> None:
 def test_no_model_at_all_is_an_error_with_the_nearest(pattern: str, told: str) -> None:
     result = invoke(pattern)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"error: no model answers to '{pattern}'; ")
+    assert result.stderr.startswith(f"error: no model matches '{pattern}'; ")
     assert told in result.stderr
     assert result.stdout == ""

@@ -42,7 +42,7 @@ def test_the_stream_token_by_token(pair: tuple[Path, Path], tmp_path: Path) -> N
     assert table["value"].to_numpy() == pytest.approx(expected.values.flatten().numpy(), abs=1e-4)
     with Image.open(files[1]) as picture:
         assert min(picture.size) > 300
-    assert "dog above cat" in result.stdout
+    assert "logit of dog minus logit of cat" in result.stdout
     assert "clean-corrupt-resid_pre-denoising.png" in result.stdout
 
 
@@ -58,7 +58,7 @@ def test_mistakes_are_told_in_one_line(pair: tuple[Path, Path], tmp_path: Path) 
     out = ("--out", tmp_path / "out")
     for arguments, status, told in [
         ((pair[0], tmp_path / "none.png", *out), 1, "no picture at"),
-        ((pair[0], pair[0], *out), 2, "both pictures stand for"),
+        ((pair[0], pair[0], *out), 2, "both pictures have the class"),
         ((*pair, "--class", "hotdo", *out), 2, "did you mean 'hotdog'"),
         (
             (*pair, "--class", "1", "--against", "2", "--memory-limit", "0.01", *out, "--stream", "pattern"),

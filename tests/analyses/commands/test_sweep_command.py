@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from analyses.catalogue import CATALOGUE
 from analyses.commands.cli import app
-from analyses.commands.sweep import make_analyses
+from analyses.commands.sweep_analyses import make_analyses
 from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.identifiability import Identifiability
 from analyses.statistics import Resampling

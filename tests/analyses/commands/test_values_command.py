@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from analyses.commands.cli import app
-from analyses.commands.sweep import make_analyses
+from analyses.commands.sweep_analyses import make_analyses
 from analyses.value_vectors.vectors import top_classes, top_memories
 from hooked_vit import HookedViT
 
@@ -45,7 +45,7 @@ def test_the_memories_of_a_class_with_the_pictures_that_call_on_them(tmp_path: P
     [
         ((), 2, "say which memories: --neuron 4,8,10, or --class NAME"),
         (("--neuron", "4", "--class", "pizza"), 2, "say which memories"),
-        (("--neuron", "4,x"), 2, "numbers with commas between them, such as 4,8,10, got '4,x'"),
+        (("--neuron", "4,x"), 2, "numbers with commas between them, such as 0,4,8, got '4,x'"),
         (("--neuron", "512"), 2, "expected neurons from 0 to 511, got [512]"),
         (("--neuron", "4", "--sublayer", "head"), 2, "--sublayer is mlp or attn, not 'head'"),
         (("--class", "pizzza"), 2, "did you mean 'pizza'"),

@@ -17,9 +17,11 @@ def bundled(sources: Mapping[str, str]) -> str:
 
 def test_modules_run_once_after_their_imports_and_keep_their_names_apart() -> None:
     sources = {
-        "a/main.js": 'import {\n  x as y,\n} from "../b.js";\nimport { z } from "./c.js";\n\nconst own = await y + z();\n',
+        "a/main.js": 'import {\n  x as y,\n} from "../b.js";\n'
+        'import { z } from "./c.js";\n\nconst own = await y + z();\n',
         "b.js": 'import { z } from "./a/c.js";\nexport const x = z();\nconst own = 1;\n',
-        "a/c.js": "const own = 2;\nexport function z() { return own; }\nexport class D {}\nexport async function e() {}\n",
+        "a/c.js": "const own = 2;\nexport function z() { return own; }\n"
+        "export class D {}\nexport async function e() {}\n",
     }
     assert bundled(sources) == "\n".join(
         [

@@ -32,7 +32,8 @@ def tables() -> Tables:
     analyses = [
         Identifiability(resampling=nine), CategoricalUpdates(resampling=nine), Perturbation(resampling=nine),
         KeyValueAgreement(resampling=nine), Compositionality(resampling=nine), ClassValueAgreement(resampling=nine),
-        Faithfulness(["importance", "random"], n_steps=2, resampling=nine), Localisation(["importance"], resampling=nine),
+        Faithfulness(["importance", "random"], n_steps=2, resampling=nine),
+        Localisation(["importance"], resampling=nine),
     ]  # fmt: skip
     return sweep(model, EmojiScenes(3, seed=3), analyses)
 
