@@ -54,6 +54,7 @@ def lens(
     from analyses.commands.class_names import class_index
     from analyses.commands.lens_result import lens_report
     from analyses.commands.load_model import load_model
+    from analyses.plots.class_colours import ClassColours
     from analyses.progress import progress_bar
 
     report = Reporter("lens", as_json)
@@ -62,13 +63,14 @@ def lens(
     chosen = None if class_name is None else class_index(vit, class_name)
     make_folder(out)
     written: set[str] = set()
+    colours = ClassColours()
     report.add(**model.record)
     with progress_bar(len(paths), show=report.progress, what="pictures") as advance:
         for path in paths:
             picture = readable_picture(path)
             if picture is not None:
                 with user_errors(ValueError):
-                    found = lens_report(vit, picture, path.name, chosen, shown)
+                    found = lens_report(vit, picture, path.name, chosen, shown, colours)
                 report.show(found.table)
                 report.add_table("lens", found.blocks.assign(picture=str(path)))
                 report.save_figure(found.figure, _free_name(out, path.stem, written))

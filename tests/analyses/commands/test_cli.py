@@ -36,7 +36,7 @@ def test_a_table_and_a_figure_for_each_picture(tmp_path: Path) -> None:
         "scene_03-lens.png", "scene_04-lens.png",
     ]  # fmt: skip
     assert f"scene_03.png: {SCENE.class_names[0]}" in result.stdout
-    assert result.stdout.count("on top at CLS") == 2
+    assert result.stdout.count("top class at CLS") == 2
 
 
 def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
