@@ -1,4 +1,4 @@
-"""Every analysis of the command line is in the catalogue, defined in words and drawn; others speak for themselves."""
+"""Every analysis of the command line is in the catalogue with definition and figure; others have their docstring."""
 
 import pytest
 

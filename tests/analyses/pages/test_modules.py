@@ -52,8 +52,8 @@ def test_an_imported_name_must_be_exported() -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["export let x = 1;", "export default 1;", "export { x };", 'import x from "./b.js";', 'import * as b from "./b.js";',
-     'import "./b.js";', 'import { x } from "package";', "export const { x } = y;"],
+    ["export let x = 1;", "export default 1;", "export { x };", 'import x from "./b.js";',
+     'import * as b from "./b.js";', 'import "./b.js";', 'import { x } from "package";', "export const { x } = y;"],
 )  # fmt: skip
 def test_other_statements_are_errors(statement: str) -> None:
     with pytest.raises(ValueError, match=r"'a/main\.js' has a statement that cannot be bundled: '(import|export) "):

@@ -1,4 +1,4 @@
-"""A page is whole, holds everything it shows, lets no request out, and shows markup in names as text."""
+"""A page is one file, sends no request, runs only its own script, and shows markup in names as text."""
 
 import base64
 import hashlib
@@ -39,17 +39,17 @@ def test_only_its_own_script_may_run() -> None:
 @pytest.mark.parametrize(
     ("data", "error"), [({"x": float("nan")}, ValueError), ({"x": float("inf")}, ValueError), ({"x": {1}}, TypeError)]
 )
-def test_data_is_what_json_can_say(data: dict, error: type[Exception]) -> None:
+def test_data_that_json_cannot_represent_is_an_error(data: dict, error: type[Exception]) -> None:
     with pytest.raises(error):
         render_page("page.html", title="", data=data)
 
 
-def test_a_value_that_is_not_given_is_an_error() -> None:
+def test_a_missing_value_is_an_error() -> None:
     with pytest.raises(jinja2.UndefinedError, match="title"):
         render_page("page.html")
 
 
-def test_pictures_come_back() -> None:
+def test_pictures_are_data_addresses() -> None:
     picture = PIL.Image.new("RGB", (3, 2), "red")
     kind, content = picture_url(picture).split(",")
     assert kind == "data:image/png;base64"
@@ -58,10 +58,10 @@ def test_pictures_come_back() -> None:
     assert len(picture_url(picture, "jpeg", quality=1)) < len(picture_url(picture, "jpeg", quality=100))
 
 
-def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_page_is_written_completely_or_not_at_all(tmp_path: Path) -> None:
     path = write_page("né", tmp_path / "deep" / "page.html")
     assert path.read_text("utf-8") == "né"
     with pytest.raises(UnicodeEncodeError):
         write_page("\ud800", path)
     assert path.read_text("utf-8") == "né"
-    assert [one.name for one in path.parent.iterdir()] == ["page.html"]
+    assert [file.name for file in path.parent.iterdir()] == ["page.html"]
