@@ -38,7 +38,7 @@ def lens(
     model: ModelOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Show which classes each patch of a picture is closest to, after each block.
+    """Show the top class of each patch of a picture, block by block.
 
     Every token of every block is projected onto the classes. Prints a table for each picture, and writes a figure
     NAME-lens.png: each patch's top class, and the rank of the class that the model predicts.

@@ -5,15 +5,17 @@ from collections.abc import Sequence
 
 __all__ = ["ClassColours"]
 
-# Paul Tol's light colours: colour-blind readers can tell them apart, and from vermilion
-_COLOURS = ("#77AADD", "#EEDD88", "#44BB99", "#FFAABB", "#99DDFF", "#BBCC33", "#AAAA00")
+# from Paul Tol's light and muted colours: colour-blind readers can tell them apart, and from vermilion
+_LIGHT = ("#77AADD", "#EEDD88", "#44BB99", "#FFAABB", "#99DDFF", "#BBCC33", "#AAAA00")
+_DARK = ("#332288", "#117733", "#882255", "#AA4499")
+_COLOURS = (*_LIGHT, *_DARK)
 
 
 class ClassColours:
     """Gives each class a colour when it first occurs, and the same colour in later figures.
 
-    There are seven colours, so distant figures may use one colour for different classes. Within a figure colours never
-    repeat: if two of its classes have the same colour, the less frequent one gets another for this figure.
+    There are eleven colours, so after that many classes different ones may have the same colour. Within a figure
+    colours never repeat: if two of its classes have the same colour, the less frequent one gets another for this figure.
 
     >>> colours = ClassColours()
     >>> first, second = colours.of([4, 2]), colours.of([9, 2])

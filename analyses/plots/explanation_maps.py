@@ -73,7 +73,7 @@ def method_maps_figure(
         ax.set_title(heading.replace("_", " ") + note, fontsize="small", parse_math=False)
     bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "viridis"), ax=list(axes.flat), ticks=[0, 1], shrink=0.8)
     bar.ax.set_yticklabels(["least", "most"], fontsize="small")
-    bar.set_label("importance for the class, one scale per map", fontsize="small")
+    bar.set_label("importance for the class\n(one scale per map)", fontsize="small")
     if title:
         figure.suptitle(title, fontsize="medium", parse_math=False)
     return figure

@@ -1,4 +1,4 @@
-"""`hooked-vit patch` on real pictures: a table, a figure, and mistakes told in one line."""
+"""`hooked-vit patch` on real pictures: a table, a figure, and mistakes reported in one line."""
 
 from pathlib import Path
 
@@ -54,9 +54,9 @@ def test_heads_and_neurons_and_the_other_direction(pair: tuple[Path, Path], tmp_
     assert names == {f"clean-corrupt-{s}-noising.{kind}" for s in "zq" for kind in ("csv", "png")}
 
 
-def test_mistakes_are_told_in_one_line(pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_mistakes_are_reported_in_one_line(pair: tuple[Path, Path], tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out")
-    for arguments, status, told in [
+    for arguments, status, message in [
         ((pair[0], tmp_path / "none.png", *out), 1, "no picture at"),
         ((pair[0], pair[0], *out), 2, "both pictures have the class"),
         ((*pair, "--class", "hotdo", *out), 2, "did you mean 'hotdog'"),
@@ -71,6 +71,6 @@ def test_mistakes_are_told_in_one_line(pair: tuple[Path, Path], tmp_path: Path) 
         assert result.exit_code == status, result.output
         assert result.stderr.startswith("error: ")
         assert result.stderr.count("\n") == 1
-        assert told in result.stderr
+        assert message in result.stderr
     assert invoke(*pair, "--stream", "resid", *out).exit_code == 2
     assert not (tmp_path / "out").exists()

@@ -24,5 +24,5 @@ def test_colours_never_repeat_within_a_figure() -> None:
 
 
 def test_too_many_classes_are_an_error() -> None:
-    with pytest.raises(ValueError, match="at most 7 classes can have a colour, got 8"):
-        ClassColours().of(range(8))
+    with pytest.raises(ValueError, match="at most 11 classes can have a colour, got 12"):
+        ClassColours().of(range(12))

@@ -46,7 +46,9 @@ def test_one_bright_patch_does_not_hide_a_map_and_the_figure_says_so() -> None:
     figure.draw_without_rendering()
     label = clipped.xaxis.label.get_window_extent()
     assert label.x0 >= plain.get_window_extent().x1
-    assert figure.bbox.contains(label.x1, label.y0)
+    for box in (label, figure.axes[-1].yaxis.label.get_window_extent()):
+        assert figure.bbox.contains(box.x0, box.y0)
+        assert figure.bbox.contains(box.x1, box.y1)
 
 
 def test_blocks_by_heads_on_one_scale() -> None:
