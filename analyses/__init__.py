@@ -1,1 +1,1 @@
-"""Analyses of Vision Transformers in class space: one file per question, on top of hooked_vit."""
+"""Analyses of Vision Transformers in class space, one module or package per question, built on hooked_vit."""

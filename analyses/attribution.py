@@ -1,4 +1,4 @@
-"""Direct logit attribution: what each component adds to a class logit, summing to it exactly."""
+"""Direct logit attribution: the contribution of each component to a class logit; together they are the logit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,24 +22,24 @@ Classes = int | str | Sequence[int] | Int[Tensor, "batch"]
 
 @dataclass(frozen=True)
 class LogitAttribution:
-    """What the parts of a run add to a class logit, or to the difference of two, in logits.
+    """Contributions of the parts of a run to a class logit, or to the difference of two, in logits.
 
-    `constant + embed + pos_embed` and the sums of `attn_bias`, `head` and `mlp` are the logit; so are they with
-    `mlp_bias + neuron.sum(-1)` in the place of `mlp`, and `source_bias + source.sum(-1)` in the place of `head` (a norm
-    inside attention mixes the heads: then for all of a layer together).
+    `constant + embed + pos_embed` and the sums of `attn_bias`, `head` and `mlp` add up to the logit; `mlp` can be
+    replaced by `mlp_bias + neuron.sum(-1)`, and `head` by `source_bias + source.sum(-1)` (with a norm inside attention,
+    which mixes the heads, only for all heads of a layer together).
 
     Attributes:
         logit: The logit, or difference, as the model computed it.
         constant: The bias of the final norm and of the head.
-        embed: Patch embeddings and prefix tokens; behind a norm in front of the first block, positions with them.
-        pos_embed: Positions; `None` where `embed` holds them.
+        embed: Patch embeddings and prefix tokens; with a norm before the first block, positions too.
+        pos_embed: Positions; `None` where `embed` includes them.
         attn_bias: What attention adds that no head writes.
         head: Each head.
         mlp: Each MLP.
         mlp_bias: What each MLP adds that no neuron writes; `None` without neurons.
-        neuron: Each neuron; `None` if not asked for.
-        source: Each head's part that comes from each token it attends to; `None` if not asked for.
-        source_bias: Each head's part that comes from no token: the bias of a norm inside attention, else zero.
+        neuron: Each neuron; `None` unless requested.
+        source: The part of each head that comes from each token it attends to; `None` unless requested.
+        source_bias: The part of each head that comes from no token: the bias of a norm inside attention, else zero.
     """
 
     logit: Float[Tensor, "batch"]
@@ -56,14 +56,14 @@ class LogitAttribution:
 
     @property
     def total(self) -> Float[Tensor, "batch"]:
-        """The sum of all parts: `logit`, but for rounding."""
+        """The sum of all parts: equals `logit` up to rounding."""
         parts = self.constant + self.embed + self.attn_bias.sum(0) + self.head.sum((0, 2)) + self.mlp.sum(0)
         return parts if self.pos_embed is None else parts + self.pos_embed
 
     def table(self) -> pd.DataFrame:
-        """One row an image and part: `component`, `layer`, `head`, `neuron`, `token`, `value` in logits.
+        """One row per image and part: `component`, `layer`, `head`, `neuron`, `token`, `value` in logits.
 
-        The finest parts that there are, so that the values of an image sum to its logit.
+        Only the finest available parts, so that the values of an image sum to its logit.
         """
         parts: dict[str, tuple[Tensor | None, tuple[str, ...]]] = {
             "constant": (self.constant, ("image",)),
@@ -88,8 +88,8 @@ class LogitAttribution:
                 rows = index.to_frame(index=False)
                 tables.append(rows.assign(component=component, value=values.flatten().cpu().double().numpy()))
         columns = ["image", "component", "layer", "head", "neuron", "token", "value"]
-        whole = dict.fromkeys(("image", "layer", "head", "neuron", "token"), "Int64")
-        return pd.concat(tables, ignore_index=True).reindex(columns=columns).astype(whole)
+        index_types = dict.fromkeys(("image", "layer", "head", "neuron", "token"), "Int64")
+        return pd.concat(tables, ignore_index=True).reindex(columns=columns).astype(index_types)
 
 
 def attribution_names(cfg: HookedViTConfig, *, neurons: bool = False, sources: bool = False) -> list[str]:
@@ -120,23 +120,23 @@ def logit_attribution(
     neurons: bool = False,
     sources: bool = False,
 ) -> LogitAttribution:
-    """Take a class logit apart into what every component adds to it (Elhage et al. 2021, direct paths).
+    """Decompose a class logit into the contributions of all components (Elhage et al. 2021, direct paths).
 
-    The head reads the last residual stream x as `norm(x) W_U + b_U`. With the norm's scale s taken as it was in the
-    run, that is linear in x, and so in each of the parts whose sum x is:
+    The head reads the last residual stream x as `norm(x) W_U + b_U`. With the norm's scale s frozen at its value in
+    the run, that is linear in x, and so in each of the parts whose sum is x:
 
         logit_c = constant + sum over parts of part · g,    g = (I - 11ᵀ/d) diag(weight) W_U[c] / s
 
-    at the CLS token, or on the mean over the tokens that are pooled. (The class-space projections of
-    `analyses.projection` give each part its own scale instead, and do not sum.)
+    at the CLS token, or for the mean over the pooled tokens. (The class-space projections of `analyses.projection` use
+    each part's own scale instead, and do not sum to the logit.)
 
     Args:
         model: The model.
-        cache: Holds the hook points of `attribution_names`, of images.
-        classes: The class, by index or name, or one an image.
-        against: Another one, for the difference `classes - against`.
-        neurons: Whether to take MLPs apart.
-        sources: Whether to take heads apart by the token that they read.
+        cache: Holds the hook points of `attribution_names`, with a batch axis.
+        classes: The class, by index or name, or one index per image.
+        against: Another class, for the difference `classes - against`.
+        neurons: Whether to split MLPs into neurons.
+        sources: Whether to split heads by the token that they read.
 
     Raises:
         ValueError: If the head does not read the stream linearly (maximum or attention pooling), the cache lacks a
@@ -151,29 +151,27 @@ def logit_attribution(
     cfg = model.cfg
     _check(model, cache, neurons, sources)
     n_images = len(cache["hook_logits"])
-    chosen, other = (None if one is None else _index(model, one, n_images) for one in (classes, against))
-    assert chosen is not None
     start = cache["hook_tokens" if cfg.pre_norm else "hook_embed"]
-    gradient, constant, logit = _readout(model, cache, chosen, start.shape[1])
-    if other is not None:
-        parts = _readout(model, cache, other, start.shape[1])
-        gradient, constant, logit = gradient - parts[0], constant - parts[1], logit - parts[2]
+    gradient, constant, logit = _readout(model, cache, _index(model, classes, n_images), start.shape[1])
+    if against is not None:
+        subtracted = _readout(model, cache, _index(model, against, n_images), start.shape[1])
+        gradient, constant, logit = gradient - subtracted[0], constant - subtracted[1], logit - subtracted[2]
     read = slice(0, gradient.shape[1]) if cfg.pool != "avg" else slice(None)
-    of_layers: dict[str, list[Tensor]] = {}
+    parts: dict[str, list[Tensor]] = {}
     for layer, block in enumerate(model.blocks):
-        for name, values in _of_block(block, cache, layer, gradient, read, neurons, sources).items():
-            of_layers.setdefault(name, []).append(values)
+        for name, values in _block_parts(block, cache, layer, gradient, read, neurons, sources).items():
+            parts.setdefault(name, []).append(values)
     return LogitAttribution(
         logit=logit,
         constant=constant,
         embed=_dot(start[:, read], gradient),
         pos_embed=None if cfg.pre_norm else _dot(cache["hook_pos_embed"][:, read], gradient),
-        **{name: torch.stack(values) for name, values in of_layers.items()},
+        **{name: torch.stack(layers) for name, layers in parts.items()},
     )
 
 
 def _readout(model: HookedViT, cache: ViTActivationCache, classes: Tensor, n_tokens: int) -> tuple[Tensor, ...]:
-    """The logit's gradient at the tokens that are read, at a frozen scale; what does not depend on them; the logit."""
+    """The logit's gradient at the tokens that the head reads, with the scale frozen; the constant; the logit."""
     cfg, norm = model.cfg, model.ln_final
     heads = [(model.W_U, model.b_U, "hook_logits")]
     if model.head_dist is not None:
@@ -184,13 +182,13 @@ def _readout(model: HookedViT, cache: ViTActivationCache, classes: Tensor, n_tok
         ]
     gradients, constant = [], torch.zeros((), device=classes.device)
     logit = torch.stack([cache[name].gather(-1, classes[:, None])[:, 0] for _, _, name in heads]).mean(0)
-    for place, (W, b, _) in enumerate(heads):
+    for token, (W, b, _) in enumerate(heads):
         direction = W.T[classes][:, None]
         constant = constant + (b[classes] + (0 if norm is None or norm.bias is None else direction[:, 0] @ norm.bias))
         if norm is not None:
             scale = cache["ln_final.hook_scale"]
-            of_read = slice(None) if cfg.pool == "avg" else slice(place, place + 1)
-            direction = _back_through(norm, direction, scale if cfg.norm_after_pool else scale[:, of_read])
+            read = slice(None) if cfg.pool == "avg" else slice(token, token + 1)
+            direction = _back_through(norm, direction, scale if cfg.norm_after_pool else scale[:, read])
         gradients.append(direction)
     if cfg.pool == "avg":
         gradient = gradients[0].expand(-1, n_tokens, -1).clone()
@@ -201,48 +199,51 @@ def _readout(model: HookedViT, cache: ViTActivationCache, classes: Tensor, n_tok
     return torch.cat(gradients, dim=1) / len(heads), constant / len(heads), logit
 
 
-def _of_block(
+def _block_parts(
     block: Block, cache: ViTActivationCache, layer: int, gradient: Tensor, read: slice, neurons: bool, sources: bool
 ) -> dict[str, Tensor]:
-    at, attn = f"blocks.{layer}.", block.attn
-    scales = [cache[f"{at}{norm}.hook_scale"][:, read] if block.post_norm else None for norm in ("ln1", "ln2")]
-    of_attn, of_mlp = (
+    prefix, attn = f"blocks.{layer}.", block.attn
+    scales = [cache[f"{prefix}{norm}.hook_scale"][:, read] if block.post_norm else None for norm in ("ln1", "ln2")]
+    attn_gradient, mlp_gradient = (
         _back_to_sublayer(gradient, norm, layer_scale, scale)
         for norm, layer_scale, scale in zip((block.ln1, block.ln2), (block.ls1, block.ls2), scales, strict=True)
     )
-    z = cache[f"{at}attn.hook_z"][:, read]
-    of_z = einsum("batch token d_model, head d_head d_model -> batch token head d_head", of_attn, attn.W_O)
+    z = cache[f"{prefix}attn.hook_z"][:, read]
+    z_gradient = einsum("batch token d_model, head d_head d_model -> batch token head d_head", attn_gradient, attn.W_O)
     parts = {
         "attn_bias": _dot(block.attn_out_bias(scales[0]).expand_as(gradient), gradient),
-        "head": (z * of_z).sum(dim=(1, 3)),
-        "mlp": _dot(cache[f"{at}hook_mlp_out"][:, read], gradient),
+        "head": (z * z_gradient).sum(dim=(1, 3)),
+        "mlp": _dot(cache[f"{prefix}hook_mlp_out"][:, read], gradient),
     }
     if neurons:
         parts["mlp_bias"] = _dot(block.mlp_out_bias(scales[1]).expand_as(gradient), gradient)
-        parts["neuron"] = (cache[f"{at}mlp.hook_post"][:, read] * (of_mlp @ block.mlp.W_out.T)).sum(dim=1)
+        parts["neuron"] = (cache[f"{prefix}mlp.hook_post"][:, read] * (mlp_gradient @ block.mlp.W_out.T)).sum(dim=1)
     if sources:
-        of_mix, bias = of_z, torch.zeros_like(parts["head"])
+        mix_gradient, bias = z_gradient, torch.zeros_like(parts["head"])
         if attn.ln is not None:
-            flat = rearrange(of_z, "batch token head d_head -> batch token (head d_head)")
-            of_mix = _back_through(attn.ln, flat, cache[f"{at}attn.ln.hook_scale"][:, read]).view_as(of_z)
+            flat = rearrange(z_gradient, "batch token head d_head -> batch token (head d_head)")
+            scale = cache[f"{prefix}attn.ln.hook_scale"][:, read]
+            mix_gradient = _back_through(attn.ln, flat, scale).view_as(z_gradient)
             if attn.ln.bias is not None:
-                bias = (attn.ln.bias.view(attn.n_heads, attn.d_head) * of_z).sum(dim=(1, 3))
-        pattern, v = cache[f"{at}attn.hook_pattern"][:, :, read], cache[f"{at}attn.hook_v"]
-        mixed = einsum("batch head query key, batch query head d_head -> batch key head d_head", pattern, of_mix)
-        parts["source"] = rearrange((v * mixed).sum(dim=-1), "batch key head -> batch head key")
+                bias = (attn.ln.bias.view(attn.n_heads, attn.d_head) * z_gradient).sum(dim=(1, 3))
+        pattern, v = cache[f"{prefix}attn.hook_pattern"][:, :, read], cache[f"{prefix}attn.hook_v"]
+        v_gradient = einsum(
+            "batch head query key, batch query head d_head -> batch key head d_head", pattern, mix_gradient
+        )
+        parts["source"] = rearrange((v * v_gradient).sum(dim=-1), "batch key head -> batch head key")
         parts["source_bias"] = bias
     return parts
 
 
 def _back_to_sublayer(gradient: Tensor, norm: Norm, layer_scale: Tensor | None, scale: Tensor | None) -> Tensor:
-    """From the gradient at what is added to the stream to that at what W_O or W_out writes."""
+    """From the gradient at a sub-layer's addition to the stream to the gradient at the output of W_O or W_out."""
     if scale is not None:
         return _back_through(norm, gradient, scale)
     return gradient if layer_scale is None else gradient * layer_scale
 
 
 def _back_through(norm: Norm, gradient: Tensor, scale: Tensor) -> Tensor:
-    """From the gradient behind a norm to that in front of it, with the norm's scale held fixed."""
+    """From the gradient after a norm to the gradient before it, with the norm's scale frozen."""
     weighted = gradient if norm.weight is None else gradient * norm.weight
     return norm.centre(weighted) / scale
 
@@ -263,7 +264,7 @@ def _index(model: HookedViT, classes: Any, n_images: int) -> Tensor:
 
 
 def _check(model: HookedViT, cache: ViTActivationCache, neurons: bool, sources: bool) -> None:
-    _ = model.tokens_to_residual_directions(0)  # says so where the head does not read the stream linearly
+    _ = model.tokens_to_residual_directions(0)  # raises an error if the head does not read the stream linearly
     missing = [n for n in attribution_names(model.cfg, neurons=neurons, sources=sources) if n not in cache.cache_dict]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -272,7 +273,7 @@ def _check(model: HookedViT, cache: ViTActivationCache, neurons: bool, sources: 
             f"names_filter=attribution_names(model.cfg, neurons={neurons}, sources={sources}))`"
         )
     if not cache.has_batch_dim:
-        raise ValueError("expected a cache with a batch axis: leave remove_batch_dim away")
+        raise ValueError("expected a cache with a batch axis: do not pass remove_batch_dim")
     start, z = cache["hook_tokens" if model.cfg.pre_norm else "hook_embed"], cache["z", 0]
     if start.shape[1] != z.shape[1]:
-        raise ValueError(f"of {start.shape[1]} tokens {z.shape[1]} were kept: attribute a run without token_mask")
+        raise ValueError(f"{z.shape[1]} of {start.shape[1]} tokens were kept: attribute a run without token_mask")

@@ -1,4 +1,4 @@
-"""How well tokens tell the class of their image, block after block: class identifiability."""
+"""Class identifiability: how well tokens show the class of their image, block by block."""
 
 from dataclasses import dataclass
 
@@ -81,7 +81,7 @@ def identifiability_rate(rank: Int[Tensor, "layer batch token"], layout: TokenLa
     >>> identifiability_rate(rank, TokenLayout(n_cls=1, n_dist=0, n_registers=0, grid=(1, 2)))
     IdentifiabilityRate(patches=tensor([25.]), images=tensor([50.]))
     """
-    identifiable = _of_patches(rank, layout) == 0
+    identifiable = _patches(rank, layout) == 0
     return IdentifiabilityRate(
         patches=100 * identifiable.flatten(1).float().mean(-1), images=100 * identifiable.any(-1).float().mean(-1)
     )
@@ -95,7 +95,7 @@ def change_rate(label_logit: Float[Tensor, "layer batch token"], layout: TokenLa
         layout: Which tokens are patches: `model.token_layout`.
 
     Returns:
-        One share a step between blocks: entry l is the rise from block l to block l + 1.
+        One share per step between blocks: entry l is the step from block l to block l + 1.
 
     Raises:
         ValueError: If the token axis is not the layout's.
@@ -104,11 +104,11 @@ def change_rate(label_logit: Float[Tensor, "layer batch token"], layout: TokenLa
     >>> change_rate(logits, TokenLayout(n_cls=1, n_dist=0, n_registers=0, grid=(1, 2)))
     tensor([0.5000, 1.0000])
     """
-    of_patches = _of_patches(label_logit, layout)
-    return (of_patches[1:] > of_patches[:-1]).flatten(1).float().mean(-1)
+    patch_logit = _patches(label_logit, layout)
+    return (patch_logit[1:] > patch_logit[:-1]).flatten(1).float().mean(-1)
 
 
-def _of_patches(per_token: Tensor, layout: TokenLayout) -> Tensor:
+def _patches(per_token: Tensor, layout: TokenLayout) -> Tensor:
     if per_token.shape[-1] != layout.n_tokens:
         raise ValueError(f"expected {layout.n_tokens} tokens in the last axis, got shape {tuple(per_token.shape)}")
     return per_token[..., layout.patches]
@@ -117,23 +117,23 @@ def _of_patches(per_token: Tensor, layout: TokenLayout) -> Tensor:
 class Identifiability(Analysis):
     """Class identifiability over a dataset (paper, section 4), for each block and each kind of token.
 
-    Exact: from histograms of ranks over every token, and one row of counts an image, so that shards merge to the
-    bit. `compute` has a row for each block, kind of token and metric:
+    The numbers are exact: they come from histograms of ranks over all tokens and one row of counts per image, so that
+    shards merge to the bit. `compute` returns a row for each block, kind of token and metric:
 
     | metric | value | low, high |
     |---|---|---|
     | `identifiability` | mean over tokens, 0 to 1 | bootstrap interval over images |
     | `identifiability_q25`, `_median`, `_q75` | quartiles over tokens | |
     | `identifiability_rate` | percent of tokens with rank 0 | bootstrap over images |
-    | `images_with_identifiable` | percent of images with such a token; of patches | bootstrap over images |
-    | `change_rate` | share of tokens whose correct-class logit rose since the block before | bootstrap over images |
+    | `images_with_identifiable` | percent of images with such a token; for patches only | bootstrap over images |
+    | `change_rate` | share of tokens whose correct-class logit rose since the previous block | bootstrap over images |
 
-    `token_type` is `cls`, `dist`, `register` or `patch`; `region` is `all`, or of patches `object` (the paper's
+    `token_type` is `cls`, `dist`, `register` or `patch`; `region` is `all`, or for patches `object` (the paper's
     class-labelled tokens) or `context` where the dataset has masks. Rows with `region` `object_minus_context` hold
     the difference: `identifiability` of per-image means, over images that show both, with a sign-flip permutation
     test on images; and `identifiability_pooled` of all tokens pooled, with the published code's shuffling of tokens
-    (one-sided), which takes the tokens of one image for independent: for comparison only. `p_adjusted` is Holm's,
-    over blocks.
+    (one-sided), which treats the tokens of one image as independent and is given for comparison only. `p_adjusted` is
+    Holm's, over blocks.
 
     >>> from hooked_vit import HookedViT
     >>> model, analysis = HookedViT.from_pretrained("emoji-vit"), Identifiability()
@@ -152,10 +152,10 @@ class Identifiability(Analysis):
     n_rising: list[Tensor]  # [image layer group], 0 at the first block
 
     def __init__(self, stream: Stream = "resid_post", resampling: Resampling = Resampling()):
-        """Ask it of the residual stream, or of another.
+        """Configure the analysis.
 
         Args:
-            stream: Any but `result`.
+            stream: The stream to project: the residual stream after each block, or any other but `result`.
             resampling: Bootstrap intervals and permutation tests.
 
         Raises:
@@ -163,12 +163,10 @@ class Identifiability(Analysis):
         """
         super().__init__()
         if stream == "result":
-            raise ValueError(
-                "heads' results have no identifiability of their own: pass 'attn_out', or a residual stream"
-            )
+            raise ValueError("identifiability is not defined for single heads: pass 'attn_out', or a residual stream")
         self.stream: Stream = stream
         self.resampling = resampling
-        # a zero of no shape, to which counts of any shape add up
+        # a scalar zero, to which counts of any shape can be added
         self.add_state("histogram", torch.tensor(0), dist_reduce_fx="sum")
         for name in ("index", "n_tokens", "rank_sum", "n_identifiable", "n_rising"):
             self.add_state(name, [], dist_reduce_fx="cat")
@@ -178,7 +176,7 @@ class Identifiability(Analysis):
         return stream_names(cfg, self.stream)
 
     def update(self, batch: AnalysisBatch) -> None:
-        """Count a batch's tokens."""
+        """Count the tokens of a batch."""
         projection, groups = batch.projection(self.stream), token_groups(batch)
         rank, logit = projection.rank, projection.label_logit
         assert rank is not None
@@ -216,44 +214,44 @@ class Identifiability(Analysis):
             object_minus_context(parts[0], self.resampling),
             self._pooled_difference(n_tokens),
         ]
-        table = pd.concat([one for one in tables if len(one)], ignore_index=True)
+        table = pd.concat([table for table in tables if len(table)], ignore_index=True)
         return table.assign(stream=self.stream).reindex(columns=_COLUMNS)
 
     def images(self) -> pd.DataFrame:
-        """Each image's own numbers: a row for each image, block and kind of token, for `compare_with_null`.
+        """Numbers per image: a row for each image, block and kind of token, for `compare_with_null`.
 
         Columns `index` (in the dataset), `layer`, `stream`, `token_type`, `region`, `identifiability` (mean over the
         image's tokens), `identifiability_rate` (percent), `n_tokens`.
         """
         index, n_tokens, rank_sum, n_identifiable, _ = self._per_image()
         n_classes, tables = self.histogram.shape[-1], []
-        for place, (token_type, region) in enumerate(TOKEN_GROUPS.values()):
-            seen = n_tokens[:, place] > 0
-            counted = n_tokens[seen, place]
+        for group, (token_type, region) in enumerate(TOKEN_GROUPS.values()):
+            has_group = n_tokens[:, group] > 0
+            n_group = n_tokens[has_group, group]
             for layer in range(rank_sum.shape[1]):
-                at = {"layer": layer, "stream": self.stream, "token_type": token_type, "region": region}
-                mean = 1 - rank_sum[seen, layer, place] / (counted * n_classes)
-                rate = 100 * n_identifiable[seen, layer, place] / counted
-                one = {"identifiability": mean, "identifiability_rate": rate, "n_tokens": counted}
-                tables.append(pd.DataFrame({"index": index[seen], **at, **one}))
+                key = {"layer": layer, "stream": self.stream, "token_type": token_type, "region": region}
+                mean = 1 - rank_sum[has_group, layer, group] / (n_group * n_classes)
+                rate = 100 * n_identifiable[has_group, layer, group] / n_group
+                numbers = {"identifiability": mean, "identifiability_rate": rate, "n_tokens": n_group}
+                tables.append(pd.DataFrame({"index": index[has_group], **key, **numbers}))
         return pd.concat(tables, ignore_index=True)
 
     def _per_image(self) -> tuple[np.ndarray, ...]:
-        """Index, tokens, sums of ranks, identifiable and rising tokens."""
+        """Index, number of tokens, sum of ranks, number of identifiable and of rising tokens."""
         states = self.by_image("index", "n_tokens", "rank_sum", "n_identifiable", "n_rising")
         return tuple(state.astype(np.int64) for state in states)
 
     def _quartiles(self, n_tokens: np.ndarray) -> pd.DataFrame:
         rows, n_classes = [], self.histogram.shape[-1]
-        # from the least identifiable up
+        # cumulative counts, from the least identifiable tokens up
         counts = self.histogram.flip(-1).cumsum(-1).cpu().numpy()
-        for place, (token_type, region) in enumerate(TOKEN_GROUPS.values()):
+        for group, (token_type, region) in enumerate(TOKEN_GROUPS.values()):
             for name, share in (("q25", 0.25), ("median", 0.5), ("q75", 0.75)):
-                for layer, below in enumerate(counts[:, place] if n_tokens[:, place].any() else []):
-                    at = {"layer": layer, "token_type": token_type, "region": region}
+                for layer, below in enumerate(counts[:, group] if n_tokens[:, group].any() else []):
+                    key = {"layer": layer, "token_type": token_type, "region": region}
                     value = (1 + int(np.searchsorted(below, share * below[-1]))) / n_classes
-                    size = {"n_images": int((n_tokens[:, place] > 0).sum()), "n_tokens": int(below[-1])}
-                    rows.append({**at, "metric": f"identifiability_{name}", "value": value, **size})
+                    size = {"n_images": int((n_tokens[:, group] > 0).sum()), "n_tokens": int(below[-1])}
+                    rows.append({**key, "metric": f"identifiability_{name}", "value": value, **size})
         return pd.DataFrame(rows)
 
     def _pooled_difference(self, n_tokens: np.ndarray) -> pd.DataFrame:
@@ -281,7 +279,7 @@ class Identifiability(Analysis):
 
 
 class ImageIdentifiability(Identifiability):
-    """`Identifiability.images()` as the table, so that a sweep writes it: what `compare_with_null` reads.
+    """Identifiability with `images()` as its table, so that a sweep writes the table that `compare_with_null` reads.
 
     >>> from hooked_vit import HookedViT
     >>> model, analysis = HookedViT.from_pretrained("emoji-vit"), ImageIdentifiability()

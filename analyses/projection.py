@@ -1,4 +1,4 @@
-"""Projection of the residual stream, and of what sub-layers and heads add to it, onto the classes."""
+"""Projection of the residual stream, and of the outputs of sub-layers and heads, onto the classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ __all__ = ["STREAMS", "Projection", "Stream", "class_ranks", "project", "stream_
 Stream = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "result"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
 
-# How many logits are held at a time: on a CPU, about as many as stay in its cache until they have been compared.
-_CHUNK_ON_CPU, _CHUNK_ON_GPU = 2**20, 2**26
-_SMALLEST_CHUNK = 256  # vectors; with fewer, reading the class embeddings costs more than the product
+# Logits held at a time: on a CPU, about as many as stay in its cache until they have been compared.
+_LOGITS_ON_CPU, _LOGITS_ON_GPU = 2**20, 2**26
+_MIN_VECTORS = 256  # with fewer, reading the class embeddings costs more than the product
 
 
 @dataclass(frozen=True)
 class Projection:
-    """Where a stream points in class space, for each layer, image and token (of `result`: and each head).
+    """A stream in class space, for each layer, image and token (for `result`, also each head).
 
     Attributes:
-        stream: What was projected.
-        layers: The block that each entry of the layer axis stands for.
+        stream: The projected stream.
+        layers: The block of each entry of the layer axis.
         n_classes: How many classes were ranked.
         rank: How many classes have a logit strictly greater than the label's, 0 to `n_classes - 1`; `None` without
             labels.
@@ -50,11 +50,11 @@ def class_ranks(class_logits: Float[Tensor, "*axes n_classes"], labels: Int[Tens
     """The number of classes whose logit is strictly greater than the label's: 0 where the label is on top.
 
     Args:
-        class_logits: Any logits, unchanged by this.
-        labels: A class index for each of them.
+        class_logits: Any logits; they are not changed.
+        labels: The class index of each row of logits.
 
     Raises:
-        ValueError: If there is not one class index for each row of logits.
+        ValueError: If there is not exactly one class index for each row of logits.
 
     >>> class_ranks(torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.5, 0.0]]), torch.tensor([2, 1]))
     tensor([1, 0])
@@ -70,10 +70,10 @@ def class_ranks(class_logits: Float[Tensor, "*axes n_classes"], labels: Int[Tens
 def stream_names(cfg: HookedViTConfig, stream: Stream, layers: Sequence[int] | None = None) -> list[str]:
     """The hook points that `project` reads for a stream: a `names_filter` for `run_with_cache`.
 
-    Heads' results are computed from `hook_z` as they are needed, since a cache of them is `n_heads` times a stream.
+    The results of heads are computed from `hook_z` when they are needed: caching them takes `n_heads` times a stream.
 
     Raises:
-        ValueError: If there is no such stream or layer.
+        ValueError: If the stream or a layer does not exist.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> stream_names(model.cfg, "attn_out", layers=[0, -1])
@@ -103,26 +103,26 @@ def project(
 ) -> Projection:
     """Project a stream at every layer and token onto the classes: `p = norm(x) W_U + b_U`, by `model.class_logits`.
 
-    Of the logits, only the label's, its rank and the `k` largest are kept: no more than `chunk_size` rows of
-    `n_classes` logits exist at a time.
+    Only the label's logit, its rank and the `k` largest logits are kept: no more than `chunk_size` rows of `n_classes`
+    logits exist at a time.
 
     Args:
         model: The model that the cache comes from.
-        cache: Holds the hook points of `stream_names`; for `result`, either those or `hook_result`. A cache without
+        cache: Holds the hook points of `stream_names`; for `result`, either those or `hook_result`. A cache without a
             batch axis is a batch of one.
         stream: `resid_pre`, `resid_mid`, `resid_post`, `attn_out`, `mlp_out`, or `result` for each head's share of
             `attn_out`, with a head axis after the token axis.
         labels: The class of each image.
-        k: How many top classes to keep, none with 0.
+        k: How many top classes to keep; may be 0.
         normalise: Whether to apply the final norm, with each vector's own statistics.
         bias: Whether to add `b_U`.
         sublayer_norm: Whether `attn_out` and `mlp_out` pass their block's `ln1` and `ln2` first, as in the published
             figures of the model with global average pooling.
-        layers: Which blocks, all by default; negative ones count from the end.
-        chunk_size: Vectors projected at a time; by default as many as is fast.
+        layers: The blocks to project, all by default; negative ones count from the end.
+        chunk_size: Vectors projected at a time; the default is chosen for speed.
 
     Raises:
-        ValueError: If the model has no classes, the cache lacks a hook point, or an argument does not fit.
+        ValueError: If the model has no classes, the cache lacks a hook point, or an argument is invalid.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> _, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64), names_filter="resid_post")
@@ -133,7 +133,7 @@ def project(
     chosen, n_classes, device = _layers(model.cfg, layers), model.cfg.n_classes, model.cfg.device
     _check(model, cache, stream, k, sublayer_norm, chosen, chunk_size)
     if chunk_size is None:
-        chunk_size = max(_SMALLEST_CHUNK, (_CHUNK_ON_CPU if device.type == "cpu" else _CHUNK_ON_GPU) // n_classes)
+        chunk_size = max(_MIN_VECTORS, (_LOGITS_ON_CPU if device.type == "cpu" else _LOGITS_ON_GPU) // n_classes)
     shape, tops, ranks = torch.Size(), [], []
     for layer in chosen:
         vectors = _vectors(model, cache, stream, layer, sublayer_norm)
@@ -143,7 +143,7 @@ def project(
         for start in range(0, len(rows), chunk_size):
             chunk = slice(start, start + chunk_size)
             class_logits = model.class_logits(rows[chunk].to(device), normalise, bias)
-            # a maximum costs half of what topk does
+            # a maximum costs half as much as topk
             tops.append(class_logits.max(-1, keepdim=True) if k == 1 else class_logits.topk(k))
             if row_labels is not None:
                 ranks.append(_rank_in_place(class_logits, row_labels[chunk]))
@@ -163,25 +163,25 @@ def project(
 
 
 def _rank_in_place(class_logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The labels' logits and ranks. The logits are overwritten: a mask of its own would leave the processor's cache."""
+    """The labels' logits and ranks. The logits are overwritten: a separate mask would not fit the processor's cache."""
     label_logit = class_logits.gather(-1, labels[:, None])
-    # summed as float32, the fastest that counts to more than bfloat16's 256
+    # summed as float32, the fastest type that counts beyond bfloat16's 256
     rank = class_logits.gt_(label_logit).sum(dim=-1, dtype=torch.float32).long()
     return label_logit[:, 0], rank
 
 
 def _vectors(model: HookedViT, cache: ViTActivationCache, stream: Stream, layer: int, sublayer_norm: bool) -> Tensor:
     """[batch token d_model], or [batch token head d_model]."""
-    block, at = model.blocks[layer], f"blocks.{layer}."
+    block, prefix = model.blocks[layer], f"blocks.{layer}."
     if stream != "result":
-        vectors = cache[f"{at}hook_{stream}"]
+        vectors = cache[f"{prefix}hook_{stream}"]
         if sublayer_norm:
             vectors = (block.ln1 if stream == "attn_out" else block.ln2).fused(vectors)
-    elif f"{at}attn.hook_result" in cache.cache_dict:
-        vectors = cache[f"{at}attn.hook_result"]
+    elif f"{prefix}attn.hook_result" in cache.cache_dict:
+        vectors = cache[f"{prefix}attn.hook_result"]
     else:
-        scale = cache[f"{at}ln1.hook_scale"] if model.cfg.post_norm else None
-        vectors = block.head_results(cache[f"{at}attn.hook_z"], scale)
+        scale = cache[f"{prefix}ln1.hook_scale"] if model.cfg.post_norm else None
+        vectors = block.head_results(cache[f"{prefix}attn.hook_z"], scale)
     return vectors if cache.has_batch_dim else vectors[None]
 
 
@@ -203,7 +203,7 @@ def _check(
     layers: tuple[int, ...],
     chunk_size: int | None,
 ) -> None:
-    _ = model.W_U  # without classes, this says what to do
+    _ = model.W_U  # raises the error of a model without classes
     needed, held = stream_names(model.cfg, stream, layers), cache.cache_dict
     if stream == "result":
         needed = [name for name in needed if f"{name.rsplit('.', 2)[0]}.attn.hook_result" not in held]
@@ -219,9 +219,9 @@ def _check(
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     if sublayer_norm and stream not in ("attn_out", "mlp_out"):
-        raise ValueError(f"sublayer_norm is for what sub-layers write, 'attn_out' and 'mlp_out', not for '{stream}'")
+        raise ValueError(f"sublayer_norm applies to the sub-layer outputs 'attn_out' and 'mlp_out', not to '{stream}'")
     if sublayer_norm and model.cfg.post_norm:
-        raise ValueError("sublayer_norm is for pre-norm blocks: what a post-norm block writes has passed its norm")
+        raise ValueError("sublayer_norm applies to pre-norm blocks: in a post-norm block, outputs have passed the norm")
 
 
 def _labels_of_rows(labels: Tensor, shape: Sequence[int], n_classes: int) -> Tensor:

@@ -1,7 +1,8 @@
 """Batches for analyses: small models of every kind, random images, labels and object masks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
 from conftest import make_timm
@@ -9,10 +10,12 @@ from conftest import make_timm
 from analyses.analysis.base import Analysis, AnalysisBatch
 from hooked_vit import HookedViT
 
+SomeAnalysis = TypeVar("SomeAnalysis", bound=Analysis)
+
 
 @lru_cache(maxsize=20)
 def model_of(kind: str) -> HookedViT:
-    """A small model; a test leaves it as it is."""
+    """A small model, which a test must not change."""
     return HookedViT.from_timm(make_timm(kind))
 
 
@@ -22,10 +25,10 @@ def batch_of(
     """Images `index` of an endless random dataset, after their forward pass; image 1 shows no context."""
     model = model_of(kind)
     images, labels, object_mask = zip(*(_item(i) for i in index), strict=True)
-    names = [name for one in analyses for name in one.names(model.cfg)]
+    names = [name for analysis in analyses for name in analysis.names(model.cfg)]
     with torch.no_grad():
         logits, cache = model.run_with_cache(torch.stack(images), names_filter=names)
-    # labels near what the model says, so that some images are classified correctly
+    # the model's first or second class, so that some images are classified correctly
     top = logits.argsort(dim=-1, descending=True)
     near = top[torch.arange(len(top)), torch.tensor(labels)]
     return AnalysisBatch(
@@ -37,6 +40,20 @@ def batch_of(
         object_mask=torch.stack(object_mask) if masks else None,
         images=torch.stack(images),
     )
+
+
+def whole_and_merged(
+    make: Callable[[], SomeAnalysis], kind: str, order: Sequence[int] = (2, 0, 1)
+) -> tuple[SomeAnalysis, SomeAnalysis]:
+    """An analysis after one pass over nine images, and one merged from three shards of them in some order."""
+    whole, shards, merged = make(), [make() for _ in order], make()
+    for shard, index in zip(shards, ([0, 1, 2], [3, 4], [5, 6, 7, 8]), strict=True):
+        batch = batch_of(kind, [whole], index=index)
+        whole.update(batch)
+        shard.update(batch)
+    for position in order:
+        merged.merge_state(shards[position])
+    return whole, merged
 
 
 def _item(i: int) -> tuple[torch.Tensor, int, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Attention of every block, its gradient, and the rows that the head reads, one image at a time."""
+"""Attention of every block, its gradient, and the rows that the head reads, computed one image at a time."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from hooked_vit import HookedViT
 
 
 def patterns_and_gradients(model: HookedViT, images: Tensor, classes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Attention of each block and the class logit's gradient at it, one image at a time."""
+    """The attention of each block and the class logit's gradient with respect to it, one image at a time."""
     found, gradients = [], []
     for image in range(len(images)):
         kept: list[Tensor] = []
@@ -20,10 +20,8 @@ def patterns_and_gradients(model: HookedViT, images: Tensor, classes: Tensor) ->
 
         with torch.enable_grad(), model.hooks(fwd_hooks=[("pattern", keep)]):
             model(images[[image]])[0, classes[image]].backward()
-        found.append(torch.stack([one.detach()[0] for one in kept]))
-        gradients.append(
-            torch.stack([one.grad[0] if one.grad is not None else torch.zeros_like(one[0]) for one in kept])
-        )
+        found.append(torch.stack([pattern.detach()[0] for pattern in kept]))
+        gradients.append(torch.stack([p.grad[0] if p.grad is not None else torch.zeros_like(p[0]) for p in kept]))
     model.zero_grad(set_to_none=True)
     return found, gradients
 

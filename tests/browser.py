@@ -1,4 +1,4 @@
-"""A real browser for tests of pages: headless Chromium, which notices complaints and requests of a page."""
+"""A real browser for tests of pages: headless Chromium, which records errors and requests of a page."""
 
 import os
 import shutil
@@ -24,24 +24,24 @@ ARGUMENTS = [
 
 @dataclass
 class Visit:
-    """A page that is open, what it complained of, and what it asked for besides itself and `data:` addresses."""
+    """An open page, its errors and warnings, and its requests."""
 
     page: "Page"
     address: str
-    complaints: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
     def assert_clean(self) -> None:
         """No error in the console, no uncaught exception, and no request that leaves the page."""
-        assert self.complaints == []
-        outside = [asked for asked in self.requests if not asked.startswith((self.address, "data:", "blob:"))]
+        assert self.problems == []
+        outside = [url for url in self.requests if not url.startswith((self.address, "data:", "blob:"))]
         assert outside == []
 
 
 def the_browser() -> str:
-    """Path of the browser: what `HOOKED_VIT_CHROMIUM` names, else the first of `NAMES` that is installed.
+    """Path of the browser: `HOOKED_VIT_CHROMIUM`, else the first of `NAMES` that is installed.
 
-    Skips the test where there is none.
+    Skips the test if there is none.
     """
     named = os.environ.get("HOOKED_VIT_CHROMIUM")
     found = [path for name in ([named] if named else NAMES) if (path := shutil.which(name))]
@@ -53,7 +53,7 @@ def the_browser() -> str:
 
 @contextmanager
 def started_browser() -> "Iterator[Browser]":
-    """Headless Chromium; skips the test where the browser or Playwright is not installed."""
+    """Headless Chromium; skips the test if the browser or Playwright is not installed."""
     path = the_browser()
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
     with sync_api.sync_playwright() as playwright:
@@ -64,23 +64,23 @@ def started_browser() -> "Iterator[Browser]":
 
 @contextmanager
 def open_page(browser: "Browser", path: Path, width: int = 1366, height: int = 768, **context: Any) -> Iterator[Visit]:
-    """Load an HTML file from disk, in a window of its own.
+    """Load an HTML file from disk in a new window.
 
     Args:
-        browser: Of `started_browser`.
+        browser: From `started_browser`.
         path: The file.
-        width: Of the window, in CSS pixels; 390 is a phone's.
-        height: Of the window.
+        width: Width of the window in CSS pixels; a phone has 390.
+        height: Height of the window.
         **context: For Playwright's `new_context`: `color_scheme="dark"`, `reduced_motion="reduce"`, ….
     """
     opened = browser.new_context(viewport={"width": width, "height": height}, **context)
     page = opened.new_page()
     visit = Visit(page, path.resolve().as_uri())
     page.on("request", lambda request: visit.requests.append(request.url))
-    page.on("pageerror", lambda error: visit.complaints.append(f"uncaught: {error}"))
+    page.on("pageerror", lambda error: visit.problems.append(f"uncaught: {error}"))
     page.on(
         "console",
-        lambda message: visit.complaints.append(message.text) if message.type in ("error", "warning") else None,
+        lambda message: visit.problems.append(message.text) if message.type in ("error", "warning") else None,
     )
     try:
         page.goto(visit.address)

@@ -11,13 +11,13 @@ import timm
 import torch
 from torch import nn
 
-# before anything of ours is imported: by the test files, after this one
+# before the test files import our packages
 jaxtyping.install_import_hook(["hooked_vit", "analyses"], "beartype.beartype")
 torch.set_num_threads(int(os.environ.get("HOOKED_VIT_TEST_THREADS", "1")))
 
 
 def perturb(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Move every parameter off its initial value, so that no bias, norm or LayerScale is trivially zero or one."""
+    """Perturb every parameter, so that no bias, norm or LayerScale is trivially zero or one."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -28,7 +28,7 @@ def perturb(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.eval()
 
 
-# Small models of every kind of block, pool and token layout; all dimensions of each differ.
+# Small models of every kind of block, pool and token layout, each with all dimensions different.
 KINDS: dict[str, dict] = {
     "cls": {},
     "gap_registers_layerscale": {
@@ -73,21 +73,21 @@ def make_timm(kind: str, seed: int = 0, **changes: object) -> nn.Module:
 
 @functools.cache
 def original(kind: str) -> nn.Module:
-    """`make_timm(kind)`, made once: for tests that leave it as it is."""
+    """`make_timm(kind)`, made once, for tests that do not change it."""
     return make_timm(kind)
 
 
 @functools.cache
 def ported(kind: str) -> nn.Module:
-    """The HookedViT of `original(kind)`, made once: for tests that leave it as it is, without gradients left on it."""
+    """The HookedViT of `original(kind)`, made once, for tests that do not change it or leave gradients on it."""
     from hooked_vit import HookedViT
 
     return HookedViT.from_timm(original(kind))
 
 
 @pytest.fixture(autouse=True)
-def the_same_chance_in_every_run() -> None:
-    """Modules that a test makes itself start from the same weights, whatever ran before it on its worker."""
+def fixed_seed() -> None:
+    """Modules made within a test start from the same weights, whatever ran before it on its worker."""
     torch.manual_seed(0)
 
 
@@ -113,7 +113,7 @@ def fused_attention_off():
 
 @pytest.fixture
 def bad_input():
-    """Shape enforcement off, so that a test sees what a user sees, who runs without it."""
+    """Shape enforcement off, so that a test sees the errors that users see, who run without it."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

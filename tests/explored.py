@@ -1,4 +1,4 @@
-"""For tests of explorer pages: what is in one, of each kind of small model, and its arrays as numbers again."""
+"""For tests of explorer pages: the data of a page for each kind of small model, and its unpacked arrays."""
 
 import base64
 import functools
@@ -16,7 +16,7 @@ ASKED = (5, 2)
 
 
 def unpacked(part: dict[str, Any]) -> torch.Tensor:
-    """What `packed`, `packed_linear` and `packed_rows` stored, as the page's script reads it."""
+    """The array that `packed`, `packed_linear` or `packed_rows` stored, unpacked as by the page's script."""
     stored = np.frombuffer(zlib.decompress(base64.b64decode(part["data"])), f"<{part['type']}")
     numbers = torch.tensor(stored.astype(np.float64 if "step" in part or "levels" in part else stored.dtype))
     numbers = numbers.reshape(part["shape"])

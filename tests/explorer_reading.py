@@ -1,4 +1,4 @@
-"""For browser tests of explorer pages: what a page shows, read off it, and what it should show, computed anew."""
+"""For browser tests of explorer pages: what a page shows, and what it should show, computed independently."""
 
 import re
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Truth:
-    """A run of the model whose page is tested, without anything that the page is made by."""
+    """A run of the model whose page is tested, computed without the page's own code."""
 
     model: HookedViT
     image: torch.Tensor
@@ -68,7 +68,7 @@ class Reading:
         return self.page.locator(selector).inner_text().replace("\u00a0", " ")
 
     def value(self, pattern: str, selector: str = "#readout") -> float:
-        """The number behind some words."""
+        """The number after some words."""
         found = re.search(pattern + r":?\s*(?:< )?([-+−]?[\d.]+)(?:·10⁻([⁰¹²³⁴⁵⁶⁷⁸⁹]+))?", self.text(selector))
         assert found, f"{pattern!r} is not in {self.text(selector)!r}"
         power = "".join(str("⁰¹²³⁴⁵⁶⁷⁸⁹".index(digit)) for digit in found[2] or "⁰")
@@ -81,14 +81,14 @@ class Reading:
         self.page.locator(f"#view input[value={name}]").check(force=True)
 
     def tops(self) -> list[list[str]]:
-        """Block, rank, and the first classes with their logits, of each block."""
+        """For each block: its number, the rank, and the first classes with their logits."""
         rows = self.page.locator("#tops tbody tr").all()
         return [[cell.replace("\u00a0", " ") for cell in row.locator("td").all_inner_texts()] for row in rows]
 
     def colour(self, index: int) -> tuple[float, ...]:
-        """Red, green and blue of a patch's cover, and its opacity."""
+        """Red, green, blue and opacity of a patch's colour."""
         numbers = re.findall(r"[\d.]+", self.patch(index).evaluate("cell => getComputedStyle(cell).backgroundColor"))
-        values = [float(one) for one in numbers]
+        values = [float(text) for text in numbers]
         return (*values, 1.0) if len(values) == 3 else tuple(values)
 
 

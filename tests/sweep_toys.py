@@ -1,4 +1,4 @@
-"""A small model, dataset and analyses that sweeps are tested with; run as a script, one sweep of them."""
+"""A small model, dataset and analyses for the tests of sweeps; as a script, runs one sweep of them."""
 
 import os
 import pickle
@@ -25,7 +25,7 @@ READABLE = [index for index in range(N_IMAGES) if index not in UNREADABLE]
 
 def toy_model(seed: int = 0) -> HookedViT:
     """3 blocks, 7 classes, images of 32 × 24; the same weights in every process."""
-    # here, so that a process of its own runs without the enforcement of shapes, as a user's does
+    # imported here, so that a separate process runs without shape enforcement, as for users
     from conftest import make_timm
 
     with torch.random.fork_rng():
@@ -34,7 +34,7 @@ def toy_model(seed: int = 0) -> HookedViT:
 
 
 class ToyImages(torch.utils.data.Dataset):
-    """Noise, of which images 5, 8 to 11 (a whole batch) and 30 cannot be read, and image 17 holds NaN."""
+    """Noise images; 5, 8 to 11 (a whole batch) and 30 cannot be read, and 17 holds NaN."""
 
     broken = (5, 8, 9, 10, 11, 30)
 
@@ -55,7 +55,7 @@ class ToyImages(torch.utils.data.Dataset):
 
 
 class FloatSums(Analysis):
-    """Sums whose last bits depend on the order in which they are taken."""
+    """Sums whose last bits depend on the order of summation."""
 
     float32: Tensor
     float64: Tensor
@@ -85,7 +85,7 @@ class FloatSums(Analysis):
 
 
 class ImageRows(Analysis):
-    """One row an image: its place, its largest logit, the size of its object."""
+    """One row per image: its index, its largest logit, the size of its object."""
 
     index: list[Tensor]
     values: list[Tensor]
@@ -101,8 +101,8 @@ class ImageRows(Analysis):
     def update(self, batch: AnalysisBatch) -> None:
         assert batch.object_mask is not None
         self.index.append(batch.index)
-        of_image = batch.logits.amax(-1), batch.cache["hook_pooled"].sum(-1), batch.object_mask.flatten(1).sum(-1)
-        self.values.append(torch.stack(of_image, dim=1))
+        values = batch.logits.amax(-1), batch.cache["hook_pooled"].sum(-1), batch.object_mask.flatten(1).sum(-1)
+        self.values.append(torch.stack(values, dim=1))
 
     def compute(self) -> pd.DataFrame:
         values = torch.cat(self.values).numpy()
@@ -111,12 +111,12 @@ class ImageRows(Analysis):
 
 
 class KillOnce(Analysis):
-    """Kills its process, as kill -9 does, when it meets an image; once, if a marker is not there."""
+    """Kills its process, as kill -9 does, at a given image; only once, since it then leaves a marker file."""
 
     n: Tensor
 
     def __init__(self, **test: int | str):
-        # no option of the analysis: a run that is not to be killed is the same sweep
+        # not an option in the record: a run without a kill is the same sweep
         super().__init__()
         self.at_image, self.marker = int(test.get("at_image", -1)), Path(test.get("marker", ""))
         self.add_state("n", torch.tensor(0), dist_reduce_fx="sum")
@@ -139,20 +139,20 @@ def toy_analyses(killer: KillOnce | None = None) -> list[Analysis]:
 
 
 def run(out: str, at_image: int = -1, marker: str = "", **options) -> dict[str, pd.DataFrame]:
-    """The sweep of the tests, killed once on the way if an image is named."""
+    """The sweep of the tests; with an image, it is killed once at that image."""
     return sweep(toy_model(), ToyImages(), toy_analyses(KillOnce(at_image=at_image, marker=marker)), BATCH_SIZE, out,
                  checkpoint_every=0, **options)  # fmt: skip
 
 
 def assert_same_tables(tables: dict[str, pd.DataFrame], others: dict[str, pd.DataFrame]) -> None:
-    """To the bit."""
+    """Check that the tables are bit-identical."""
     assert tables.keys() == others.keys()
     for name, table in tables.items():
         assert_frame_equal(table, others[name], check_exact=True, obj=name)
 
 
 def in_a_process(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python, with the tests' own modules in its path and one thread."""
+    """Run Python with the tests' modules in its path and one thread."""
     tests = Path(__file__).parent
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *arguments]
@@ -162,7 +162,7 @@ def in_a_process(*arguments: str, check: bool = True, **environment: str) -> sub
 
 
 def forked(work: Callable[[], Any], result_to: Path, **environment: str) -> int:
-    """Do some work in a copy of this process, which is quick to start; the copy's number. `forked_result` waits."""
+    """Call `work` in a fork of this process, which starts quickly; returns its process id, for `forked_result`."""
     copy = os.fork()
     if copy:
         return copy
@@ -176,7 +176,7 @@ def forked(work: Callable[[], Any], result_to: Path, **environment: str) -> int:
 
 
 def forked_result(copy: int, result_to: Path) -> Any:
-    """What a copy of this process returned or raised; `"killed"` if it was."""
+    """The value that a fork returned or raised, or `"killed"`; waits for it."""
     _, status = os.waitpid(copy, 0)
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL
@@ -185,7 +185,7 @@ def forked_result(copy: int, result_to: Path) -> Any:
 
 
 if __name__ == "__main__":
-    # by its own name, so that its classes are those that the tests know
+    # imported by name, so that its classes are those of the tests
     import sweep_toys
 
     folder, image, marker_file = sys.argv[1:]

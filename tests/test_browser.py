@@ -1,4 +1,4 @@
-"""The tests' browser notices what a page must not do: complain, throw, or ask somebody for something."""
+"""The tests' browser notices what a page must not do: log errors, throw, or send requests."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def chromium() -> "Iterator[Browser]":
     """A browser for this file."""
-    with started_browser() as one:
-        yield one
+    with started_browser() as started:
+        yield started
 
 
 @pytest.mark.parametrize(
@@ -23,11 +23,11 @@ def chromium() -> "Iterator[Browser]":
     [
         ("<h1>still</h1><img src='data:image/gif;base64,R0lGODlhAQABAAAAACw='>", False),
         ("<script>throw new Error('thrown')</script>", True),
-        ("<script>console.error('said')</script>", True),
+        ("<script>console.error('logged')</script>", True),
         ("<img src='http://127.0.0.1:9/x.png'>", True),
     ],
 )
-def test_a_visit_sees_what_a_page_does(chromium: "Browser", tmp_path: Path, body: str, bad: bool) -> None:
+def test_a_visit_records_errors_and_requests(chromium: "Browser", tmp_path: Path, body: str, bad: bool) -> None:
     path = tmp_path / "page with a space.html"
     path.write_text(f"<!doctype html><title>t</title>{body}", "utf-8")
     with open_page(chromium, path, width=390, color_scheme="dark") as visit:
@@ -39,7 +39,7 @@ def test_a_visit_sees_what_a_page_does(chromium: "Browser", tmp_path: Path, body
             visit.assert_clean()
 
 
-def test_without_a_browser_the_reason_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_browser_the_skip_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("HOOKED_VIT_CHROMIUM", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(pytest.skip.Exception, match="install Debian's chromium"):

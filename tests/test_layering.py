@@ -1,4 +1,4 @@
-"""The order of the house: what may import what, no circles, and names that mean one thing."""
+"""The layers of the packages: allowed imports, no circles, and unambiguous names."""
 
 import ast
 import importlib
@@ -28,7 +28,7 @@ FLOORS = (
     {"pages"},
     {"commands"},
 )  # fmt: skip
-"""The rooms of `analyses`, from the ground up: a room imports lower floors only."""
+"""The rooms (modules and packages) of `analyses`, from the bottom up: a room imports only lower floors."""
 MODEL_FILES = {
     "hooked_vit.model",
     "hooked_vit.running",
@@ -44,7 +44,7 @@ def module_name(path: Path) -> str:
 
 
 def imports(path: Path, known: Iterable[str] = ()) -> set[str]:
-    """Every module that a file imports, anywhere in it; with `known`, of those the ones that are modules."""
+    """All modules that a file imports, anywhere in it; with `known`, names that are known modules count as modules."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -64,7 +64,7 @@ def files(folder: str) -> list[Path]:
 
 
 def circle(arrows: Mapping[str, set[str]]) -> list[str]:
-    """One circle of arrows, if there is any."""
+    """A circle of arrows, if there is one."""
     done: set[str] = set()
 
     def visit(node: str, path: list[str]) -> list[str]:
@@ -101,7 +101,7 @@ def test_a_circle_is_found() -> None:
 @pytest.mark.parametrize("package", ["hooked_vit", "analyses"])
 def test_no_circle_of_files(package: str) -> None:
     arrows = arrows_of_files(package)
-    # what a package's face hands on is for users; inside, files import each other
+    # a package's `__init__` is for its users; files within the package import each other directly
     faces = {name for name in arrows if (ROOT / name.replace(".", "/") / "__init__.py").is_file()}
     inside = {name: {target for target in targets if not (target in faces and name.startswith(f"{target}."))}
               for name, targets in arrows.items()}  # fmt: skip
@@ -116,7 +116,7 @@ def test_no_circle_of_folders(package: str) -> None:
 
     arrows: dict[str, set[str]] = {}
     for name, targets in arrows_of_files(package).items():
-        if folder(name) != package and name != package:  # files beside folders are rooms of their own
+        if folder(name) != package and name != package:  # files next to folders are rooms of their own
             # a folder inside another is part of it, seen from there
             arrows.setdefault(folder(name), set()).update(
                 folder(target) for target in targets
@@ -145,7 +145,15 @@ def test_a_room_imports_lower_floors_only() -> None:
     assert upwards == []
 
 
-def test_no_module_bears_the_name_of_what_its_package_exports() -> None:
+@pytest.mark.parametrize("package", ["hooked_vit", "analyses"])
+def test_every_test_folder_mirrors_a_source_folder(package: str) -> None:
+    folders = {path.parent for path in files(f"tests/{package}")}
+    missing = [str(folder.relative_to(ROOT)) for folder in folders
+               if not (ROOT / folder.relative_to(ROOT / "tests")).is_dir()]  # fmt: skip
+    assert missing == []
+
+
+def test_no_module_has_the_name_of_an_export_of_its_package() -> None:
     for package in (name for name in arrows_of_files("analyses") if name != "analyses"):
         module = importlib.import_module(package)
         if hasattr(module, "__path__"):
@@ -154,12 +162,12 @@ def test_no_module_bears_the_name_of_what_its_package_exports() -> None:
 
 
 @pytest.mark.parametrize("path", files("hooked_vit"), ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_model_knows_no_analysis(path: Path) -> None:
+def test_the_model_imports_no_analysis(path: Path) -> None:
     assert not {name for name in imports(path) if name.split(".")[0] == "analyses"}
 
 
 @pytest.mark.parametrize("path", files("hooked_vit/components"), ids=lambda path: path.name)
-def test_components_do_not_know_the_model(path: Path) -> None:
+def test_components_do_not_import_the_model(path: Path) -> None:
     assert not imports(path) & (MODEL_FILES | {"hooked_vit", "hooked_vit.HookedViT"})
 
 
@@ -170,7 +178,7 @@ def test_plots_compute_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", files("hooked_vit") + files("analyses"), ids=lambda path: str(path.relative_to(ROOT)))
-def test_each_file_says_its_responsibility_in_its_first_line(path: Path) -> None:
+def test_each_file_begins_with_a_docstring(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text("utf-8")))
     assert docstring
     assert path.read_text("utf-8").startswith('"""')

@@ -1,4 +1,4 @@
-"""An installed wheel holds all it needs: the embedded models and the sample pack load from it, offline."""
+"""An installed wheel is complete: the embedded models and the bundled samples load from it, offline."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What every dataset-level analysis is: hook points, a state that adds up over batches, a tidy table."""
+"""The base of dataset-level analyses: hook points, a state that adds up over batches, a tidy table."""
 
 from analyses.analysis.base import Analysis, AnalysisBatch, analysis_name
 from analyses.analysis.correctness import correctness_tables

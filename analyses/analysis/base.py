@@ -1,4 +1,4 @@
-"""What every dataset-level analysis is: the hook points it reads, a state that adds up over batches, a table."""
+"""The base of every dataset-level analysis: the hook points it reads, a state that adds up over batches, a table."""
 
 import re
 from abc import abstractmethod
@@ -17,28 +17,35 @@ from torchmetrics.utilities import dim_zero_cat
 from analyses.projection import Projection, Stream, project
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
 
+__all__ = ["Analysis", "AnalysisBatch", "analysis_name", "snake_case"]
+
 _Result = TypeVar("_Result")
+
+
+def snake_case(class_name: str) -> str:
+    """A class's name in snake case.
+
+    >>> snake_case("CategoricalUpdates")
+    'categorical_updates'
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower()
 
 
 def analysis_name(analysis: type) -> str:
     """The name of an analysis: that of its class in snake case. Tables, records and the catalogue use it.
 
-    A module path would change whenever a file moves, and make every finished sweep a different one.
-
-    >>> class CategoricalUpdates: ...
-    >>> analysis_name(CategoricalUpdates)
-    'categorical_updates'
+    A module path would change whenever a file moves, and finished sweeps would no longer be recognised.
     """
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", analysis.__name__).lower()
+    return snake_case(analysis.__name__)
 
 
 @dataclass(frozen=True)
 class AnalysisBatch:
-    """One batch of a dataset after its forward pass: what an analysis may look at.
+    """One batch of a dataset after its forward pass: the input of an analysis.
 
-    `index` is each image's place in the dataset; `object_mask` is True on the object's pixels, `None` where the
-    dataset has no masks; `images` are the preprocessed pixels, which a sweep gives. The cache holds the hook points
-    that the analyses of a sweep named, and no others.
+    `index` is each image's index in the dataset; `object_mask` is True on the object's pixels, `None` where the
+    dataset has no masks; `images` are the preprocessed pixels, which a sweep provides. The cache holds the hook points
+    that the analyses of the sweep name, and no others.
     """
 
     model: HookedViT
@@ -51,7 +58,7 @@ class AnalysisBatch:
     _computed: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, key: Hashable, compute: Callable[[], _Result]) -> _Result:
-        """What `compute` returns, computed once for all analyses that ask for it under this key."""
+        """The result of `compute`, computed once for all analyses that ask for it under this key."""
         if key not in self._computed:
             self._computed[key] = compute()
         return self._computed[key]
@@ -74,7 +81,7 @@ class AnalysisBatch:
 class Analysis(Metric):
     """A question asked of a whole dataset, one batch after another.
 
-    States are added with torchmetrics' `add_state` and reduced by `"sum"` (or `"cat"` for one small row an image), so
+    States are added with torchmetrics' `add_state` and reduced by `"sum"` (or `"cat"` for one small row per image), so
     that shards merge exactly and processes synchronise. No state may hold tokens or classes of every image.
     """
 
@@ -86,12 +93,12 @@ class Analysis(Metric):
 
     @abstractmethod
     def update(self, batch: AnalysisBatch) -> None:
-        """Take one batch in."""
+        """Add one batch."""
 
     def by_image(self, *names: str) -> tuple[np.ndarray, ...]:
-        """States of one row an image, as arrays in the order of the dataset: the order of shards does not show.
+        """States of one row per image, as arrays in the order of the dataset, whatever the order of the shards.
 
-        Needs a state `index`, each image's place.
+        Needs a state `index`, each image's index in the dataset.
 
         Raises:
             ValueError: If no image was seen.
@@ -104,4 +111,4 @@ class Analysis(Metric):
 
     @abstractmethod
     def compute(self) -> pd.DataFrame:
-        """The result in tidy form: one observation a row, `layer` from 0, `token_type` in `cls`, `patch`."""
+        """The result in tidy form: one observation per row, `layer` from 0, `token_type` in `cls`, `patch`."""

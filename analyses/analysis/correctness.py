@@ -1,4 +1,4 @@
-"""Means over tokens for all images, for those classified correctly and wrongly, and what tells the two apart."""
+"""Means over tokens for all, correctly and wrongly classified images, and the difference between the latter two."""
 
 import dataclasses
 
@@ -12,16 +12,23 @@ from analyses.statistics.intervals import Resampling
 
 __all__ = ["correctness_tables"]
 
-_OF_TYPE = [place for place, (_, region) in enumerate(TOKEN_GROUPS.values()) if region == "all"]
+_TOKEN_TYPES = [group for group, (_, region) in enumerate(TOKEN_GROUPS.values()) if region == "all"]
 _PATCH = list(TOKEN_GROUPS).index("patch")
 
 
-def correctness_tables(of: GroupSums, correct: Bool[np.ndarray, "image"], resampling: Resampling) -> pd.DataFrame:
+def correctness_tables(
+    sums: GroupSums, correct: Bool[np.ndarray, "image"], resampling: Resampling, *, all_tokens: bool = True
+) -> pd.DataFrame:
     """`ratio_rows` of all, correctly and wrongly classified images, and `difference_rows` of the latter two.
 
-    Adds a column `images`: `all`, `correct`, `wrong`, or `correct_minus_wrong`, a permutation test on images. Besides
-    the kinds of token there are rows of all tokens together, `token_type` `all`; and, over all images, those of
-    `object_minus_context`.
+    Adds a column `images`: `all`, `correct`, `wrong`, or `correct_minus_wrong`, a permutation test on images. Over all
+    images there are also the rows of `object_minus_context`.
+
+    Args:
+        sums: Sums over each image's tokens.
+        correct: Whether the model classifies each image correctly.
+        resampling: Bootstrap intervals and permutation tests.
+        all_tokens: Whether to add rows of all tokens together, with `token_type` `all`.
 
     >>> n_tokens = np.array([[1, 0, 0, 2, 0, 0], [1, 0, 0, 2, 0, 0]])
     >>> sums = GroupSums.of_layers(np.array([[[1, 0, 0, 2, 0, 0]], [[0, 0, 0, 1, 0, 0]]]), n_tokens, metric="mean")
@@ -29,29 +36,32 @@ def correctness_tables(of: GroupSums, correct: Bool[np.ndarray, "image"], resamp
     >>> table.query("images == 'correct'")[["token_type", "value"]].values.tolist()
     [['cls', 1.0], ['patch', 1.0], ['all', 1.0]]
     """
-    together = _all_tokens(of)
-    tables = [object_minus_context(of, resampling).assign(images="all")]
+    summed: list[tuple[GroupSums, dict[str, str]]] = [(sums, {})]
+    groups = [(sums, group, token_type, region) for group, (token_type, region) in TOKEN_GROUPS.items()]
+    if all_tokens:
+        together = _all_tokens_as_patches(sums)
+        summed.append((together, {"token_type": "all"}))
+        groups.append((together, "patch", "all", "all"))
+    tables = [object_minus_context(sums, resampling).assign(images="all")]
     for images, chosen in (("all", np.ones_like(correct)), ("correct", correct), ("wrong", ~correct)):
         if chosen.any():
-            for part, renamed in ((of, {}), (together, {"token_type": "all"})):
-                rows = ratio_rows(part.of_images(chosen), resampling)
-                tables.append(rows.assign(images=images, **renamed))
-    kinds = [(of, group, *columns) for group, columns in TOKEN_GROUPS.items()]
-    for part, group, token_type, region in [*kinds, (together, "patch", "all", "all")]:
+            for part, columns in summed:
+                tables.append(ratio_rows(part.of_images(chosen), resampling).assign(images=images, **columns))
+    for part, group, token_type, region in groups:
         right, wrong = (part.of_images(chosen & part.has(group)).means(group) for chosen in (correct, ~correct))
-        rows = difference_rows(right, wrong, of.rows, resampling, paired=False)
+        rows = difference_rows(right, wrong, sums.rows, resampling, paired=False)
         tables.append(rows.assign(images="correct_minus_wrong", token_type=token_type, region=region))
-    return pd.concat([one for one in tables if len(one)], ignore_index=True)
+    return pd.concat([table for table in tables if len(table)], ignore_index=True)
 
 
-def _all_tokens(of: GroupSums) -> GroupSums:
-    """The tokens of every type as one group, in the place of the patches."""
+def _all_tokens_as_patches(sums: GroupSums) -> GroupSums:
+    """The same sums with the tokens of every type in the group of the patches, and no other group."""
 
-    def united(per_group: np.ndarray) -> np.ndarray:
-        only = np.zeros_like(per_group)
-        only[..., _PATCH] = per_group[..., _OF_TYPE].sum(axis=-1)
-        return only
+    def merged(per_group: np.ndarray) -> np.ndarray:
+        result = np.zeros_like(per_group)
+        result[..., _PATCH] = per_group[..., _TOKEN_TYPES].sum(axis=-1)
+        return result
 
     return dataclasses.replace(
-        of, sums=united(of.sums), counts=united(np.ascontiguousarray(of.counts)), n_tokens=united(of.n_tokens)
+        sums, sums=merged(sums.sums), counts=merged(np.ascontiguousarray(sums.counts)), n_tokens=merged(sums.n_tokens)
     )

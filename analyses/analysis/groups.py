@@ -1,4 +1,4 @@
-"""Which tokens of a batch are counted together: by type, and patches also by whether they show the object."""
+"""Groups of tokens that are counted together: by type, and patches also by whether they show the object."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,8 +13,6 @@ from analyses.data.patch_labels import token_labels
 
 __all__ = ["TOKEN_GROUPS", "count_ranks", "sum_by_group", "token_groups"]
 
-# Each group's columns in a table, in the order of the group axis of every state. The same for all models, so that
-# states add up whatever they have seen; groups without tokens are left out of tables.
 TOKEN_GROUPS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "cls": ("cls", "all"),
@@ -25,14 +23,17 @@ TOKEN_GROUPS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "context": ("patch", "context"),
     }
 )
-"""Name of a group -> its `token_type` and `region`."""
+"""Name of a group -> its `token_type` and `region` in tables, in the order of the group axis of every state.
+
+The groups are the same for all models, so that states add up; groups without tokens are left out of tables.
+"""
 
 
 def token_groups(batch: AnalysisBatch) -> Bool[Tensor, "batch group token"]:
     """True where a token belongs to a group, for each of `TOKEN_GROUPS` in its order.
 
-    Patches belong to `object` (the paper's class-labelled tokens) or `context` too, by `token_labels` of the
-    batch's object masks; without masks, none does.
+    Patches also belong to `object` (the paper's class-labelled tokens) or `context`, by `token_labels` of the batch's
+    object masks; without masks, both groups are empty.
 
     >>> from hooked_vit import HookedViT
     >>> model = HookedViT.from_pretrained("emoji-vit")
@@ -42,13 +43,14 @@ def token_groups(batch: AnalysisBatch) -> Bool[Tensor, "batch group token"]:
     {'cls': 1, 'dist': 0, 'register': 0, 'patch': 64, 'object': 0, 'context': 0}
     """
     layout = batch.model.token_layout
-    types = torch.tensor([[one == name for one in layout.token_types] for name in ("cls", "dist", "register", "patch")])
-    of_type = repeat(types, "group token -> batch group token", batch=len(batch.labels))
-    on_object = torch.zeros_like(of_type[:, :2])
+    names = [token_type for token_type, region in TOKEN_GROUPS.values() if region == "all"]
+    types = torch.tensor([[token_type == name for token_type in layout.token_types] for name in names])
+    types = repeat(types, "group token -> batch group token", batch=len(batch.labels))
+    regions = torch.zeros_like(types[:, :2])
     if batch.object_mask is not None:
         labels = token_labels(batch.object_mask.cpu(), layout.grid)
-        on_object[..., layout.patches] = rearrange([labels, ~labels], "region batch patch -> batch region patch")
-    return torch.cat([of_type, on_object], dim=1).to(batch.logits.device)
+        regions[..., layout.patches] = rearrange([labels, ~labels], "region batch patch -> batch region patch")
+    return torch.cat([types, regions], dim=1).to(batch.logits.device)
 
 
 def sum_by_group(
@@ -62,8 +64,8 @@ def sum_by_group(
              [ 4., 11.]]], dtype=torch.float64)
     """
     if values.device.type == "mps":
-        values, groups = values.cpu(), groups.cpu()  # there are no float64 there
-    # as a product of matrices for each image, whose result does not depend on the other images
+        values, groups = values.cpu(), groups.cpu()  # mps has no float64
+    # one matrix product per image, so that its result does not depend on the other images
     per_image = values.movedim(-2, 0).to(torch.float64)
     rows = per_image.flatten(1, -2) if per_image.ndim > 2 else per_image[:, None]
     sums = rows @ groups.transpose(1, 2).to(torch.float64)

@@ -1,4 +1,4 @@
-"""A model against itself freshly initialised: what training, and not the architecture or chance, put there."""
+"""A model compared with itself freshly initialised: the effect of training, not of the architecture or chance."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,7 +15,7 @@ _KEYS = ["layer", "stream", "token_type", "region"]
 
 @runtime_checkable
 class HasImages(Protocol):
-    """An analysis that keeps a row of numbers for each image, such as `Identifiability`."""
+    """An analysis with a row of numbers per image, such as `Identifiability`."""
 
     def images(self) -> pd.DataFrame:
         """Columns `index`, `layer`, `stream`, `token_type`, `region`, and numbers."""
@@ -25,41 +25,41 @@ class HasImages(Protocol):
 def compare_with_null(
     measured: HasImages | pd.DataFrame, null: HasImages | pd.DataFrame, column: str = "identifiability"
 ) -> pd.DataFrame:
-    """Is a model's identifiability above that of the model freshly initialised? Per block and kind of token.
+    """Test per block and kind of token whether identifiability is above that of the freshly initialised model.
 
-    Wilcoxon's signed-rank test, one-sided, over images: an image's mean over its tokens under one model and under
-    the other. (The paper, section 4, pairs all tokens of all images, which depend on each other.)
+    The test is Wilcoxon's signed-rank test, one-sided, over images: it pairs an image's mean over its tokens under one
+    model with that under the other. (The paper, section 4, pairs all tokens of all images, which depend on each other.)
 
     Args:
         measured: The analysis after its pass over a dataset, or its `images()`.
-        null: The same of `freshly_initialised(model, seed)`, over the same images.
-        column: What to compare, of the columns of `images()`.
+        null: The same for `freshly_initialised(model, seed)`, over the same images.
+        column: The column of `images()` to compare.
 
     Returns:
         A row for each block and kind of token: `layer`, `stream`, `token_type`, `region`, `metric`, `value` and
         `null` (means over images), `median_difference`, `rank_biserial`, `p_value`, `p_adjusted` (Holm's, over
-        blocks), `n_images`. Of a single image the test's numbers are NaN.
+        blocks), `n_images`. For a single image the test's numbers are NaN.
 
     Raises:
-        ValueError: If the two are not of the same images, blocks and kinds of tokens.
+        ValueError: If the two do not have the same images, blocks and kinds of tokens.
 
-    >>> at = {"layer": 0, "stream": "resid_post", "token_type": "patch", "region": "all"}
-    >>> measured = pd.DataFrame([{"index": i, **at, "identifiability": 0.75 + i / 100} for i in range(5)])
+    >>> key = {"layer": 0, "stream": "resid_post", "token_type": "patch", "region": "all"}
+    >>> measured = pd.DataFrame([{"index": i, **key, "identifiability": 0.75 + i / 100} for i in range(5)])
     >>> null = measured.assign(identifiability=0.5)
     >>> compare_with_null(measured, null)[["value", "null", "p_value"]].round(5).values.tolist()
     [[0.77, 0.5, 0.03125]]
     """
-    tables = [one if isinstance(one, pd.DataFrame) else one.images() for one in (measured, null)]
-    ours, theirs = (table.set_index([*_KEYS, "index"])[column].sort_index() for table in tables)
-    if not ours.index.equals(theirs.index):
+    tables = [result if isinstance(result, pd.DataFrame) else result.images() for result in (measured, null)]
+    trained, untrained = (table.set_index([*_KEYS, "index"])[column].sort_index() for table in tables)
+    if not trained.index.equals(untrained.index):
         raise ValueError(
-            f"expected the same images, blocks and tokens of both, got {len(ours)} and {len(theirs)} rows, "
-            f"{len(ours.index.intersection(theirs.index))} in common: run both over one dataset"
+            f"expected the same images, blocks and tokens in both, got {len(trained)} and {len(untrained)} rows, "
+            f"{len(trained.index.intersection(untrained.index))} in common: run both over one dataset"
         )
     rows: list[dict[str, Any]] = []
     keys: Any
-    for keys, x in ours.groupby(level=_KEYS):
-        y = theirs.loc[x.index]
+    for keys, x in trained.groupby(level=_KEYS):
+        y = untrained.loc[x.index]
         test = signed_rank_test(x.to_numpy(), y.to_numpy(), "greater") if len(x) > 1 else None
         rows.append(
             {

@@ -18,13 +18,13 @@ __all__ = ["GroupSums", "adjust_over_layers", "difference_rows", "object_minus_c
 
 @dataclass(frozen=True)
 class GroupSums:
-    """What was summed over each image's tokens: for each group of tokens, and each row that a table will have of it.
+    """Sums over each image's tokens, for each group of tokens and each row of the table to come.
 
     Attributes:
-        sums: What was summed, such as ranks.
-        counts: What a sum is divided by, such as the number of tokens; 0 where a group has none.
-        n_tokens: Of each image and group, whatever is counted.
-        rows: The rows' own columns: `layer`, `metric` and others.
+        sums: The sums, of ranks for instance.
+        counts: The divisors of the sums, such as the number of tokens; 0 where a group has none.
+        n_tokens: Number of tokens of each image and group, whatever `counts` holds.
+        rows: The columns that identify a row: `layer`, `metric` and others.
     """
 
     sums: Float[np.ndarray, "image row group"]
@@ -41,7 +41,7 @@ class GroupSums:
         counts: Int[np.ndarray, "image layer group"] | None = None,
         **columns: Any,
     ) -> "GroupSums":
-        """One row a layer, with the same `columns`; divided by the number of tokens unless `counts` say otherwise."""
+        """One row per layer, with the same `columns`; sums are divided by `counts`, by default the number of tokens."""
         by_token = np.broadcast_to(n_tokens[:, None], sums.shape)
         rows = pd.DataFrame({"layer": first_layer + np.arange(sums.shape[1]), **columns})
         return cls(sums.astype(np.float64), by_token if counts is None else counts, n_tokens, rows)
@@ -57,24 +57,24 @@ class GroupSums:
         )
 
     def of_images(self, chosen: Any) -> "GroupSums":
-        """The same of some images: an index or mask of the image axis."""
+        """The sums of some images, by an index or mask of the image axis."""
         return GroupSums(self.sums[chosen], self.counts[chosen], self.n_tokens[chosen], self.rows)
 
     def means(self, group: str) -> Float[np.ndarray, "image row"]:
-        """Each image's own mean over a group's tokens."""
-        place = list(TOKEN_GROUPS).index(group)
-        return self.sums[:, :, place] / self.counts[:, :, place]
+        """Each image's mean over the tokens of a group."""
+        index = list(TOKEN_GROUPS).index(group)
+        return self.sums[:, :, index] / self.counts[:, :, index]
 
     def has(self, group: str) -> np.ndarray:
-        """Which images have tokens of a group."""
+        """Whether each image has tokens of a group."""
         return self.n_tokens[:, list(TOKEN_GROUPS).index(group)] > 0
 
 
-def ratio_rows(of: GroupSums, resampling: Resampling) -> pd.DataFrame:
-    """The mean over tokens, for each row and each group of tokens that there are any of.
+def ratio_rows(sums: GroupSums, resampling: Resampling) -> pd.DataFrame:
+    """The mean over tokens, for each row and each group that has tokens.
 
     Adds columns `token_type`, `region`; `value`, the sum over all images divided by the count over all images;
-    `low` and `high`, its percentile bootstrap interval over images; `n_images` and `n_tokens`, of how many.
+    `low` and `high`, its percentile bootstrap interval over images; `n_images` and `n_tokens`.
 
     >>> n_tokens = np.array([[1, 0, 0, 2, 0, 0], [1, 0, 0, 2, 0, 0]])
     >>> sums = GroupSums.of_layers(np.array([[[1, 0, 0, 3, 0, 0]], [[0, 0, 0, 1, 0, 0]]]), n_tokens, metric="mean")
@@ -83,15 +83,15 @@ def ratio_rows(of: GroupSums, resampling: Resampling) -> pd.DataFrame:
     [[0, 'cls', 'all', 'mean', 0.5, 2, 2], [0, 'patch', 'all', 'mean', 1.0, 2, 4]]
     """
     tables = []
-    for place, (group, (token_type, region)) in enumerate(TOKEN_GROUPS.items()):
-        # of the images that have any of these tokens: no resample is then without
-        seen = of.of_images(of.has(group))
-        if not len(seen.sums):
+    for index, (group, (token_type, region)) in enumerate(TOKEN_GROUPS.items()):
+        # only images that have any of these tokens, so that no resample is without
+        chosen = sums.of_images(sums.has(group))
+        if not len(chosen.sums):
             continue
-        interval = resampling.ratio(seen.sums[:, :, place], seen.counts[:, :, place])
+        interval = resampling.ratio(chosen.sums[:, :, index], chosen.counts[:, :, index])
         numbers = {"value": interval.estimate, "low": interval.low, "high": interval.high}
-        size = {"n_images": len(seen.sums), "n_tokens": int(seen.n_tokens[:, place].sum())}
-        tables.append(of.rows.assign(token_type=token_type, region=region, **numbers, **size))
+        size = {"n_images": len(chosen.sums), "n_tokens": int(chosen.n_tokens[:, index].sum())}
+        tables.append(sums.rows.assign(token_type=token_type, region=region, **numbers, **size))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -110,11 +110,11 @@ def difference_rows(
     where a group has fewer than two images.
 
     Args:
-        a: One number an image and row.
-        b: The same of the other group of images; of the same images if `paired`.
-        rows: The rows' own columns.
-        resampling: For the interval and the test.
-        paired: Whether image i of both is the same.
+        a: One number per image and row.
+        b: The numbers of another group of images, or of the same images if `paired`.
+        rows: The columns that identify a row.
+        resampling: Bootstrap interval and permutation test.
+        paired: Whether image i is the same in `a` and `b`.
 
     >>> a, b = np.array([[0.5], [0.75], [1.0]]), np.array([[0.25], [0.5], [0.75]])
     >>> table = difference_rows(a, b, pd.DataFrame({"layer": [0]}), Resampling(), paired=True)
@@ -141,20 +141,20 @@ def difference_rows(
     )
 
 
-def object_minus_context(of: GroupSums, resampling: Resampling) -> pd.DataFrame:
+def object_minus_context(sums: GroupSums, resampling: Resampling) -> pd.DataFrame:
     """`difference_rows` of the means over an image's object patches and over its context patches.
 
-    Over the images that show both; no rows where there are fewer than two.
+    Only images that show both are counted; no rows if there are fewer than two.
     """
-    both = of.of_images(of.has("object") & of.has("context"))
+    both = sums.of_images(sums.has("object") & sums.has("context"))
     rows = both.rows.assign(token_type="patch", region="object_minus_context")
     table = difference_rows(both.means("object"), both.means("context"), rows, resampling, paired=True)
-    places = [list(TOKEN_GROUPS).index(group) for group in ("object", "context")]
-    return table.assign(n_tokens=int(both.n_tokens[:, places].sum())) if len(table) else table
+    groups = [list(TOKEN_GROUPS).index(group) for group in ("object", "context")]
+    return table.assign(n_tokens=int(both.n_tokens[:, groups].sum())) if len(table) else table
 
 
 def adjust_over_layers(p_values: Float[np.ndarray, "row"], rows: pd.DataFrame) -> Float[np.ndarray, "row"]:
-    """Holm's correction over the layers of each kind of row: of rows that differ in `layer` alone.
+    """Holm's correction over layers, that is, over rows that differ only in `layer`.
 
     >>> rows = pd.DataFrame({"layer": [0, 1, 0], "metric": ["a", "a", "b"]})
     >>> adjust_over_layers(np.array([0.01, 0.04, 0.04]), rows).tolist()

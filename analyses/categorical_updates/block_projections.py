@@ -23,8 +23,8 @@ _OUTPUTS: dict[Sublayer, Stream] = {"attn": "attn_out", "mlp": "mlp_out", "heads
 class BlockProjections:
     """What every block reads and writes, in class space.
 
-    Made `of_cache`, or `of_batch` to share projections with a sweep's other analyses. A block's input is the output
-    of the one before, and is projected anew only for the first block and where a hook edited it in between.
+    Made by `of_cache`, or by `of_batch` to share projections with a sweep's other analyses. A block's input is the
+    previous block's output; it is projected again only for the first block and where a hook edited it in between.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class BlockProjections:
         labels: Int[Tensor, "batch"] | None,
         sublayer_norm: bool = False,
     ) -> "BlockProjections":
-        """Of a cache; without labels, of top classes only."""
+        """The projections of a cache; without labels, only their top classes."""
 
         @remember
         def projected(stream: Stream, layers: tuple[int, ...] | None = None, sublayer_norm: bool = False) -> Projection:
@@ -50,7 +50,7 @@ class BlockProjections:
 
     @classmethod
     def of_batch(cls, batch: AnalysisBatch, sublayer_norm: bool = False) -> "BlockProjections":
-        """Of a sweep's batch."""
+        """The projections of a sweep's batch."""
         return cls(batch.projection, batch.cache, batch.model.cfg, sublayer_norm)
 
     def increase(self, sublayer: Sublayer, reference: Reference) -> Float[Tensor, "layer batch token *head"]:
@@ -87,11 +87,11 @@ class BlockProjections:
         before, after = (
             [self._cache[name] for name in stream_names(self._cfg, stream)] for stream in ("resid_pre", "resid_post")
         )
-        # a cache holds the stream between two blocks twice, as one tensor unless a hook made another of it
-        anew = tuple(b for b in range(len(before)) if b == 0 or before[b].data_ptr() != after[b - 1].data_ptr())
-        of_anew = getattr(self._projected("resid_pre", anew), field)
-        if len(anew) == len(before):
-            return of_anew
+        # a cache holds the stream between two blocks twice: the same tensor, unless a hook replaced it
+        edited = tuple(b for b in range(len(before)) if b == 0 or before[b].data_ptr() != after[b - 1].data_ptr())
+        edited_inputs = getattr(self._projected("resid_pre", edited), field)
+        if len(edited) == len(before):
+            return edited_inputs
         inputs = getattr(self._projected("resid_post"), field).roll(1, dims=0)
-        inputs[list(anew)] = of_anew
+        inputs[list(edited)] = edited_inputs
         return inputs

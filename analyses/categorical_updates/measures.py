@@ -20,11 +20,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SimilarityChangeRate:
-    """Share of tokens that a sub-layer's output moves towards their class; of heads, with a head axis.
+    """Share of tokens that a sub-layer's output moves towards their class; for heads, with a head axis.
 
     Attributes:
-        patch: Of all patch tokens.
-        prefix: Of each prefix token (CLS, distillation, registers) in the order of the token layout.
+        patch: Share of all patch tokens.
+        prefix: Share for each prefix token (CLS, distillation, registers), in the order of the token layout.
     """
 
     patch: Float[Tensor, "layer *head"]
@@ -36,10 +36,10 @@ class ResidualComposition:
     """Percent of tokens whose top class after a block is that of one of its parts; parts may agree with each other.
 
     Attributes:
-        previous: Of the block's input.
-        attn: Of what attention adds.
-        mlp: Of what the MLP adds.
-        none: Of none of the three: the class is a composition.
+        previous: The top class is that of the block's input.
+        attn: It is that of what attention adds.
+        mlp: It is that of what the MLP adds.
+        none: It is that of none of the three: the class is a composition.
     """
 
     previous: Float[Tensor, "layer"]
@@ -57,13 +57,13 @@ def similarity_increase(
     *,
     sublayer_norm: bool = False,
 ) -> Float[Tensor, "layer batch token *head"]:
-    """How much greater the correct class's logit is in a sub-layer's output than in what it is held against.
+    """How much greater the correct class's logit is in a sub-layer's output than in the reference.
 
     `p_c(output) - p_c(reference)`, both projected with their own norm statistics (paper, section 5.1).
 
     Args:
         model: The model that the cache comes from.
-        cache: With `resid_pre`, `resid_post`, what the sub-layer adds (`attn_out`, `mlp_out`; of heads `attn.hook_z`)
+        cache: With `resid_pre`, `resid_post`, what the sub-layer adds (`attn_out`, `mlp_out`; for heads `attn.hook_z`)
             and, for the MLP's `layer_input`, `resid_mid`.
         labels: The class of each image.
         sublayer: `attn`, `mlp`, `heads` (each head's share of `attn_out`, with a head axis), or `block` (the stream
@@ -72,7 +72,7 @@ def similarity_increase(
         sublayer_norm: As for `project`.
 
     Raises:
-        ValueError: If the cache lacks a hook point, or an argument is none of these.
+        ValueError: If the cache lacks a hook point, or `sublayer` or `reference` is unknown.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> _, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64))

@@ -1,4 +1,4 @@
-"""How attention, MLPs and heads move tokens towards their class, and what of it the residual stream takes on."""
+"""Categorical updates over a dataset: how sub-layers and heads move tokens towards their class, block by block."""
 
 from collections.abc import Sequence
 from typing import get_args
@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses.analysis.base import Analysis, AnalysisBatch
-from analyses.analysis.groups import TOKEN_GROUPS, sum_by_group, token_groups
-from analyses.analysis.tables import GroupSums, difference_rows, object_minus_context, ratio_rows
+from analyses.analysis.correctness import correctness_tables
+from analyses.analysis.groups import sum_by_group, token_groups
+from analyses.analysis.tables import GroupSums
 from analyses.categorical_updates.block_projections import BlockProjections, Reference, Sublayer
 from analyses.projection import Stream, stream_names
 from analyses.statistics.intervals import Resampling
@@ -19,6 +20,7 @@ from hooked_vit import HookedViTConfig
 
 __all__ = ["CategoricalUpdates"]
 
+_SUBLAYERS: dict[Sublayer, Stream] = {"attn": "attn_out", "mlp": "mlp_out", "block": "resid_post"}
 _PARTS = ("previous", "attn", "mlp", "none")
 _COLUMNS = [
     "layer", "stream", "head", "reference", "token_type", "region", "images", "metric", "value", "low", "high",
@@ -37,12 +39,12 @@ class CategoricalUpdates(Analysis):
 its input, of attention, of the MLP, of none of these |
 
     `stream` is `attn_out`, `mlp_out`, `resid_post` (the block as a whole) or, with `heads`, `result` with a `head`.
-    `reference` is what a stream is held against. `images` is `all`, those that the model classifies `correct` or
+    `reference` is what a stream is compared with. `images` is `all`, those that the model classifies `correct` or
     `wrong`, or `correct_minus_wrong`: the difference of per-image means, with a permutation test on images.
     `token_type` and `region` are those of `Identifiability`; `object_minus_context` is paired by image. Intervals are
     bootstrapped over images, `p_adjusted` is Holm's over blocks.
 
-    Each stream is projected once a batch, and shared with other analyses of the sweep.
+    Each stream is projected once per batch; other analyses of the sweep share the projection.
 
     >>> model, analysis = HookedViT.from_pretrained("emoji-vit"), CategoricalUpdates()
     >>> logits, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64), names_filter=analysis.names(model.cfg))
@@ -65,11 +67,11 @@ its input, of attention, of the MLP, of none of these |
         sublayer_norm: bool = False,
         resampling: Resampling = Resampling(),
     ):
-        """Ask it.
+        """Configure the analysis.
 
         Args:
-            references: What sub-layers' outputs are held against; `layer_input` costs a projection of `resid_mid`.
-            heads: Whether to project each head's share of `attn_out` too, which costs `n_heads` projections a block.
+            references: What sub-layers' outputs are compared with; `layer_input` costs a projection of `resid_mid`.
+            heads: Whether to project each head's share of `attn_out` too, which costs `n_heads` projections per block.
             sublayer_norm: As for `project`.
             resampling: Bootstrap intervals and permutation tests.
 
@@ -86,7 +88,7 @@ its input, of attention, of the MLP, of none of these |
             self.add_state(name, [], dist_reduce_fx="cat")
 
     def names(self, cfg: HookedViTConfig) -> list[str]:
-        """Block inputs and outputs and what sub-layers add."""
+        """Block inputs and outputs, and what sub-layers add."""
         streams: list[Stream] = ["resid_pre", "resid_post", "attn_out", "mlp_out"]
         if self.heads:
             streams.append("result")
@@ -95,7 +97,7 @@ its input, of attention, of the MLP, of none of these |
         return [name for stream in streams for name in stream_names(cfg, stream)]
 
     def update(self, batch: AnalysisBatch) -> None:
-        """Count a batch's tokens."""
+        """Count the tokens of a batch."""
         groups, projections = token_groups(batch), BlockProjections.of_batch(batch, self.sublayer_norm)
         increases = torch.stack([self._increases(projections, reference) for reference in self.references])
         self.index.append(batch.index.to(self.device))
@@ -108,12 +110,11 @@ its input, of attention, of the MLP, of none of these |
     def _increases(
         self, projections: BlockProjections, reference: Reference
     ) -> Float[Tensor, "source layer batch token"]:
-        """Of attention, MLP and block, then of each head."""
-        sources: tuple[Sublayer, ...] = ("attn", "mlp", "block")
-        of_sources = torch.stack([projections.increase(source, reference) for source in sources])
+        """The increases of attention, MLP and block, then of each head."""
+        increases = torch.stack([projections.increase(sublayer, reference) for sublayer in _SUBLAYERS])
         if not self.heads:
-            return of_sources
-        return torch.cat([of_sources, projections.increase("heads", reference).movedim(-1, 0)])
+            return increases
+        return torch.cat([increases, projections.increase("heads", reference).movedim(-1, 0)])
 
     def compute(self) -> pd.DataFrame:
         """One row for each block, stream, kind of token, set of images and metric.
@@ -124,29 +125,16 @@ its input, of attention, of the MLP, of none of these |
         correct, n_tokens, n_rising, increase, n_matching = self.by_image(
             "correct", "n_tokens", "n_rising", "increase", "n_matching"
         )
+        n_heads = n_rising.shape[2] - len(_SUBLAYERS)
+        sources = [(stream, None) for stream in _SUBLAYERS.values()] + [("result", head) for head in range(n_heads)]
         parts = []
-        for place, reference in enumerate(self.references):
-            for source in range(n_rising.shape[2]):
-                stream = ("attn_out", "mlp_out", "resid_post", "result")[min(source, 3)]
-                head = source - 3 if source > 2 else None
+        for r, reference in enumerate(self.references):
+            for s, (stream, head) in enumerate(sources):
                 for metric, sums in (("similarity_change_rate", n_rising), ("similarity_increase", increase)):
-                    of = {"stream": stream, "reference": reference, "head": head, "metric": metric}
-                    parts.append(GroupSums.of_layers(sums[:, place, source], n_tokens, **of))
-        for place, part in enumerate(_PARTS):
-            of = {"stream": "resid_post", "reference": np.nan, "head": None, "metric": f"composition_{part}"}
-            parts.append(GroupSums.of_layers(100 * n_matching[:, place], n_tokens, **of))
-        tables = self._tables(GroupSums.stack(parts), correct)
-        table = pd.concat([one for one in tables if len(one)], ignore_index=True).reindex(columns=_COLUMNS)
-        return table.astype({"head": "Int64"})
-
-    def _tables(self, of: GroupSums, correct: np.ndarray) -> list[pd.DataFrame]:
-        """Of all images, of those classified correctly and wrongly, and what tells them, and regions, apart."""
-        tables = [object_minus_context(of, self.resampling).assign(images="all")]
-        for images, chosen in (("all", np.ones_like(correct)), ("correct", correct), ("wrong", ~correct)):
-            if chosen.any():
-                tables.append(ratio_rows(of.of_images(chosen), self.resampling).assign(images=images))
-        for group, (token_type, region) in TOKEN_GROUPS.items():
-            right, wrong = (of.of_images(chosen & of.has(group)).means(group) for chosen in (correct, ~correct))
-            table = difference_rows(right, wrong, of.rows, self.resampling, paired=False)
-            tables.append(table.assign(images="correct_minus_wrong", token_type=token_type, region=region))
-        return tables
+                    columns = {"stream": stream, "reference": reference, "head": head, "metric": metric}
+                    parts.append(GroupSums.of_layers(sums[:, r, s], n_tokens, **columns))
+        for p, part in enumerate(_PARTS):
+            columns = {"stream": "resid_post", "reference": np.nan, "head": None, "metric": f"composition_{part}"}
+            parts.append(GroupSums.of_layers(100 * n_matching[:, p], n_tokens, **columns))
+        table = correctness_tables(GroupSums.stack(parts), correct, self.resampling, all_tokens=False)
+        return table.reindex(columns=_COLUMNS).astype({"head": "Int64"})

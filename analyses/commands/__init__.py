@@ -1,1 +1,1 @@
-"""Sub-commands of `hooked-vit`, one file each. What is slow to import is imported when a command runs."""
+"""Sub-commands of `hooked-vit`, one file each. Slow imports happen only when a command runs."""

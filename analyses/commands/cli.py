@@ -1,4 +1,4 @@
-"""The `hooked-vit` command: its sub-commands, one file for each in `analyses.commands`."""
+"""The `hooked-vit` command and its sub-commands, one file each in `analyses.commands`."""
 
 import inspect
 from collections.abc import Callable
@@ -24,12 +24,12 @@ COMMANDS = (lens, explore, explain, values, patch, sweep, plot, report, models)
 
 _STATUS = (
     f"Exit status: 0 if all went well; {FAILED} if something could not be read, loaded or written; {USAGE} if an "
-    "option or argument makes no sense. Errors are lines on standard error."
+    "option or argument is invalid. Errors are lines on standard error."
 )
 
 
 def _examples() -> str:
-    """What `--help` ends with; paragraphs are lines there."""
+    """The end of `--help`, where each paragraph is a line."""
     return "\n\n".join(["Examples:", *(_example(command) for command in COMMANDS), " ", _STATUS])
 
 
@@ -64,7 +64,7 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """What comes before a sub-command."""
+    """Options before a sub-command."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""How commands tell a user what went wrong: one line on standard error and an exit status, no traceback."""
+"""How commands report a user's mistakes: one line on standard error and an exit status, no traceback."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +9,9 @@ import typer
 __all__ = ["FAILED", "USAGE", "complain", "fail", "user_errors"]
 
 FAILED = 1
-"""Exit status when something could not be read, loaded or written."""
+"""Exit status if something could not be read, loaded or written."""
 USAGE = 2
-"""Exit status when an option makes no sense; also what typer exits with."""
+"""Exit status if an option or argument is invalid; typer's own, too."""
 
 
 def complain(problem: str | Exception) -> None:
@@ -27,7 +27,7 @@ def fail(problem: str | Exception, status: int = FAILED) -> NoReturn:
 
 @contextmanager
 def user_errors(*kinds: type[Exception], status: int = FAILED) -> Iterator[None]:
-    """End the command with one line where the block raises one of `kinds`; put it around what depends on the user.
+    """End the command with one line if the block raises one of `kinds`; for code that depends on the user's input.
 
     >>> with user_errors(ValueError):
     ...     int("7")

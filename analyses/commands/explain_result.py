@@ -1,4 +1,4 @@
-"""What `hooked-vit explain` tells of one picture: maps of several methods for several classes, and how they hold up."""
+"""What `hooked-vit explain` shows of one picture: maps of several methods and classes, and a test of each map."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,18 +22,18 @@ from hooked_vit import HookedViT
 
 __all__ = ["ExplainReport", "explain_report"]
 
-_SHARE = 0.25  # of the patches, for the table's test
+_SHARE = 0.25  # of the patches that the table's test keeps or removes
 
 
 @dataclass(frozen=True)
 class ExplainReport:
-    """What to print, save, and count on.
+    """What to print and to save.
 
     Attributes:
-        table: To print: each map put to the test.
-        tests: The same, a row for each class and method; probabilities from 0 to 1.
-        figures: By what is put behind the picture's name.
-        maps: A row for each method, class and patch.
+        table: To print: the test of each map.
+        tests: The same, one row per class and method; probabilities from 0 to 1.
+        figures: By the suffix of the file name.
+        maps: One row per method, class and patch.
     """
 
     table: Table
@@ -53,15 +53,15 @@ def explain_report(
     """Ask several methods which patches of a picture matter for several classes.
 
     Args:
-        model: Any with classes.
-        picture: What it is shown.
+        model: Any model with classes.
+        picture: The picture.
         title: The picture's name.
-        classes: By index; without any, the one that the model predicts.
-        methods: Names out of `METHODS`.
-        progress: Whether to show a bar on standard error; `None`, if that is a terminal.
+        classes: By index; the predicted one, if empty.
+        methods: Names from `METHODS`.
+        progress: Whether to show a bar on standard error; by default, if that is a terminal.
 
     Raises:
-        ValueError: If a class or method is unknown, or the model does not take pictures.
+        ValueError: If a class or method is unknown, or the model does not accept pictures.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> report = explain_report(model, Image.new("RGB", (64, 64)), "black.png", [3, 14], ["importance", "rollout"])
@@ -79,7 +79,7 @@ def explain_report(
     with progress_bar(len(methods), show=progress, what="methods") as advance:
         for name in methods:
             maps[name] = explainer(name)(model, images, chosen)
-            curves[name] = _held_up(model, images, chosen, maps[name])
+            curves[name] = _probabilities(model, images, chosen, maps[name])
             advance(1)
     size = model.cfg.patch_size
     shown = picture_of(image[0], model.data_config or {})
@@ -93,18 +93,18 @@ def explain_report(
         figures[f"heads-{label}"] = head_maps_figure(importance, layout, size, title=f"{title}: importance for {name}")
     heading = f"{escape(title)}: {escape(model.class_names[predicted].split(',')[0])}, {probabilities[predicted]:.0%}"
     tests = _tests(names, maps, curves, layout.grid)
-    few = _few(layout.n_patches), layout.n_patches
-    return ExplainReport(_table(tests, few, heading), tests, figures, _tidy(maps, names, layout.grid))
+    table = _table(tests, _few(layout.n_patches), layout.n_patches, heading)
+    return ExplainReport(table, tests, figures, _tidy(maps, names, layout.grid))
 
 
 def _few(n_patches: int) -> int:
     return max(1, round(_SHARE * n_patches))
 
 
-def _held_up(
+def _probabilities(
     model: HookedViT, images: Tensor, classes: Tensor, maps: Float[Tensor, "chosen patch"]
 ) -> Float[Tensor, "chosen run"]:
-    """Probability of each class, of the whole picture, with few of the patches alone, and without them."""
+    """Probability of each class for the whole picture, with the most important patches alone, and without them."""
     n_patches = model.token_layout.n_patches
     few = _few(n_patches)
     worst, best = (removal_order(maps, direction) for direction in ("negative", "positive"))
@@ -117,19 +117,19 @@ def _tests(
     names: Sequence[str], maps: Mapping[str, Tensor], curves: Mapping[str, Tensor], grid: tuple[int, int]
 ) -> pd.DataFrame:
     rows = []
-    for place, of_class in enumerate(names):
-        for method, of_classes in maps.items():
-            row, column = divmod(int(of_classes[place].argmax()), grid[1])
-            whole, alone, without = curves[method][place].tolist()
+    for position, class_name in enumerate(names):
+        for method, class_maps in maps.items():
+            row, column = divmod(int(class_maps[position].argmax()), grid[1])
+            whole, alone, without = curves[method][position].tolist()
             numbers = {"row": row, "column": column, "whole": whole, "alone": alone, "without": without}
-            rows.append({"class_name": of_class, "method": method, **numbers})
+            rows.append({"class_name": class_name, "method": method, **numbers})
     return pd.DataFrame(rows)
 
 
-def _table(tests: pd.DataFrame, of: tuple[int, int], heading: str) -> Table:
-    few, n_patches = of
+def _table(tests: pd.DataFrame, few: int, n_patches: int, heading: str) -> Table:
     caption = (
-        f"the class's probability: whole, with the {few} most important of {n_patches} patches alone, without them"
+        f"probability of the class for the whole picture, for the {few} most important of {n_patches} patches alone, "
+        "and without them"
     )
     table = Table(title=heading, caption=caption, title_justify="left", caption_justify="left", title_style="bold")
     for column in ("class", "method"):
@@ -145,11 +145,11 @@ def _table(tests: pd.DataFrame, of: tuple[int, int], heading: str) -> Table:
 def _tidy(
     maps: Mapping[str, Float[Tensor, "chosen patch"]], names: Sequence[str], grid: tuple[int, int]
 ) -> pd.DataFrame:
-    """A row for each method, class and patch."""
+    """One row per method, class and patch."""
     tables = []
-    for method, of_classes in maps.items():
-        for name, values in zip(names, of_classes.cpu().tolist(), strict=True):
-            places = [divmod(patch, grid[1]) for patch in range(len(values))]
-            at = pd.DataFrame(places, columns=pd.Index(["row", "column"]))
-            tables.append(at.assign(method=method, class_name=name, value=values))
+    for method, class_maps in maps.items():
+        for name, values in zip(names, class_maps.cpu().tolist(), strict=True):
+            positions = [divmod(patch, grid[1]) for patch in range(len(values))]
+            patches = pd.DataFrame(positions, columns=pd.Index(["row", "column"]))
+            tables.append(patches.assign(method=method, class_name=name, value=values))
     return pd.concat(tables, ignore_index=True).reindex(columns=["method", "class_name", "row", "column", "value"])

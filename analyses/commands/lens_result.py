@@ -1,4 +1,4 @@
-"""What `hooked-vit lens` tells of one picture: a table of all blocks, and a figure of some."""
+"""What `hooked-vit lens` shows of one picture: a table of all blocks, and a figure of some."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from PIL import Image
 from rich.markup import escape
 from rich.table import Table
 
+from analyses.plots.class_colours import ClassColours
 from analyses.plots.lens import lens_figure
 from analyses.plots.patch_maps import picture_of
 from analyses.projection import Projection, project
@@ -20,7 +21,7 @@ __all__ = ["LensReport", "lens_report"]
 
 @dataclass(frozen=True)
 class LensReport:
-    """A table to print, the same as a row a block, and a figure to save."""
+    """A table to print, its numbers with one row per block, and a figure to save."""
 
     table: Table
     blocks: pd.DataFrame
@@ -29,19 +30,25 @@ class LensReport:
 
 @torch.no_grad()
 def lens_report(
-    model: HookedViT, picture: Image.Image, title: str, chosen: int | None = None, blocks: Sequence[int] | None = None
+    model: HookedViT,
+    picture: Image.Image,
+    title: str,
+    chosen: int | None = None,
+    blocks: Sequence[int] | None = None,
+    colours: ClassColours | None = None,
 ) -> LensReport:
     """Project the residual stream after every block onto the classes.
 
     Args:
-        model: Any with classes.
-        picture: What it is shown.
-        title: The picture's name, over the table.
-        chosen: The class whose rank is told; by default the one that the model predicts.
-        blocks: Which blocks the figure shows, from 0.
+        model: Any model with classes.
+        picture: The picture.
+        title: The picture's name, above the table.
+        chosen: The class whose rank is shown; by default the predicted one.
+        blocks: The blocks in the figure, from 0.
+        colours: Pass the same object for several pictures, and each class keeps its colour.
 
     Raises:
-        ValueError: If the model has no classes, or does not take pictures.
+        ValueError: If the model has no classes, or does not accept pictures.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> lens_report(model, Image.new("RGB", (90, 64)), "black.png").table.row_count
@@ -62,6 +69,7 @@ def lens_report(
         reference_is="predicted" if chosen is None else "chosen",
         predicted=None if chosen is None else predicted,
         blocks=blocks,
+        colours=colours,
     )
     found = _blocks(model, projection).assign(reference=_name(model, reference), predicted=_name(model, predicted))
     heading = f"{escape(title)}: {escape(_name(model, predicted))}, {probabilities[predicted]:.0%}"
@@ -92,9 +100,9 @@ def _table(blocks: pd.DataFrame, heading: str) -> Table:
     table = Table(title=heading, title_justify="left", title_style="bold")
     table.add_column("block", justify="right")
     if has_cls:
-        table.add_column("on top at CLS")
-        table.add_column(f"in front of\n{reference}", justify="right")
-    table.add_column("on top at most patches")
+        table.add_column("top class at CLS")
+        table.add_column(f"rank of\n{reference}", justify="right")
+    table.add_column("top class at most patches")
     table.add_column(f"patches with\n{reference} on top", justify="right")
     for row in blocks.to_dict("records"):
         at_cls = [escape(row["top_at_cls"]), f"{row['rank_at_cls']}"] if has_cls else []

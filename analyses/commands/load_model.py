@@ -1,12 +1,13 @@
-"""The model that a command's options ask for."""
+"""The model that a command's options select."""
 
-from pathlib import Path
+import os
 
 import timm
 import torch
 from timm.models import split_model_name_tag
 
 from analyses.commands.errors import USAGE, fail
+from analyses.commands.options import ModelOptions
 from analyses.progress import working
 from hooked_vit import HookedViT
 from hooked_vit.initialisation import freshly_initialised
@@ -14,46 +15,54 @@ from hooked_vit.initialisation import freshly_initialised
 __all__ = ["load_model"]
 
 
-def load_model(
-    name: str,
-    weights: Path | None = None,
-    random_weights: bool = False,
-    device: str | None = None,
-    progress: bool | None = None,
-) -> HookedViT:
-    """Load a model by name, or end the command with a line that says why not.
+def load_model(options: ModelOptions, progress: bool | None = None) -> HookedViT:
+    """Load a model, or end the command with a line that says why it cannot be loaded.
 
     Args:
-        name: As for `HookedViT.from_pretrained`.
-        weights: A file with weights for it.
-        random_weights: Initialise the architecture freshly, always in the same way, instead.
-        device: Where it goes; by default a GPU if there is one.
-        progress: Whether to say on standard error that it is loading; by default, if that is a terminal.
+        options: Name, weights and device. Without a device, a GPU if there is one; of several processes on one
+            machine, each takes its own.
+        progress: Whether to show on standard error that it is loading; by default, if that is a terminal.
 
-    >>> load_model("emoji-vit", device="cpu").cfg.n_layers
+    >>> load_model(ModelOptions("emoji-vit", device="cpu")).cfg.n_layers
     8
     """
-    if weights is not None and random_weights:
+    if options.weights is not None and options.random_weights:
         fail("--weights and --random-weights exclude each other", USAGE)
+    device = _device(options.device)
+    with working(f"loading {options.model}", progress):
+        return _loaded(options).to(device)
+
+
+def _device(name: str | None) -> torch.device:
     try:
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=place)  # a device that is named right need not be there
+        device = torch.device(name or _own_gpu() or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)  # a device with a valid name may still be absent
     except (RuntimeError, AssertionError) as error:  # PyTorch built without CUDA asserts
-        fail(f"no device '{device}' here: {str(error).splitlines()[0]}", USAGE)
-    with working(f"loading {name}", progress):
-        return _loaded(name, weights, random_weights).to(place)
+        fail(f"no device '{name}' here: {str(error).splitlines()[0]}", USAGE)
+    return device
 
 
-def _loaded(name: str, weights: Path | None, random_weights: bool) -> HookedViT:
+def _own_gpu() -> str | None:
+    """The GPU of this process among several on one machine; `None` for a single process or without GPUs."""
+    if "LOCAL_RANK" not in os.environ or not torch.cuda.is_available():
+        return None
+    rank, n_gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if rank >= n_gpus:
+        fail(f"{rank + 1} processes for {n_gpus} GPUs here: start one process per GPU, or pass --device cpu")
+    return f"cuda:{rank}"
+
+
+def _loaded(options: ModelOptions) -> HookedViT:
+    name, weights = options.model, options.weights
     try:
-        if random_weights and timm.is_model(split_model_name_tag(name)[0]):
+        if options.random_weights and timm.is_model(split_model_name_tag(name)[0]):
             # the architecture alone, so that nothing is downloaded
             model = HookedViT.from_timm(timm.create_model(name, pretrained=False))
         else:
             model = HookedViT.from_pretrained(name, weights=weights)
     except ValueError as error:
         fail(error)
-    except (OSError, RuntimeError) as error:  # what hubs and timm raise
+    except (OSError, RuntimeError) as error:  # raised by hubs and timm
         hint = "" if weights else "; without network access, pass --weights FILE or --random-weights"
         fail(f"cannot load '{name}': {str(error).rstrip('.')}{hint}")
-    return freshly_initialised(model, seed=0) if random_weights else model
+    return freshly_initialised(model, seed=0) if options.random_weights else model

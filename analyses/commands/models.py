@@ -1,4 +1,4 @@
-"""`hooked-vit models`: which models are covered, and which of them answer to a pattern."""
+"""`hooked-vit models`: the covered models, and those that match a pattern."""
 
 import re
 from fnmatch import fnmatchcase
@@ -15,46 +15,36 @@ if TYPE_CHECKING:
 
 __all__ = ["models"]
 
-_EXPLAINED = 5  # each is built to say why it is not covered, which takes a moment
+_N_EXPLAINED = 5  # each is built to find out why it is not covered, which takes a moment
 
 
 def models(
     pattern: Annotated[
         str | None,
-        typer.Argument(help="Part of a name, or a whole one with wildcards: 'dinov2', '*small*.augreg_in1k'."),
+        typer.Argument(help="Part of a name, or a full name with wildcards: 'dinov2', '*small*.augreg_in1k'."),
     ] = None,
     pretrained: Annotated[
-        bool, typer.Option("--pretrained/--all", help="Only names with published weights, or all architectures.")
+        bool, typer.Option("--pretrained/--all", help="Only models with published weights, or all architectures.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Which models are covered? Every name that --model takes, and what the model is like.
+    """List the covered models: every name that --model takes, with the properties of each.
 
-    Without a pattern, all of them: the embedded models, and every architecture and tag of timm's that is covered. What
-    else of timm's answers to a pattern is named, too, with what of it is not covered. Nothing is downloaded. The
-    last column counts parameters; --json tells more of each model, such as heads and pixels.
+    Without a pattern, all of them: the bundled models, and every covered architecture and tag of timm. With a pattern,
+    timm's other matching models are listed, too, with the part that is not covered. Nothing is downloaded. The last
+    column counts parameters; --json adds more properties, such as heads and image size.
 
     Example: hooked-vit models '*patch16*augreg*' --pretrained
     """
-    import pandas as pd
-    import timm
+    from hooked_vit.covered_models import why_not_covered
 
-    from hooked_vit.covered_models import covered_models, why_not_covered
-
-    report, table = Reporter("models", as_json), covered_models()
-    refused: list[str] = []
-    if pattern is not None:
-        architectures = set(table["architecture"])
-        refused = [name for name in timm.list_models() if name not in architectures and _answers(name, pattern)]
-        answering = [_answers(name, pattern) for name in table["name"]]
-        if not any(answering) and not refused:
-            fail(f"no model answers to '{pattern}'{_nearest(pattern, [*table['name'], *architectures])}")
-        table = pd.DataFrame(table[answering])
+    report = Reporter("models", as_json)
+    table, uncovered = _matching(pattern)
     if pretrained:
         table = table.query("pretrained")
-    # what one asks for by its whole name comes first
-    explained = sorted(refused, key=lambda name: name != pattern)[:_EXPLAINED]
-    reasons = {name: why_not_covered(name) if name in explained else None for name in refused}
+    # an exact match comes first
+    explained = sorted(uncovered, key=lambda name: name != pattern)[:_N_EXPLAINED]
+    reasons = {name: why_not_covered(name) if name in explained else None for name in uncovered}
     report.add(pattern=pattern, pretrained_only=pretrained)
     report.add_table("models", table)
     report.add(not_covered=[{"name": name, "reason": reason} for name, reason in reasons.items()])
@@ -64,17 +54,35 @@ def models(
         report.say(f"{_counted(n_architectures, 'architecture')}, {_counted(n_weights, 'set')} of weights")
     for name in explained:
         report.say(f"not covered: {name}: {reasons[name]}")
-    if len(refused) > len(explained):
-        report.say(f"not covered: {len(refused) - len(explained)} more of timm's; --json names them")
+    if len(uncovered) > len(explained):
+        report.say(f"not covered: {len(uncovered) - len(explained)} more of timm's; --json names them")
     report.close()
+
+
+def _matching(pattern: str | None) -> "tuple[pd.DataFrame, list[str]]":
+    """The covered models that match, and timm's other names that match; all covered ones, without a pattern."""
+    import pandas as pd
+    import timm
+
+    from hooked_vit.covered_models import covered_models
+
+    table = covered_models()
+    if pattern is None:
+        return table, []
+    architectures = set(table["architecture"])
+    uncovered = [name for name in timm.list_models() if name not in architectures and _matches(name, pattern)]
+    covered = [_matches(name, pattern) for name in table["name"]]
+    if not any(covered) and not uncovered:
+        fail(f"no model matches '{pattern}'{_nearest(pattern, [*table['name'], *architectures])}")
+    return pd.DataFrame(table[covered]), uncovered
 
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _answers(name: str, pattern: str) -> bool:
-    """With a wildcard, the whole name or its architecture; without, any part; upper and lower case are the same."""
+def _matches(name: str, pattern: str) -> bool:
+    """With a wildcard, the whole name or its architecture; without, any part; case is ignored."""
     name, pattern = name.casefold(), pattern.casefold()
     if re.search(r"[*?\[]", pattern):
         return fnmatchcase(name, pattern) or fnmatchcase(name.partition(".")[0], pattern)

@@ -1,21 +1,115 @@
-"""The options by which every command is told its model."""
+"""Options that commands share, in groups: a parameter that is a group becomes one option for each of its fields."""
 
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-__all__ = ["Device", "ModelName", "RandomWeights", "WeightsFile"]
+__all__ = ["ModelOptions", "RunOptions", "grouped", "parse_numbers"]
 
-ModelName = Annotated[
-    str, typer.Option(metavar="NAME", help="emoji-vit, which comes along; a timm name with its tag; or hf-hub:…")
-]
-WeightsFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Weights for the model: .safetensors, .pt, .pth or .bin.")
-]
-RandomWeights = Annotated[
-    bool, typer.Option("--random-weights", help="An untrained model, initialised alike each time; needs no network.")
-]
-Device = Annotated[
-    str | None, typer.Option(metavar="NAME", help="cpu, cuda:1, …, in the place of a GPU where there is one.")
-]
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The options that select a model."""
+
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="emoji-vit, which is bundled; a timm name with its tag; or hf-hub:…")
+    ] = "emoji-vit"
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights for the model: .safetensors, .pt, .pth or .bin.")
+    ] = None
+    random_weights: Annotated[
+        bool,
+        typer.Option("--random-weights", help="An untrained model, always initialised the same; needs no network."),
+    ] = False
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="cpu, cuda:1, …. By default a GPU, if there is one.")
+    ] = None
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """What a JSON document says of the model."""
+        return {"model": self.model, "random_weights": self.random_weights}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of a run over a dataset."""
+
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N images.")] = None
+    resume: Annotated[
+        bool,
+        typer.Option(help="Resume an interrupted sweep in DIR; --no-resume deletes it and starts from the beginning."),
+    ] = True
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images per forward pass.")] = 32
+    workers: Annotated[int, typer.Option(metavar="N", min=0, help="Processes that read images ahead.")] = 0
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Stop at an image that cannot be read, instead of skipping and listing it.")
+    ] = False
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The same as arguments of `analyses.sweep.sweep`."""
+        return {
+            "limit": self.limit,
+            "resume": self.resume,
+            "batch_size": self.batch_size,
+            "num_workers": self.workers,
+            "on_error": "raise" if self.stop else "skip",
+        }
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each parameter of a command that is a dataclass by its fields, for typer to read.
+
+    >>> def command(model: ModelOptions, out: str = "") -> None:
+    ...     print(model.model, out)
+    >>> list(inspect.signature(grouped(command)).parameters)
+    ['model', 'weights', 'random_weights', 'device', 'out']
+    >>> grouped(command)(model="test_vit", out="here")
+    test_vit here
+    """
+    groups: dict[str, type] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        if isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation):
+            groups[parameter.name] = parameter.annotation
+            parameters += [_parameter(field.name, field.type, field.default) for field in fields(parameter.annotation)]
+        else:
+            parameters.append(_parameter(parameter.name, parameter.annotation, parameter.default))
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        collected = {
+            name: group(**{field.name: values.pop(field.name) for field in fields(group) if field.name in values})
+            for name, group in groups.items()
+        }
+        command(**values, **collected)
+
+    run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def parse_numbers(option: str, text: str) -> list[int]:
+    """Whole numbers from an option's text.
+
+    Raises:
+        ValueError: If the text is not numbers with commas between them.
+
+    >>> parse_numbers("--blocks", "0,4,-1")
+    [0, 4, -1]
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} takes numbers with commas between them, such as 0,4,8, got '{text}'") from None
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    default = inspect.Parameter.empty if default is MISSING else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)

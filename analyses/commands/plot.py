@@ -12,13 +12,13 @@ __all__ = ["plot"]
 
 
 def plot(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `hooked-vit sweep --out` wrote.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that `hooked-vit sweep --out` wrote.")],
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the figures go; beside the tables, if not told.")
+        Path | None, typer.Option(metavar="DIR", help="Folder for the figures. By default the sweep's folder.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw what a sweep has found: a figure for each analysis, or, of analyses of your own, for each metric.
+    """Draw the tables of a sweep: one figure per analysis, or one per metric of your own analyses.
 
     Example: hooked-vit plot found --out figures
     """
@@ -29,12 +29,11 @@ def plot(
     report, target = Reporter("plot", as_json), out or folder
     with user_errors(ValueError, OSError):
         found = read_sweep(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        with progress_bar(len(found.tables), show=report.progress, what="tables") as advance:
-            for name, table in found.tables.items():
-                for suffix, figure in figures_of(found.kind(name), table, found.n_classes).items():
-                    path = target / f"{name}{suffix}.png"
-                    figure.savefig(path, dpi=120)
-                    report.wrote(path)
-                advance(1)
+    with progress_bar(len(found.tables), show=report.progress, what="tables") as advance:
+        for name, table in found.tables.items():
+            with user_errors(ValueError):
+                figures = figures_of(found.kind(name), table, found.n_classes)
+            for suffix, figure in figures.items():
+                report.save_figure(figure, target / f"{name}{suffix}.png", dpi=120)
+            advance(1)
     report.close()

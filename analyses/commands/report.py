@@ -1,4 +1,4 @@
-"""`hooked-vit report`: what a sweep has found, as one page."""
+"""`hooked-vit report`: the results of a sweep as one page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,49 +12,45 @@ __all__ = ["report"]
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `hooked-vit sweep --out` wrote.")],
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where the page goes; DIR/report.html, if not told.")
-    ] = None,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that `hooked-vit sweep --out` wrote.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page. By default DIR/report.html.")] = None,
     null: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="The same sweep of the untrained model; DIR/null, if `sweep --null-control` made it."
-        ),
+        typer.Option(metavar="DIR", help="The same sweep of the untrained model. By default DIR/null, if it exists."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The model's name, where the sweep was run from Python.")
+        str | None, typer.Option(metavar="NAME", help="The model's name, if the sweep was run from Python.")
     ] = None,
     published: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The paper's model to hold it against: B/32, B/16, L/16, MIIL, CIFAR, refinement or GAP. By default "
+            help="The paper's model to compare with: B/32, B/16, L/16, MIIL, CIFAR, refinement or GAP. By default "
             "the one with the same weights, if any.",
         ),
     ] = None,
     pdf: Annotated[
-        bool, typer.Option("--pdf", help="Print the page to PDF, too, by a Chromium or Chrome that is installed here.")
+        bool, typer.Option("--pdf", help="Also print the page to PDF, with an installed Chromium or Chrome.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Turn what a sweep has found into one page: figures, what they mean, and what they are held against.
+    """Turn a sweep into one page: figures, their definitions, and the values they are compared with.
 
-    Each figure has its definition, numbers of images and tokens, intervals, the null control where there is one, and
-    the paper's published value where there is one. The page is one file that needs no network.
+    Each figure comes with definitions, numbers of images and tokens, intervals and, where they exist, the null control
+    and the paper's published value. The page is one file that needs no network.
 
     Example: hooked-vit report found --pdf
     """
-    from analyses.pages.report.build import report as make
+    from analyses.pages.report.build import report as make_report
     from analyses.progress import working
 
-    said = Reporter("report", as_json)
+    reporter = Reporter("report", as_json)
     target = out or folder / "report.html"
-    with user_errors(ValueError, OSError), working("drawing", said.progress):
-        made = make(folder, null=null, model=model, published=published)
+    with user_errors(ValueError, OSError), working("drawing", reporter.progress):
+        made = make_report(folder, null=null, model=model, published=published)
         written = [made.save(target)]
         if pdf:
             written.append(made.save_pdf(target.with_suffix(".pdf")))
-    said.add(title=made.title)
-    said.wrote(*written)
-    said.close()
+    reporter.add(title=made.title)
+    reporter.wrote(*written)
+    reporter.close()

@@ -1,4 +1,4 @@
-"""Datasets with class labels and object masks."""
+"""Datasets with class labels and object masks, and the labels of patches."""
 
 from analyses.data.cifar import Cifar100
 from analyses.data.dataset import LabelledImages

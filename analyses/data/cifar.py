@@ -1,4 +1,4 @@
-"""CIFAR-100 from the files in which it is published."""
+"""CIFAR-100, read from its published files."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ class Cifar100(Dataset[tuple[Image.Image, int]]):
     """
 
     def __init__(self, root: str | Path, n: int | None = None, train: bool = False, download: bool = False):
-        """Read the pictures (150 MB for the 50,000 to train on, 30 MB for the 10,000 to test on).
+        """Read the pictures (150 MB for the 50,000 training images, 30 MB for the 10,000 test images).
 
         Args:
             root: The folder that holds `cifar-100-python`.
-            n: Images of each class, the first ones in the file, as in the paper's code (where it is 5); `None`: all.
-            train: The images to train on instead of those to test on.
-            download: Fetch the files if they are not there.
+            n: Images per class, the first ones in the file, as in the paper's code (where it is 5); `None` for all.
+            train: Whether to read the training images instead of the test images.
+            download: Whether to download missing files.
 
         Raises:
             FileNotFoundError: If the files are missing or damaged.
@@ -29,22 +29,22 @@ class Cifar100(Dataset[tuple[Image.Image, int]]):
         from torchvision.datasets import CIFAR100
 
         if n is not None and n < 1:
-            raise ValueError(f"expected n images of each class, 1 or more, got {n}")
+            raise ValueError(f"n, the number of images per class, must be at least 1, got {n}")
         try:
             published = CIFAR100(str(root), train=train, download=download)
         except RuntimeError as error:
             raise FileNotFoundError(
-                f"no CIFAR-100 in '{root}': expected the unpacked folder cifar-100-python in it, whole and unchanged; "
-                "download=True fetches it"
+                f"no CIFAR-100 in '{root}': expected the unpacked folder cifar-100-python in it, complete and "
+                "unchanged; download=True downloads it"
             ) from error
         self.n, self.train = n, train
         self.class_names = tuple(published.classes)
         labels = [int(label) for label in published.targets]
-        seen: dict[int, int] = {}
+        counts: dict[int, int] = {}
         kept: list[int] = []
         for position, label in enumerate(labels):
-            seen[label] = seen.get(label, 0) + 1
-            if n is None or seen[label] <= n:
+            counts[label] = counts.get(label, 0) + 1
+            if n is None or counts[label] <= n:
                 kept.append(position)
         self.labels = [labels[position] for position in kept]
         self.pixels = published.data[kept]

@@ -1,4 +1,4 @@
-"""Pictures in a folder for each class, and which of the model's classes each folder is."""
+"""Pictures in one folder per class, and the model's class for each folder."""
 
 import re
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ __all__ = ["ImageFolder"]
 class ImageFolder(Dataset[tuple[str, int]]):
     """Items are `(path, label)`: the pictures that torchvision's `ImageFolder` finds, with the model's labels.
 
-    torchvision numbers the folders that it finds, so a folder that is missing moves every later label. Given the
-    model's class names, the folders are looked up among them: by wnid (`n01440764`) for ImageNet's 1000 classes,
-    else by name, `_` and `-` standing for spaces. For a model whose classes have no names, or without `class_names`,
-    the folders are numbered in order, as torchvision does. A folder may be empty.
+    torchvision numbers the folders that it finds, so a missing folder shifts all later labels. Given the model's class
+    names, the folders are looked up among them: by wnid (`n01440764`) for ImageNet's 1000 classes, else by name, with
+    `_` and `-` read as spaces. For a model whose classes have no names, or without `class_names`, the folders are
+    numbered in order, as torchvision does. A folder may be empty.
     """
 
     def __init__(self, root: str | Path, class_names: Sequence[str] | None = None):
@@ -25,11 +25,11 @@ class ImageFolder(Dataset[tuple[str, int]]):
 
         Args:
             root: The folder of folders.
-            class_names: The model's: `model.class_names`.
+            class_names: The model's class names, `model.class_names`.
 
         Raises:
-            FileNotFoundError: If there is no such folder, or none in it.
-            ValueError: If a folder is no class of the model, two are the same, or no picture is in them.
+            FileNotFoundError: If the folder does not exist, or has no folders in it.
+            ValueError: If a folder is not a class of the model, two folders are the same class, or there is no picture.
         """
         from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
@@ -40,9 +40,9 @@ class ImageFolder(Dataset[tuple[str, int]]):
         if not folders:
             raise FileNotFoundError(f"no folders in '{root}': expected one for each class")
         labels = _labels(folders, None if class_names is None else tuple(class_names))
-        twice = [name for name, label in zip(folders, labels, strict=True) if labels.count(label) > 1]
-        if twice:
-            raise ValueError(f"folders of '{root}' are the same class: {twice}")
+        repeated = [name for name, label in zip(folders, labels, strict=True) if labels.count(label) > 1]
+        if repeated:
+            raise ValueError(f"folders of '{root}' are the same class: {repeated}")
         self.class_to_idx = dict(zip(folders, labels, strict=True))
         self.samples = make_dataset(str(root), self.class_to_idx, IMG_EXTENSIONS, allow_empty=True)
         if not self.samples:
@@ -63,24 +63,24 @@ def _labels(folders: list[str], class_names: tuple[str, ...] | None) -> list[int
         from timm.data import ImageNetInfo
 
         wnids = ImageNetInfo("imagenet-1k").label_names()
-        strangers = [name for name in folders if name not in wnids]
-        if strangers:
-            raise ValueError(f"folders {strangers[:5]} are no classes of ImageNet's 1000")
+        unknown = [name for name in folders if name not in wnids]
+        if unknown:
+            raise ValueError(f"folders {unknown[:5]} are not among ImageNet's 1000 classes")
         return [wnids.index(name) for name in folders]
     if class_names == numbered_class_names(n_classes):
         if len(folders) > n_classes:
             raise ValueError(f"{len(folders)} folders for a model of {n_classes} classes")
         return list(range(len(folders)))
-    return [_named(name, class_names) for name in folders]
+    return [_label_by_name(name, class_names) for name in folders]
 
 
-def _named(folder: str, class_names: tuple[str, ...]) -> int:
+def _label_by_name(folder: str, class_names: tuple[str, ...]) -> int:
     for name in (folder, re.sub(r"[_-]+", " ", folder)):
         try:
             return find_class(name, class_names)
         except ValueError as error:
             problem = error
     raise ValueError(
-        f"folder '{folder}' is no class of the model: {problem}. Rename it, or leave class_names out to number the "
+        f"folder '{folder}' is not a class of the model: {problem}. Rename it, or omit class_names to number the "
         "folders in order"
     )

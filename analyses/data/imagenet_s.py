@@ -1,4 +1,4 @@
-"""ImageNet-S: ImageNet's validation images with object masks, in the folders in which it is published."""
+"""ImageNet-S: ImageNet's validation images with object masks, read from its published folders."""
 
 import csv
 import re
@@ -19,13 +19,13 @@ PUBLISHED_EXCLUSIONS = (
     "n04356056", "n04355933", "n04493381", "n02808440", "n03642806",
     "n03832673", "n04008634", "n03773504", "n03887697", "n15075141",
 )  # fmt: skip
-"""The classes that the paper's code leaves out: the five that ImageNet-S merges into another (sunglasses into sunglass,
-tub into bathtub, laptop into notebook, projectile into missile, paper towel into toilet tissue), and those others."""
+"""The classes that the paper's code leaves out: the five that ImageNet-S merges into others (sunglasses into sunglass,
+tub into bathtub, laptop into notebook, projectile into missile, paper towel into toilet tissue), and these others."""
 
 IGNORED = 1000
-"""What a segmentation says where the annotators could not tell; 0 is everything that is not of the 919 classes."""
+"""The segmentation's value where annotators were uncertain; 0 is everything outside the 919 classes."""
 
-# ImageNet's classes that ImageNet-S does not have: those that cannot be segmented, and the five merged ones.
+# ImageNet's classes that ImageNet-S lacks: those that cannot be segmented, and the five merged ones.
 _NOT_SEGMENTED = """
     n02699494 n02776631 n02777292 n02788148 n02791270 n02807133 n02825657 n02837789 n02871525 n02877765
     n02894605 n02927161 n02966193 n02974003 n02977058 n02988304 n03000247 n03032252 n03042490 n03065424
@@ -40,16 +40,16 @@ _NOT_SEGMENTED = """
 
 
 class ImageNetS(Dataset[tuple[str, int, Bool[Tensor, "height width"]]]):
-    """Items are `(path, ImageNet class index, object mask)`; the mask is the image's own class, at its own size.
+    """Items are `(path, ImageNet class index, object mask)`; the mask shows the image's own class, at the image's size.
 
     ```
     ROOT/ImageNetS919/validation/n01440764/ILSVRC2012_val_00009111.JPEG
     ROOT/ImageNetS919/validation-segmentation/n01440764/ILSVRC2012_val_00009111.png
     ```
 
-    A segmentation's pixels are R + 256 · G: the class's place, from 1, among the 919 wnids in order. What is
-    another class, nothing or ignored (1000) is no object. Images come class by class, in the order of their names.
-    Reading an item whose segmentation is missing raises `FileNotFoundError`.
+    A segmentation's pixels are R + 256 · G: the position of the class, from 1, among the 919 wnids in order. Pixels of
+    another class, of none, or ignored ones (1000) do not belong to the object. Images are ordered by class, then by
+    name. Reading an item whose segmentation is missing raises `FileNotFoundError`.
     """
 
     def __init__(
@@ -61,25 +61,25 @@ class ImageNetS(Dataset[tuple[str, int, Bool[Tensor, "height width"]]]):
         masks: bool = True,
         listing: str | Path | None = None,
     ):
-        """List the images; none is read yet.
+        """List the images without reading them.
 
         Args:
-            root: The folder that holds `ImageNetS919`, or that folder.
-            n: Images of each class: the first ones by name. As in the paper's code (where it is 5), classes with
-                fewer are left out. `None` for all images.
-            partition: `"validation"`, or another folder with a segmentation beside it, such as `"train-semi"`.
-            exclude: wnids of classes to leave out; by default those that the paper's code does.
+            root: The folder that holds `ImageNetS919`, or that folder itself.
+            n: Images per class: the first ones by name. As in the paper's code (where it is 5), classes with fewer
+                images are left out. `None` for all images.
+            partition: `"validation"`, or another folder that has a segmentation folder, such as `"train-semi"`.
+            exclude: wnids of classes to leave out; by default those that the paper's code leaves out.
             masks: Whether items have masks; without, they are `(path, class index)`.
             listing: The paper's `validation_stim_info.csv`, or any CSV file with columns `imagenet_id` and
                 `img_name`: take these images, in this order, instead of the first `n` of each class.
 
         Raises:
-            FileNotFoundError: If there is no such folder.
-            ValueError: If a folder or listed image is of no ImageNet-S class, `exclude` names no class, or no image
-                is left.
+            FileNotFoundError: If a folder does not exist.
+            ValueError: If a folder or listed image belongs to no ImageNet-S class, `exclude` has unknown wnids, or no
+                image is left.
         """
         if n is not None and (n < 1 or listing is not None):
-            raise ValueError(f"expected n images of each class, 1 or more, and no listing beside it, got n={n}")
+            raise ValueError(f"n, the number of images per class, must be at least 1 and without a listing, got n={n}")
         folder = Path(root) / "ImageNetS919" if (Path(root) / "ImageNetS919").is_dir() else Path(root)
         self.images, self.segmentations = folder / partition, folder / f"{partition}-segmentation"
         for needed in (self.images, self.segmentations) if masks else (self.images,):
@@ -97,9 +97,9 @@ class ImageNetS(Dataset[tuple[str, int, Bool[Tensor, "height width"]]]):
         self.samples = [(wnid, name) for wnid, name in listed if wnid not in self.exclude]
         if not self.samples:
             raise ValueError(f"no images in '{self.images}'" + (f" in a class of at least {n}" if n else ""))
-        strangers = sorted({wnid for wnid, _ in self.samples} - segmentation_ids().keys())
-        if strangers:
-            raise ValueError(f"'{self.images}' has images of classes that ImageNet-S does not have: {strangers[:5]}")
+        unknown = sorted({wnid for wnid, _ in self.samples} - segmentation_ids().keys())
+        if unknown:
+            raise ValueError(f"'{self.images}' has images of classes that ImageNet-S does not have: {unknown[:5]}")
 
     def _found(self) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
@@ -122,10 +122,10 @@ class ImageNetS(Dataset[tuple[str, int, Bool[Tensor, "height width"]]]):
         return path, label, self.segmentation(index) == segmentation_ids()[wnid]
 
     def segmentation(self, index: int) -> Int[Tensor, "height width"]:
-        """All that an image's segmentation says: 0, a class from 1 to 919, or `IGNORED`.
+        """An image's segmentation: 0, a class from 1 to 919, or `IGNORED` at each pixel.
 
         Raises:
-            FileNotFoundError: If the image has none.
+            FileNotFoundError: If the image has no segmentation.
         """
         wnid, name = self.samples[index]
         path = self.segmentations / wnid / f"{Path(name).stem}.png"
@@ -148,13 +148,13 @@ def decode_segmentation(picture: Image.Image) -> Int[Tensor, "height width"]:
 
 @cache
 def segmentation_ids() -> dict[str, int]:
-    """What segmentations call a class, 1 to 919, by wnid.
+    """The number of each class in segmentations, 1 to 919, by wnid.
 
     >>> segmentation_ids()["n01440764"], len(segmentation_ids())
     (1, 919)
     """
     segmented = sorted(_imagenet_indices().keys() - _NOT_SEGMENTED.split())
-    return {wnid: place for place, wnid in enumerate(segmented, start=1)}
+    return {wnid: number for number, wnid in enumerate(segmented, start=1)}
 
 
 @cache

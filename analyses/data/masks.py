@@ -1,4 +1,4 @@
-"""An object mask through the same resizing and cropping as its picture, so that both show the same pixels."""
+"""Object masks resized and cropped like their pictures, so that both show the same pixels."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -14,17 +14,17 @@ __all__ = ["as_mask", "mask_like"]
 
 
 def mask_like(mask: Any, data_config: Mapping[str, Any]) -> Bool[Tensor, "height width"]:
-    """The mask of a picture as the mask of the model's input: resized by nearest neighbour, then cropped or padded.
+    """The mask of the model's input from the mask of a picture: resized by nearest neighbour, then cropped or padded.
 
-    It is timm's own evaluation transform with another interpolation: crop share, crop mode and image sides that
-    differ are what they are for the picture. Padding is no object.
+    This is timm's evaluation transform with nearest-neighbour interpolation, so crop ratio, crop mode and unequal
+    image sides are handled as for the picture. Padding does not belong to the object.
 
     Args:
-        mask: As `as_mask` takes it, of the picture's size.
-        data_config: How the model's pictures are prepared: `model.data_config`.
+        mask: A mask that `as_mask` accepts, of the picture's size.
+        data_config: The model's preprocessing, `model.data_config`.
 
     Raises:
-        ValueError: If it is no mask, see `as_mask`.
+        ValueError: If it is not a mask, see `as_mask`.
 
     >>> left_half = torch.arange(400).expand(300, 400) < 200
     >>> mask_like(left_half, {"input_size": (3, 64, 64), "crop_pct": 0.9}).sum(1).unique()
@@ -39,7 +39,7 @@ def mask_like(mask: Any, data_config: Mapping[str, Any]) -> Bool[Tensor, "height
 def _transform(data_config: tuple[tuple[str, Any], ...]) -> Any:
     from timm.data import create_transform
 
-    # `mean` is what the transform fills borders with
+    # the transform fills borders with `mean`
     changes = {"interpolation": "nearest", "mean": (0.0,), "normalize": False}
     return create_transform(**{**dict(data_config), **changes}, is_training=False)
 

@@ -1,4 +1,4 @@
-"""A dataset by name, as it is written on the command line: `KIND:PATH`, options after a question mark."""
+"""Open a dataset by name, as on the command line: `KIND:PATH`, with options after a question mark."""
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -14,11 +14,11 @@ Options = dict[str, str]
 
 
 def open_dataset(spec: str, class_names: Sequence[str] | None = None) -> LabelledImages:
-    """Open what `spec` names.
+    """Open a dataset by name.
 
     | spec | items | options |
     |---|---|---|
-    | `emoji-scenes:1000` | that many Emoji Scenes, with masks | `seed` (0), `objects`, `image_size`, `artists`, `background_strength` |
+    | `emoji-scenes:1000` | 1000 Emoji Scenes, with masks | `seed` (0), `objects`, `image_size`, `artists`, `background_strength` |
     | `imagenet-s:ROOT` | ImageNet-S, with masks | `n`, `partition`, `exclude` (wnids, or `none`), `masks`, `listing` |
     | `folder:ROOT` | a folder of pictures for each class | |
     | `cifar100:ROOT` | CIFAR-100's 10,000 test images | `n`, `train` |
@@ -27,12 +27,13 @@ def open_dataset(spec: str, class_names: Sequence[str] | None = None) -> Labelle
 
     Args:
         spec: Kind, colon, path (or number of scenes), options.
-        class_names: The model's, by which `folder` finds out which class a folder is; Emoji Scenes has its own.
+        class_names: The model's class names, among which `folder` looks up its folders; Emoji Scenes must be among
+            the model's classes.
 
     Raises:
-        ValueError: If there is no such kind or option, a value does not fit, or Emoji Scenes are for a model of other
-            classes.
-        FileNotFoundError: If there is nothing of that kind at the path.
+        ValueError: If the kind, an option or a value is unknown, or the model does not have the classes of Emoji
+            Scenes.
+        FileNotFoundError: If there is no dataset of that kind at the path.
 
     >>> len(open_dataset("emoji-scenes:200?seed=3&objects=2"))
     200
@@ -101,7 +102,7 @@ KINDS: dict[str, Callable[[str, Options, Sequence[str] | None], LabelledImages]]
     "folder": _folder,
     "cifar100": _cifar100,
 }
-"""What opens each kind; each takes its options out of the dict."""
+"""The function that opens each kind of dataset; it removes its options from the dict."""
 
 
 def _value(options: Options, name: str, convert: Callable[[str], Any]) -> Any:
@@ -124,17 +125,17 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def images_for(model: HookedViT, n: int, data: str | None = None, seed: int = 7) -> LabelledImages:
-    """Images to ask a model about, with the answers.
+    """Labelled images for a model.
 
     Args:
-        model: Whose classes the labels must be.
-        n: How many Emoji Scenes, where these are shown; `data` says itself how many.
-        data: As for `open_dataset`, such as `imagenet-s:DIR?n=5`; by default Emoji Scenes.
-        seed: Which Emoji Scenes.
+        model: The model whose classes the labels are.
+        n: Number of Emoji Scenes, if `data` is `None`.
+        data: A dataset as for `open_dataset`, such as `imagenet-s:DIR?n=5`; by default Emoji Scenes.
+        seed: Seed of the Emoji Scenes.
 
     Raises:
-        ValueError: If the images are Emoji Scenes, and these are not the model's classes; or as `open_dataset`.
-        FileNotFoundError: If there is nothing at the path that `data` names.
+        ValueError: If the images are Emoji Scenes and the model has other classes; or as `open_dataset`.
+        FileNotFoundError: If there is no dataset at the path in `data`.
 
     >>> len(images_for(HookedViT.from_pretrained("emoji-vit"), n=40))
     40

@@ -1,4 +1,4 @@
-"""Object masks to token labels: which patches of an image show its object, which its context."""
+"""Labels of an image's patches from its object mask: object or context."""
 
 from typing import Literal
 
@@ -15,24 +15,23 @@ def token_labels(
     grid: tuple[int, int],
     anchor: Literal["corner", "centre"] = "corner",
 ) -> Bool[Tensor, "*batch patch"]:
-    """Class-labelled (True, 1) or context (False, 0), patch by patch: the mask resized to the grid.
+    """The label of each patch, class-labelled (True) or context (False): the mask resized to the grid of patches.
 
-    The resize is by nearest neighbour: patch (r, c) of a grid of R × C takes the one mask pixel
+    The mask is resized by nearest neighbour: patch (r, c) of a grid of R × C takes the mask pixel
 
         row floor(r · height / R),         column floor(c · width / C)            (anchor="corner")
         row floor((r + 1/2) · height / R), column floor((c + 1/2) · width / C)    (anchor="centre")
 
-    in whole-number arithmetic. The first is what OpenCV and torch call "nearest", and what the paper's
-    published figures use: the patch's top left pixel decides. The second, PIL's, is half a patch less biased.
+    in whole-number arithmetic. The first is called "nearest" in OpenCV and torch, and is used in the paper's published
+    figures: the patch's top left pixel decides. The second, PIL's, removes that bias of half a patch.
 
-    Patches run row by row, as a model's patch tokens do: `model.token_layout.grid` is the grid, and the labels
-    index `[..., model.token_layout.patches]`. The mask must have been cropped as the image was; its resolution
-    is its own.
+    Patches are ordered row by row, like a model's patch tokens: `model.token_layout.grid` is the grid, and the labels
+    match `[..., model.token_layout.patches]`. The mask must be cropped like the image, but may have any resolution.
 
     Args:
         mask: True (or any whole number but 0) where the object is; any axes before height and width.
-        grid: Patches from top to bottom and from left to right.
-        anchor: Which pixel of its patch decides.
+        grid: Number of patches from top to bottom and from left to right.
+        anchor: The pixel of a patch that decides.
 
     Raises:
         ValueError: If the mask has no height and width or holds fractions, or the grid no patches.

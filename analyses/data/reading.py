@@ -1,4 +1,4 @@
-"""From a dataset's items to a batch of model inputs, or to the reasons why an image cannot be read."""
+"""Batches of model inputs from a dataset's items, with the reasons why images could not be read."""
 
 import struct
 import zlib
@@ -25,15 +25,15 @@ _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.er
 
 @dataclass(frozen=True)
 class ReadBatch:
-    """The images of some indices of a dataset, on the CPU, and those that cannot be read.
+    """The images at some indices of a dataset, on the CPU, and the images that could not be read.
 
     Attributes:
-        n_asked: How many indices were asked for.
-        images: The model's inputs; `None` where no image could be read.
-        labels: Their classes.
-        index: Their places in the dataset.
-        object_mask: True on the object's pixels; `None` in a dataset without masks.
-        failures: Place and reason of each image that is left out.
+        n_asked: How many indices were requested.
+        images: The model's inputs; `None` if no image could be read.
+        labels: The class of each image.
+        index: The index of each image in the dataset.
+        object_mask: True on the object's pixels; `None` for a dataset without masks.
+        failures: Index and reason of each image that is left out.
     """
 
     n_asked: int
@@ -53,11 +53,11 @@ class _Item:
 
 
 class ItemReader(Dataset[ReadBatch]):
-    """Reads a dataset of `LabelledImages` by the batch; itself a dataset, so that a DataLoader's workers can run it.
+    """Reads a dataset of `LabelledImages` in batches; itself a dataset, so that a DataLoader's workers can run it.
 
-    What is wrong with one image (a file that is missing or damaged, NaN, a mask of another size) leaves that image
-    out, or raises with `skip=False`. What is wrong with the dataset (items that are no pairs, labels that the model
-    does not have) always raises.
+    A problem with one image (a missing or damaged file, NaN, a mask of another size) leaves that image out, or raises
+    with `skip=False`. A problem with the dataset (items of another form, labels that the model does not have) always
+    raises.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class ItemReader(Dataset[ReadBatch]):
         """The batch of these indices, in this order.
 
         Raises:
-            ValueError: If an image cannot be read and none is to be skipped, or a label is no class of the model.
-            TypeError: If an item is no `(image, label)` or `(image, label, mask)`, or its image no picture or input.
+            ValueError: If an image cannot be read and `skip` is False, or a label is not a class of the model.
+            TypeError: If an item is not `(image, label)` or `(image, label, mask)`, or has an image of another type.
         """
         items: list[_Item] = []
         failures: list[tuple[int, str]] = []
@@ -113,7 +113,7 @@ class ItemReader(Dataset[ReadBatch]):
             try:
                 return list(zip(indices, many(list(indices)), strict=True))
             except _UNREADABLE:
-                pass  # one of them: find out which
+                pass  # read the items one by one to find which of them fail
         fetched: list[tuple[int, Any]] = []
         for index in indices:
             try:
@@ -160,20 +160,20 @@ class ItemReader(Dataset[ReadBatch]):
 
     def _as_input(self, image: Tensor) -> tuple[Tensor, Any]:
         def fitted(mask: Any) -> Tensor:
-            return _of_size(as_mask(mask), tuple(image.shape[1:]))
+            return _checked_size(as_mask(mask), tuple(image.shape[1:]))
 
         return image.detach().cpu(), fitted
 
     def _prepare(self, image: Any) -> tuple[Tensor, Any]:
-        picture = as_picture(image, upright=False)  # as evaluations of datasets do, and as masks are stored
+        picture = as_picture(image, upright=False)  # evaluations ignore EXIF orientation, and so do stored masks
 
         def fitted(mask: Any) -> Tensor:
-            return mask_like(_of_size(as_mask(mask), (picture.height, picture.width)), self.data_config or {})
+            return mask_like(_checked_size(as_mask(mask), (picture.height, picture.width)), self.data_config or {})
 
         return preprocess(picture, self.cfg, self.data_config, upright=False)[0], fitted
 
 
-def _of_size(mask: Tensor, size: tuple[int, ...]) -> Tensor:
+def _checked_size(mask: Tensor, size: tuple[int, ...]) -> Tensor:
     if tuple(mask.shape) != size:
         raise ValueError(
             f"its mask is {mask.shape[0]} × {mask.shape[1]} pixels, the image {' × '.join(map(str, size))}"

@@ -1,7 +1,7 @@
-"""Probes beside class-space projection: accuracy and rank of both on the same images, and what each of them costs."""
+"""Probes compared with class-space projection: accuracy and rank on the same images, and the cost of each."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,24 +20,25 @@ __all__ = ["compare_with_projection", "probe_ranks", "projection_ranks"]
 
 @torch.no_grad()
 def probe_ranks(probe: RidgeProbe, test: ProbeFeatures) -> Int[Tensor, "layer position image"]:
-    """How many classes a probe puts above the correct one, each where it was fitted."""
-    return torch.stack(
-        [
-            class_ranks(probe[layer].class_logits(features), test.labels.expand(features.shape[:-1]))
-            for layer, features in enumerate(test.features)
-        ]
-    )
+    """How many classes the probes rank above the correct one; each probe reads the layer and position it was fitted to.
+
+    Args:
+        probe: Probes with axes [layer position].
+        test: The features and labels to score.
+    """
+    return _ranks((probe[layer].class_logits(features) for layer, features in enumerate(test.features)), test)
 
 
 @torch.no_grad()
 def projection_ranks(model: HookedViT, test: ProbeFeatures) -> Int[Tensor, "layer position image"]:
-    """The same of the projection by the model's own class embeddings, which need no fitting."""
-    return torch.stack(
-        [
-            class_ranks(model.class_logits(features), test.labels.expand(features.shape[:-1]))
-            for features in test.features
-        ]
-    )
+    """How many classes the projection by the model's own class embeddings ranks above the correct one: no fitting."""
+    return _ranks((model.class_logits(features) for features in test.features), test)
+
+
+def _ranks(
+    logits_by_layer: Iterable[Float[Tensor, "position image n_classes"]], test: ProbeFeatures
+) -> Int[Tensor, "layer position image"]:
+    return torch.stack([class_ranks(logits, test.labels.expand(logits.shape[:-1])) for logits in logits_by_layer])
 
 
 def compare_with_projection(
@@ -49,22 +50,22 @@ def compare_with_projection(
     alpha: float | int = 1.0,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Fit probes to k images of each class, for several k, and hold them beside the projection.
+    """Fit probes to k images per class, for several k, and compare them with the projection.
 
     Args:
-        model: Whose class embeddings the projection uses.
-        train: What probes are fitted to, from `probe_features`; `max(shots)` images of each class at least.
-        test: What both are asked about.
-        shots: How many images of each class.
+        model: The model whose class embeddings the projection uses.
+        train: Features that probes are fitted to, from `probe_features`: at least `max(shots)` images per class.
+        test: Features that both methods classify.
+        shots: Numbers of images per class.
         alpha: As for `fit_ridge_probe`.
-        seed: Of the shuffled labels and the bootstrap.
+        seed: Seed of the shuffled labels and the bootstrap.
 
     Returns:
         A row for each `method` (`projection`, `probe`, and `probe_null`, fitted to shuffled labels), `shots` (0:
         nothing was fitted), `layer`, `token_type` and `metric`, `accuracy` in percent or `identifiability`
         (`1 - rank / n_classes`): `value`, mean over positions and images, `low` and `high`, a bootstrap interval over
-        images, `n_images`; and what the method took: `seconds` to fit and to ask all probes, `megabytes` of features
-        and weights to keep.
+        images, `n_images`; and the method's cost: `seconds` to fit and apply all probes, `megabytes` of features and
+        weights to store.
 
     Raises:
         ValueError: If a class has fewer images than shots.
@@ -79,12 +80,12 @@ def compare_with_projection(
     ranks = projection_ranks(model, test)
     add(ranks, "projection", 0, time.perf_counter() - start, 0)
     for k in shots:
-        some = train.shots(k)
-        for method, one in (("probe", some), ("probe_null", some.shuffled(seed))):
+        chosen = train.shots(k)
+        for method, samples in (("probe", chosen), ("probe_null", chosen.shuffled(seed))):
             start = time.perf_counter()
-            probe = fit_ridge_probe(one.features, one.labels, model.cfg.n_classes, alpha)
+            probe = fit_ridge_probe(samples.features, samples.labels, model.cfg.n_classes, alpha)
             ranks = probe_ranks(probe, test)
-            add(ranks, method, k, time.perf_counter() - start, one.n_bytes + probe.n_bytes)
+            add(ranks, method, k, time.perf_counter() - start, samples.n_bytes + probe.n_bytes)
     return pd.concat(tables, ignore_index=True)
 
 
@@ -92,17 +93,17 @@ def _rows(
     ranks: Int[Tensor, "layer position image"], token_types: Sequence[str], n_classes: int, seed: int
 ) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
-    values: dict[str, Float[Tensor, "layer position image"]] = {
+    metrics: dict[str, Float[Tensor, "layer position image"]] = {
         "accuracy": 100.0 * (ranks == 0),
         "identifiability": 1 - ranks / n_classes,
     }
     for token_type in dict.fromkeys(token_types):
-        positions = [place for place, one in enumerate(token_types) if one == token_type]
-        for metric, of in values.items():
-            of_images = of[:, positions].mean(dim=1).T.cpu().numpy()
-            interval = bootstrap_interval(of_images, seed=seed)
+        positions = [position for position, found in enumerate(token_types) if found == token_type]
+        for metric, values in metrics.items():
+            image_means = values[:, positions].mean(dim=1).T.cpu().numpy()
+            interval = bootstrap_interval(image_means, seed=seed)
             for layer in range(len(ranks)):
                 numbers = {"value": interval.estimate, "low": interval.low, "high": interval.high}
-                at = {"layer": layer, "token_type": token_type, "metric": metric, "n_images": len(of_images)}
-                rows.append({**at, **{name: float(number[layer]) for name, number in numbers.items()}})
+                key = {"layer": layer, "token_type": token_type, "metric": metric, "n_images": len(image_means)}
+                rows.append({**key, **{name: float(number[layer]) for name, number in numbers.items()}})
     return pd.DataFrame(rows)

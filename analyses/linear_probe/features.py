@@ -1,4 +1,4 @@
-"""What probes are fitted to: the stream at every layer and token position of some images, from one pass over them."""
+"""The features that probes are fitted to: the stream at every layer and token position, from one pass over images."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class ProbeFeatures:
     """A stream, for each layer, position, and image.
 
     Attributes:
-        features: The vectors; behind the tokens, the last position is the mean over the patches.
+        features: The vectors; the last position, after the tokens, is the mean over the patches.
         labels: The class of each image.
-        token_types: What stands at each position: `cls`, `dist`, `register`, `patch` or `pooled`.
+        token_types: The type of each position: `cls`, `dist`, `register`, `patch` or `pooled`.
     """
 
     features: Float[Tensor, "layer position image d_model"]
@@ -34,8 +34,8 @@ class ProbeFeatures:
             ValueError: If a class has fewer.
 
         >>> features = torch.arange(6.0).reshape(1, 1, 6, 1)
-        >>> both = ProbeFeatures(features, torch.tensor([0, 1, 1, 0, 0, 1]), ("cls",))
-        >>> both.shots(2).labels.tolist(), both.shots(2).features.flatten().tolist()
+        >>> six = ProbeFeatures(features, torch.tensor([0, 1, 1, 0, 0, 1]), ("cls",))
+        >>> six.shots(2).labels.tolist(), six.shots(2).features.flatten().tolist()
         ([0, 1, 1, 0], [0.0, 1.0, 2.0, 3.0])
         """
         seen = (self.labels[:, None] == self.labels[None]).tril(-1).sum(dim=1)
@@ -46,13 +46,13 @@ class ProbeFeatures:
         return ProbeFeatures(self.features[:, :, chosen], self.labels[chosen], self.token_types)
 
     def shuffled(self, seed: int = 0) -> "ProbeFeatures":
-        """The same with labels dealt anew: what a probe can do that learns nothing."""
+        """The same features with shuffled labels: the score of a probe that has nothing to learn."""
         order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(seed))
         return ProbeFeatures(self.features, self.labels[order.to(self.labels.device)], self.token_types)
 
     @property
     def n_bytes(self) -> int:
-        """What the features take to keep."""
+        """Bytes needed to store the features."""
         return self.features.numel() * self.features.element_size()
 
 
@@ -60,10 +60,10 @@ class ProbeFeatures:
 def probe_features(
     model: HookedViT, batches: Iterable[tuple[Tensor, Tensor]], stream: Stream = "resid_post"
 ) -> ProbeFeatures:
-    """Run batches of `(images, labels)` through the model once, and keep a stream of all layers and positions.
+    """Run batches of `(images, labels)` through the model once, and keep a stream at all layers and positions.
 
-    That is `n_layers · (n_tokens + 1) · d_model` numbers an image, which probes need and a projection does not: 1.9 MB
-    for ViT-B/32, 7.3 MB for ViT-B/16, in single precision.
+    That is `n_layers · (n_tokens + 1) · d_model` numbers per image, which probes need and a projection does not:
+    1.9 MB for ViT-B/32, 7.3 MB for ViT-B/16, in single precision.
 
     Raises:
         ValueError: If there is no batch, or the stream is `result`.
@@ -76,12 +76,12 @@ def probe_features(
         raise ValueError("probes read the stream or what a sub-layer adds to it, not single heads: pass 'attn_out'")
     layout, names = model.token_layout, stream_names(model.cfg, stream)
     kept, labels = [], []
-    for images, of_images in batches:
+    for images, image_labels in batches:
         _, cache = model.run_with_cache(images.to(model.embed.patch.weight), names_filter=names)
         vectors = torch.stack([cache[name] for name in names])
         pooled = vectors[:, :, layout.patches].mean(dim=2, keepdim=True)
         kept.append(torch.cat([vectors, pooled], dim=2).transpose(1, 2))
-        labels.append(of_images)
+        labels.append(image_labels)
     if not kept:
         raise ValueError("expected at least one batch of (images, labels), got none")
     return ProbeFeatures(torch.cat(kept, dim=2), torch.cat(labels).to(kept[0].device), (*layout.token_types, "pooled"))

@@ -9,19 +9,19 @@ from torch import Tensor
 
 __all__ = ["RidgeProbe", "fit_ridge_probe"]
 
-# How many numbers of features are centred and squared at a time.
-_CHUNK = 2**25
+CHUNK_ELEMENTS = 2**25
+"""How many numbers of the features are centred and multiplied at a time."""
 
 
 @dataclass(frozen=True)
 class RidgeProbe:
-    """Probes that are alike in all but where they read: `x W + b`, [layer position] of them, for instance.
+    """Probes `x W + b` that differ only in the features they read, for instance one for each [layer position].
 
     Attributes:
-        weight: A class a column.
-        bias: One number a class.
+        weight: One column per class.
+        bias: One number per class.
         alpha: Weight of the penalty `alpha |W|²`.
-        n_samples: How many samples each was fitted to.
+        n_samples: How many samples each probe was fitted to.
     """
 
     weight: Float[Tensor, "*probes d_model n_classes"]
@@ -32,17 +32,17 @@ class RidgeProbe:
     def class_logits(
         self, features: Float[Tensor, "*probes sample d_model"]
     ) -> Float[Tensor, "*probes sample n_classes"]:
-        """What each probe says of its samples: near 1 for their class and near -1 for others, if it works."""
+        """Each probe's output for its samples: near 1 for their class and near -1 for the others, if it works."""
         return features @ self.weight + self.bias[..., None, :]
 
     def __getitem__(self, at: int | slice | tuple[int | slice, ...]) -> "RidgeProbe":
-        """Some of the probes: an index of their axes."""
+        """Some of the probes, by an index into their axes."""
         return RidgeProbe(self.weight[at], self.bias[at], self.alpha, self.n_samples)
 
     @property
     def n_bytes(self) -> int:
-        """What the probes take to keep."""
-        return sum(one.numel() * one.element_size() for one in (self.weight, self.bias))
+        """Bytes needed to store the probes."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in (self.weight, self.bias))
 
 
 @torch.no_grad()
@@ -62,7 +62,7 @@ def fit_ridge_probe(
         features: Samples of each probe; the same samples for all of them.
         labels: The class of each sample. Classes without a sample are never predicted.
         n_classes: How many classes there are.
-        alpha: Weight of the penalty, above 0; the released code has 1.
+        alpha: Weight of the penalty, above 0; the published code uses 1.
 
     Raises:
         ValueError: If labels do not fit, or alpha is not above 0.
@@ -81,7 +81,8 @@ def fit_ridge_probe(
         raise ValueError(f"alpha must be above 0, got {alpha}: with fewer samples than width, only then is W unique")
     labels = labels.to(features.device)
     flat = features.reshape(prod(probes), n_samples, d_model)
-    solved = [_solve(part, labels, n_classes, float(alpha)) for part in flat.split(max(1, _CHUNK // flat[0].numel()))]
+    chunks = flat.split(max(1, CHUNK_ELEMENTS // flat[0].numel()))
+    solved = [_solve(chunk, labels, n_classes, float(alpha)) for chunk in chunks]
     weight, bias = (torch.cat(parts).to(features.dtype) for parts in zip(*solved, strict=True))
     return RidgeProbe(
         weight.reshape(*probes, d_model, n_classes), bias.reshape(*probes, n_classes), float(alpha), n_samples
@@ -96,7 +97,7 @@ def _solve(
     x = x - mean
     gram = x.transpose(1, 2) @ x
     gram.diagonal(dim1=1, dim2=2).add_(alpha)
-    of_classes = x.new_zeros(len(x), n_classes, x.shape[2]).index_add_(1, labels, x)
-    weight = torch.cholesky_solve(2 * of_classes.transpose(1, 2), torch.linalg.cholesky(gram))
+    class_sums = x.new_zeros(len(x), n_classes, x.shape[2]).index_add_(1, labels, x)
+    weight = torch.cholesky_solve(2 * class_sums.transpose(1, 2), torch.linalg.cholesky(gram))
     target = 2 * labels.bincount(minlength=n_classes).double() / len(labels) - 1
     return weight, target - (mean @ weight)[:, 0]

@@ -1,4 +1,4 @@
-"""What explorer and report pages are made of: one self-contained HTML file that asks the network for nothing."""
+"""Explorer and report pages: each is one self-contained HTML file that loads nothing from the network."""
 
 from analyses.pages.page import picture_url, render_page, write_page
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML file from a template: what it shows is escaped, and no request can leave it."""
+"""One self-contained HTML file from a template: its values are escaped, and it sends no request."""
 
 import base64
 import hashlib
@@ -15,6 +15,8 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from PIL.Image import Image
 
+from analyses.pages.modules import bundle
+
 __all__ = ["picture_url", "render_page", "write_page"]
 
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -24,40 +26,41 @@ def render_page(
     template: str,
     *,
     styles: Sequence[str] = (),
-    scripts: Sequence[str] = (),
+    script: str | None = None,
     data: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> str:
     """A page from a template of `analyses/pages`, with everything that it needs inside it.
 
-    Every value is escaped for where it stands. The page's own policy lets only its own scripts run, by their hash, and
-    lets nothing be fetched: a class or file name with markup in it shows as text.
+    Every value is escaped for its context: markup in a class or file name shows as text. The page's content security
+    policy allows its own script only, by its hash, and no request.
 
     Args:
         template: A file of `analyses/pages`, in Jinja's language. It extends `page.html`.
-        styles: CSS files of `analyses/pages`, in order; `page.css`, the colours and type of all pages, is before them.
-        scripts: JavaScript files of `analyses/pages`, in order, run after the body as one module.
-        data: What scripts read, as JSON: `JSON.parse(document.getElementById("data").textContent)`.
-        **values: What the template shows; `title` among them.
+        styles: CSS files of `analyses/pages`, in order, after `page.css`, the colours and type of all pages.
+        script: The entry module, a JavaScript file of `analyses/pages`. It is bundled with the modules that it imports
+            and runs after the body.
+        data: What the script reads, as JSON: `JSON.parse(document.getElementById("data").textContent)`.
+        **values: The values that the template shows, `title` among them.
 
     Raises:
-        TypeError: `data` holds what JSON cannot.
-        ValueError: `data` holds a number that is not finite.
-        jinja2.UndefinedError: The template shows a value that is not given.
+        TypeError: If `data` holds something that JSON cannot represent.
+        ValueError: If `data` holds a number that is not finite, or the script cannot be bundled.
+        jinja2.UndefinedError: If the template shows a value that is not given.
 
     >>> page = render_page("page.html", title="<b>")
     >>> "<title>&lt;b&gt;</title>" in page, "default-src 'none'" in page
     (True, True)
     """
-    script = "\n".join(_source(name) for name in scripts)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    code = "" if script is None else bundle(script, _source)
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     return (
         _environment()
         .get_template(template)
         .render(
             style="\n".join(_source(name) for name in ("page.css", *styles)),
-            script=script,
-            script_source=f"'sha256-{digest}'" if script else "'none'",
+            script=code,
+            script_source=f"'sha256-{digest}'" if code else "'none'",
             data=None if data is None else _json(data),
             **values,
         )
@@ -65,10 +68,10 @@ def render_page(
 
 
 def picture_url(picture: Image | bytes, kind: str = "png", **options: Any) -> str:
-    """A picture as a `data:` address, which an `<img>` shows without asking anybody for it.
+    """A picture as a `data:` address, which an `<img>` shows without a request.
 
     Args:
-        picture: A PIL image, or the bytes of a file of this kind.
+        picture: A PIL image, or the content of a file of this kind.
         kind: `png`, `jpeg`, `webp`, or `svg+xml` for bytes.
         **options: For PIL's `save`, such as `quality`.
 
@@ -88,7 +91,7 @@ def write_page(page: str, path: str | Path) -> Path:
 
     Args:
         page: HTML.
-        path: Where; folders that are missing are made.
+        path: The file; missing folders are created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Printing a page to PDF by a browser that is installed here."""
+"""Printing a page to PDF with an installed browser."""
 
 import os
 import shutil
@@ -17,11 +17,11 @@ _SECONDS = 120
 
 
 def print_page(html: str, path: str | Path) -> Path:
-    """Print a page to a PDF file, with headless Chromium or Chrome: that of `HOOKED_VIT_CHROMIUM`, or one on the path.
+    """Print a page to a PDF file with headless Chromium or Chrome: `HOOKED_VIT_CHROMIUM`, or one on the path.
 
     Args:
         html: The page.
-        path: Where the PDF goes; folders that are missing are made.
+        path: The PDF file; missing folders are created.
 
     Raises:
         ValueError: If there is no browser, or it fails.
@@ -44,11 +44,11 @@ def print_page(html: str, path: str | Path) -> Path:
 
 
 def _browser() -> str:
-    named = os.environ.get(_VARIABLE)
-    for name in [named] if named else _NAMES:
-        if found := shutil.which(name):
-            return found
-    looked = f"{_VARIABLE}={named} does not run" if named else f"looked for {', '.join(_NAMES)}"
+    chosen = os.environ.get(_VARIABLE)
+    for name in [chosen] if chosen else _NAMES:
+        if path := shutil.which(name):
+            return path
+    looked = f"{_VARIABLE}={chosen} cannot be run" if chosen else f"looked for {', '.join(_NAMES)}"
     raise ValueError(
         f"a PDF needs Chromium or Chrome, and none was found ({looked}): install one, name it in {_VARIABLE}, or open "
         "the HTML page in any browser and print it there"

@@ -1,4 +1,4 @@
-"""Identifiability under perturbed attention and without context (paper, section 4)."""
+"""Identifiability with perturbed attention and without context (paper, section 4)."""
 
 from analyses.perturbation.attention import no_cls, self_only
 from analyses.perturbation.over_dataset import Perturbation

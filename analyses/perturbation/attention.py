@@ -1,19 +1,20 @@
-"""The paper's interventions on attention (section 4), made of `hooked_vit.interventions`."""
+"""The paper's interventions on attention (section 4)."""
 
 from collections.abc import Sequence
 
 from hooked_vit import HookedViT
-from hooked_vit.interventions import Hooks, attention_mask, block_attention, restrict_attention
+from hooked_vit.interventions import block_attention
+from hooked_vit.running import Hooks
 
-__all__ = ["attention_mask", "block_attention", "no_cls", "restrict_attention", "self_only"]
+__all__ = ["no_cls", "self_only"]
 
 
 def self_only(model: HookedViT, blocks: Sequence[int] | None = None) -> Hooks:
-    """Each patch token attends to itself alone; prefix tokens attend as ever (paper, section 4).
+    """Each patch token attends only to itself; prefix tokens are unchanged (paper, section 4).
 
     Args:
-        model: Whose tokens.
-        blocks: In which blocks; in all by default.
+        model: The model to intervene on.
+        blocks: The blocks to intervene in, all by default.
 
     Returns:
         `(hook name, function)` pairs for `model.hooks` and `model.run_with_hooks`.
@@ -29,7 +30,7 @@ def self_only(model: HookedViT, blocks: Sequence[int] | None = None) -> Hooks:
 
 
 def no_cls(model: HookedViT, blocks: Sequence[int] | None = None) -> Hooks:
-    """Patch tokens' attention to the CLS token is set to zero, and not renormalised (paper, section 4).
+    """Patch tokens' attention to the CLS token is set to zero and not renormalised (paper, section 4).
 
     Raises:
         ValueError: If the model has no CLS token.

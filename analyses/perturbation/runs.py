@@ -1,4 +1,4 @@
-"""A batch run as it is and perturbed: with interventions on, or with tokens taken away."""
+"""A batch run unchanged and perturbed: with interventions, or with tokens dropped."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -28,9 +28,9 @@ class PerturbedRun:
         n_classes: How many classes were ranked.
         kept: Tokens that are in both runs.
         rank_before: How many classes are strictly above the correct one, in `resid_post`.
-        rank_after: The same under the perturbation; of tokens that were not kept it means nothing.
+        rank_after: That rank with the perturbation; for tokens that were not kept it has no meaning.
         correct_before: Whether the model's class is the correct one.
-        correct_after: The same under the perturbation.
+        correct_after: Whether it is with the perturbation.
     """
 
     n_classes: int
@@ -46,11 +46,11 @@ def region_mask(
 ) -> Bool[Tensor, "batch token"]:
     """A `token_mask` that keeps the prefix tokens and the patches of one region.
 
-    `"object"` and `"context"` are those of `token_labels`, the paper's: one pixel of a patch decides, so that a
-    context patch may show a piece of the object. `"untouched"` patches show not a single pixel of it.
+    `"object"` and `"context"` are those of `token_labels`, as in the paper: one pixel of a patch decides, so that a
+    context patch may show a piece of the object. `"untouched"` patches show no pixel of it.
 
     Raises:
-        ValueError: If there is no such region.
+        ValueError: If the region is unknown.
 
     >>> mask, layout = torch.tensor([[[1, 0, 0, 1, 0, 0]]]).bool(), TokenLayout(1, 0, 0, grid=(1, 3))
     >>> region_mask(mask, layout, keep="context")
@@ -61,13 +61,13 @@ def region_mask(
     if keep not in get_args(Region):
         raise ValueError(f"expected a region out of {', '.join(map(repr, get_args(Region)))}, got {keep!r}")
     if keep == "untouched":
-        # bins of adaptive pooling hold every pixel that a patch has a share of
-        of_patches = F.adaptive_max_pool2d(object_mask[:, None].float(), layout.grid).flatten(1) == 0
+        # bins of adaptive pooling include every pixel that a patch overlaps
+        patches = F.adaptive_max_pool2d(object_mask[:, None].float(), layout.grid).flatten(1) == 0
     else:
         on_object = token_labels(object_mask, layout.grid)
-        of_patches = on_object if keep == "object" else ~on_object
-    kept = torch.ones(len(of_patches), layout.n_tokens, dtype=torch.bool, device=of_patches.device)
-    kept[:, layout.patches] = of_patches
+        patches = on_object if keep == "object" else ~on_object
+    kept = torch.ones(len(patches), layout.n_tokens, dtype=torch.bool, device=patches.device)
+    kept[:, layout.patches] = patches
     return kept
 
 
@@ -78,17 +78,18 @@ def perturb(
     fwd_hooks: Hooks = (),
     token_mask: Bool[Tensor, "batch token"] | None = None,
 ) -> PerturbedRun:
-    """Run a batch as it is and perturbed (paper, section 4: impact of attention, of context).
+    """Run a batch unchanged and perturbed (paper, section 4: impact of attention, of context).
 
     Args:
         model: The model.
-        images: Preprocessed images of the model's own size.
+        images: Preprocessed images of the model's input size.
         labels: The class of each image.
         fwd_hooks: Interventions, such as `self_only(model)`.
         token_mask: True at the tokens to keep, such as `region_mask(masks, model.token_layout, keep="object")`.
 
     Raises:
-        ValueError: If the model refuses an input, or a hook comes before the stream's start, from which both runs go.
+        ValueError: If the model refuses an input, or a hook comes before the start of the residual stream, from which
+            the perturbed run starts.
 
     >>> from analyses.perturbation import self_only
     >>> from analyses.identifiability import identifiability_rate
@@ -115,11 +116,13 @@ def perturb_stream(
     fwd_hooks: Hooks,
     token_mask: Bool[Tensor, "batch token"] | None,
 ) -> PerturbedRun:
-    """`perturb` for whom the images are gone: from the stream's start (`hook_tokens`) and what was measured before."""
+    """`perturb` without the images: from the start of the stream (`hook_tokens`) and the results of an earlier run."""
     names = stream_names(model.cfg, "resid_post")
-    early = [name for of, _ in fwd_hooks for name in model.hook_names(of) if name.startswith(_BEFORE_THE_STREAM)]
+    early = [name for hook, _ in fwd_hooks for name in model.hook_names(hook) if name.startswith(_BEFORE_THE_STREAM)]
     if early:
-        raise ValueError(f"'{early[0]}' comes before the stream's start, from which this runs: hook ('resid_pre', 0)")
+        raise ValueError(
+            f"'{early[0]}' comes before the start of the stream, where the perturbed run starts: hook ('resid_pre', 0)"
+        )
     everything = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
     mask = everything if token_mask is None else token_mask.to(tokens.device)
     kept = None if mask.all() else KeptTokens.from_mask(mask, model.token_layout)

@@ -1,1 +1,1 @@
-"""Plots: they take results and draw them, and compute nothing of their own."""
+"""Figures of results; they compute no results themselves."""

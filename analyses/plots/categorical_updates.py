@@ -1,4 +1,4 @@
-"""Categorical updates over blocks as figures: who moves tokens to their class, how far, and what of it remains."""
+"""Categorical updates over blocks as figures: which sub-layer moves tokens towards their class, and how far."""
 
 from typing import Any
 
@@ -9,29 +9,38 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from analyses.plots.curves import TOKEN_STYLES, draw_curve, finish_figure, finish_panel, rows_of, tokens_in
+from analyses.plots.curves import (
+    BLUE,
+    GREY,
+    SUBLAYER_STYLES,
+    TOKEN_STYLES,
+    draw_curve,
+    finish_figure,
+    finish_panel,
+    rows_of,
+    tokens_in,
+)
 
 __all__ = ["categorical_updates_figure", "head_updates_figure"]
 
-_GREY = "#555555"
 _SUBLAYERS = {"attn_out": ("attention", "-"), "mlp_out": ("MLP", "--")}
 _PARTS: dict[str, dict[str, Any]] = {
-    "previous": {"label": "block's input", "color": "#0072B2", "marker": "s"},
-    "attn": {"label": "attention", "color": "#D55E00", "marker": "o"},
-    "mlp": {"label": "MLP", "color": "#009E73", "marker": "^"},
+    "previous": {"label": "block's input", "color": BLUE, "marker": "s"},
+    "attn": SUBLAYER_STYLES["attn_out"],
+    "mlp": SUBLAYER_STYLES["mlp_out"],
     "none": {"label": "none of the three", "color": "black", "marker": "x"},
 }
 
 
 def categorical_updates_figure(table: pd.DataFrame, reference: str = "block_input", *, title: str = "") -> Figure:
-    """Draw what `CategoricalUpdates` computed (the paper's section 5.1); bands are intervals over images.
+    """Draw the table of `CategoricalUpdates` (the paper's section 5.1); bands are intervals over images.
 
-    Parts of the residual stream may agree with each other, so their percentages do not add up to 100, and are
-    drawn as curves where the paper stacks bars.
+    Parts of the residual stream may agree with each other, so their percentages do not add up to 100: they are curves
+    here, not stacked bars as in the paper.
 
     Args:
         table: `CategoricalUpdates().compute()`.
-        reference: What sub-layers' outputs are held against.
+        reference: The input that sub-layers' outputs are compared with.
         title: Above the figure: which model and images.
 
     >>> from analyses.categorical_updates import CategoricalUpdates
@@ -48,34 +57,33 @@ def categorical_updates_figure(table: pd.DataFrame, reference: str = "block_inpu
     axes = list(figure.subplots(2, 3).flat)
     updates = rows_of(table, reference=reference)
     _draw_sublayers(axes[0], rows_of(updates, images="all", metric="similarity_change_rate"), kinds)
-    axes[0].axhline(0.5, color=_GREY, linestyle=":", linewidth=1)
+    axes[0].axhline(0.5, color=GREY, linestyle=":", linewidth=1)
     finish_panel(axes[0], "Updates towards the class", "share of tokens", ylim=(-0.02, 1.02))
     _draw_sublayers(axes[1], rows_of(updates, images="all", metric="similarity_increase"), kinds)
-    axes[1].axhline(0, color=_GREY, linestyle=":", linewidth=1)
+    axes[1].axhline(0, color=GREY, linestyle=":", linewidth=1)
     finish_panel(axes[1], "Size of the updates", "class logit, output − input", legend=False)
     _draw_correctness(axes[2], updates, kinds)
     for ax, kind in zip(axes[3:], kinds, strict=False):
         _draw_composition(ax, table, kind)
     for ax in axes[n_panels:]:
         ax.set_axis_off()
-    what = "sub-layer's" if reference == "layer_input" else "block's"
-    finish_figure(
-        figure, table, title, f"Updates are held against the {what} input. Bands: bootstrap intervals over images."
-    )
+    owner = "sub-layer's" if reference == "layer_input" else "block's"
+    caption = f"Updates are relative to the {owner} input. Bands: bootstrap intervals over images."
+    finish_figure(figure, table, title, caption)
     axes[n_panels].legend(*axes[3].get_legend_handles_labels(), loc="upper left", frameon=False,
-                          title="… is the top class of", alignment="left")  # fmt: skip
+                          title="… equals the top class of", alignment="left")  # fmt: skip
     return figure
 
 
 def head_updates_figure(
     table: pd.DataFrame, metric: str = "similarity_change_rate", reference: str = "block_input", *, title: str = ""
 ) -> Figure:
-    """Draw each head's updates, block by head, for CLS and patches; white is where a head does neither.
+    """Draw each head's updates, block by head, for CLS and patches; white means no update.
 
     Args:
         table: `CategoricalUpdates(heads=True).compute()`.
         metric: `similarity_change_rate` or `similarity_increase`.
-        reference: What heads' outputs are held against.
+        reference: The input that heads' outputs are compared with.
         title: Above the figure: which model and images.
 
     Raises:
@@ -100,7 +108,7 @@ def head_updates_figure(
         ax.imshow(scale.to_rgba(grid.to_numpy(dtype=float)), aspect="auto", origin="lower")
         ax.set(xlabel="head", ylabel="block", xticks=np.arange(grid.shape[1]), yticks=np.arange(grid.shape[0]))
         ax.set_title(TOKEN_STYLES[kind]["label"], fontsize="medium", loc="left")
-    label = "share of tokens moved to the class" if is_rate else "class logit, output − input"
+    label = "share of tokens moved towards the class" if is_rate else "class logit, output − input"
     figure.colorbar(scale, ax=axes, label=label)
     finish_figure(figure, heads, title, "Means over tokens.")
     return figure
@@ -110,20 +118,26 @@ def _draw_sublayers(ax: Axes, rows: pd.DataFrame, kinds: list[tuple[str, str]]) 
     for stream, (name, linestyle) in _SUBLAYERS.items():
         for kind in kinds:
             style = {**TOKEN_STYLES[kind], "linestyle": linestyle, "label": f"{name}, {TOKEN_STYLES[kind]['label']}"}
-            of = rows_of(rows, stream=stream, token_type=kind[0], region=kind[1])
-            draw_curve(ax, of, **style)
+            draw_curve(ax, rows_of(rows, stream=stream, token_type=kind[0], region=kind[1]), **style)
 
 
 def _draw_correctness(ax: Axes, updates: pd.DataFrame, kinds: list[tuple[str, str]]) -> None:
-    ax.axhline(0, color=_GREY, linestyle=":", linewidth=1)
+    ax.axhline(0, color=GREY, linestyle=":", linewidth=1)
     rows = rows_of(updates, images="correct_minus_wrong", metric="similarity_increase")
     if rows.empty:
-        ax.text(0.5, 0.5, "fewer than two images\nof one of them", transform=ax.transAxes, ha="center", va="center")
+        ax.text(
+            0.5,
+            0.5,
+            "fewer than two images\nclassified correctly or wrongly",
+            transform=ax.transAxes,
+            ha="center",
+            va="center",
+        )
     for stream, (_, linestyle) in _SUBLAYERS.items() if len(rows) else ():
         for kind in kinds:
-            of = rows_of(rows, stream=stream, token_type=kind[0], region=kind[1])
+            curve = rows_of(rows, stream=stream, token_type=kind[0], region=kind[1])
             style: dict[str, Any] = {**TOKEN_STYLES[kind], "linestyle": linestyle}
-            draw_curve(ax, of, significant=True, **style)
+            draw_curve(ax, curve, significant=True, **style)
     finish_panel(ax, "Size, images classified correctly − wrongly", "logits (filled: p < 0.05)", legend=False)
     if rows.empty:
         ax.set(xticks=[], yticks=[])
@@ -131,7 +145,7 @@ def _draw_correctness(ax: Axes, updates: pd.DataFrame, kinds: list[tuple[str, st
 
 def _draw_composition(ax: Axes, table: pd.DataFrame, kind: tuple[str, str]) -> None:
     for part, style in _PARTS.items():
-        of = {"metric": f"composition_{part}", "images": "all", "token_type": kind[0], "region": kind[1]}
-        draw_curve(ax, rows_of(table, **of), **style)
+        selected = {"metric": f"composition_{part}", "images": "all", "token_type": kind[0], "region": kind[1]}
+        draw_curve(ax, rows_of(table, **selected), **style)
     label = TOKEN_STYLES[kind]["label"]
     finish_panel(ax, f"Top class after the block, {label}, …", "percent of tokens", legend=False, ylim=(-2, 102))

@@ -1,4 +1,4 @@
-"""One curve over blocks from rows of a tidy table: its values, its interval, and where it is significant."""
+"""Curves over blocks, and the one palette of all figures: colours, and the styles of tokens and sub-layers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,22 +9,55 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-__all__ = ["TOKEN_STYLES", "draw_block_lines", "draw_curve", "finish_figure", "finish_panel", "rows_of", "tokens_in"]
+__all__ = [
+    "BLUE",
+    "GREEN",
+    "GREY",
+    "LINE_STYLES",
+    "ORANGE",
+    "PURPLE",
+    "SKY_BLUE",
+    "SUBLAYER_STYLES",
+    "TOKEN_STYLES",
+    "VERMILION",
+    "draw_block_lines",
+    "draw_curve",
+    "finish_figure",
+    "finish_panel",
+    "rows_of",
+    "tokens_in",
+]
 
-# Okabe and Ito's colours, and a marker each, so that no curve is told by its colour alone
+# Okabe and Ito's colours, which colour-blind readers can tell apart
+VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY_BLUE = "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+GREY = "#555555"
+"""The colour of chance, of zero and of controls."""
+
+LINE_STYLES: tuple[dict[str, Any], ...] = tuple(
+    {"color": colour, "marker": marker}
+    for colour, marker in zip((VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY_BLUE), "os^vDP", strict=True)
+)
+"""A colour and a marker for each of six curves: colour is never the only difference."""
+
 TOKEN_STYLES: dict[tuple[str, str], dict[str, Any]] = {
-    ("cls", "all"): {"label": "CLS", "color": "#D55E00", "marker": "o"},
-    ("dist", "all"): {"label": "distillation", "color": "#56B4E9", "marker": "P"},
-    ("register", "all"): {"label": "registers", "color": "#E69F00", "marker": "D"},
-    ("patch", "all"): {"label": "patches", "color": "#0072B2", "marker": "s"},
-    ("patch", "object"): {"label": "patches on the object", "color": "#009E73", "marker": "^"},
-    ("patch", "context"): {"label": "patches of context", "color": "#CC79A7", "marker": "v"},
+    ("cls", "all"): {"label": "CLS", **LINE_STYLES[0]},
+    ("dist", "all"): {"label": "distillation", **LINE_STYLES[5]},
+    ("register", "all"): {"label": "registers", **LINE_STYLES[4]},
+    ("patch", "all"): {"label": "patches", **LINE_STYLES[1]},
+    ("patch", "object"): {"label": "patches on the object", **LINE_STYLES[2]},
+    ("patch", "context"): {"label": "patches of context", **LINE_STYLES[3]},
 }
-"""How each kind of token looks in every figure, by `token_type` and `region`."""
+"""The style of each kind of token in every figure, by `token_type` and `region`."""
+
+SUBLAYER_STYLES: dict[str, dict[str, Any]] = {
+    "attn_out": {"label": "attention", **LINE_STYLES[0]},
+    "mlp_out": {"label": "MLP", **LINE_STYLES[2]},
+}
+"""The style of each sub-layer in figures where colours are not token kinds, by `stream`."""
 
 
 def rows_of(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
-    """The rows that have these values, in the order of the blocks; `None` stands for a missing value.
+    """The rows with these values, in the order of the blocks; `None` means a missing value.
 
     >>> rows_of(pd.DataFrame({"layer": [1, 0, 0], "metric": ["a", "a", "b"]}), metric="a")["layer"].tolist()
     [0, 1]
@@ -36,19 +69,19 @@ def rows_of(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
 
 
 def tokens_in(table: pd.DataFrame, *, regions: bool = True) -> list[tuple[str, str]]:
-    """The kinds of token that a table has rows of, in the order of `TOKEN_STYLES`."""
-    there = set(zip(table["token_type"], table["region"], strict=True))
-    return [kind for kind in TOKEN_STYLES if kind in there and (regions or kind[1] == "all")]
+    """The kinds of token that a table has rows for, in the order of `TOKEN_STYLES`."""
+    present = set(zip(table["token_type"], table["region"], strict=True))
+    return [kind for kind in TOKEN_STYLES if kind in present and (regions or kind[1] == "all")]
 
 
 def draw_curve(ax: Axes, rows: pd.DataFrame, column: str = "value", *, significant: bool = False, **style: Any) -> None:
-    """Draw rows of one curve; its interval, where it has one, as a band.
+    """Draw one curve, with its interval, if it has one, as a band.
 
     Args:
-        ax: Where.
-        rows: A row a block, with `layer` and `column`, and `low` and `high` for a band around `value`.
-        column: What to draw.
-        significant: Hollow markers where `p_adjusted` is 0.05 or more, or missing.
+        ax: The panel.
+        rows: One row per block, with `layer` and `column`, and `low` and `high` for a band around `value`.
+        column: The column with the values.
+        significant: Whether to draw hollow markers where `p_adjusted` is 0.05 or more, or missing.
         style: As for matplotlib's `plot`.
     """
     blocks, values = (rows[name].to_numpy(dtype=float) for name in ("layer", column))
@@ -76,33 +109,29 @@ def finish_panel(ax: Axes, title: str, ylabel: str, *, legend: bool = True, **li
 
 
 def finish_figure(figure: Figure, table: pd.DataFrame, title: str, caption: str) -> None:
-    """Put a title above the figure, and below it the caption, which begins with the number of images."""
+    """Put a title above the figure and a caption, which begins with the number of images, below it."""
     if title:
         figure.suptitle(title, fontsize="large", parse_math=False)
     caption = f"{table['n_images'].max():.0f} images. {caption}"
     if figure.legends:
-        # the layout keeps a legend and a label below the panels apart from these, but not from each other
+        # the layout separates a legend and a label from the panels above them, but not from each other
         figure.legends[0].set_title(caption)
         figure.legends[0].get_title().set_fontsize("small")
     else:
         figure.supxlabel(caption, fontsize="small")
 
 
-# Okabe and Ito's colours, and a marker each, so that no line is told by its colour alone
-_STYLES = (("#D55E00", "o"), ("#0072B2", "s"), ("#009E73", "^"), ("#CC79A7", "v"), ("#E69F00", "D"), ("#56B4E9", "P"))
-
-
 def draw_block_lines(
     ax: Axes, lines: Mapping[str, Sequence[float]], ylabel: str, *, chance: float | None = None, legend: bool = True
 ) -> None:
-    """Draw a line for each name, over the blocks from 0 on.
+    """Draw one line per name over the blocks; names of token kinds, such as "CLS", have that kind's style.
 
     Args:
-        ax: Where.
-        lines: A value a block, up to six lines.
-        ylabel: What the values are, with their unit.
-        chance: What guessing would give, drawn as a dotted line.
-        legend: Whether to tell the lines' names; once is enough for neighbours with the same lines.
+        ax: The panel.
+        lines: One value per block, for up to six lines.
+        ylabel: The quantity, with its unit.
+        chance: The value for guessing, drawn as a dotted line.
+        legend: Whether to draw a legend; neighbours with the same lines need only one.
 
     Raises:
         ValueError: If there are more than six lines.
@@ -113,12 +142,16 @@ def draw_block_lines(
     >>> [line.get_label() for line in ax.lines]
     ['CLS', 'patches', 'chance']
     """
-    if len(lines) > len(_STYLES):
-        raise ValueError(f"at most {len(_STYLES)} lines can be told apart, got {len(lines)}")
-    for (name, values), (colour, marker) in zip(lines.items(), _STYLES, strict=False):
-        ax.plot(range(len(values)), values, color=colour, marker=marker, markersize=4, linewidth=1.5, label=name)
+    if len(lines) > len(LINE_STYLES):
+        raise ValueError(f"at most {len(LINE_STYLES)} lines can be told apart, got {len(lines)}")
+    of_tokens = {style["label"]: style for style in TOKEN_STYLES.values() if style["label"] in lines}
+    taken = {style["color"] for style in of_tokens.values()}
+    free = iter(style for style in LINE_STYLES if style["color"] not in taken)
+    for name, values in lines.items():
+        style = of_tokens[name] if name in of_tokens else next(free)
+        ax.plot(range(len(values)), values, **{**style, "label": name}, markersize=4, linewidth=1.5)
     if chance is not None:
-        ax.axhline(chance, color="#777777", linestyle=":", linewidth=1, label="chance")
+        ax.axhline(chance, color=GREY, linestyle=":", linewidth=1, label="chance")
     ax.set_xlabel("block")
     ax.set_ylabel(ylabel)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,4 +1,4 @@
-"""Maps of which patches matter: over the picture, method beside method and class below class, and block by head."""
+"""Maps of which patches matter: over the picture, by method and class; and by block and head."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,12 +9,13 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from analyses.plots.patch_maps import draw_outline, draw_patch_map, draw_picture
+from analyses.plots.patch_maps import colour_range, draw_outline, draw_patch_map, draw_picture
 from hooked_vit import TokenLayout
 
 __all__ = ["head_maps_figure", "method_maps_figure"]
 
-_SHADE = 0.35  # how much of the picture shows through a map
+_OPACITY = 0.65  # of a map over the picture
+_CLIPPED = 0.005  # share of the values beyond either end of the scale of heads
 
 
 def method_maps_figure(
@@ -28,18 +29,19 @@ def method_maps_figure(
     agnostic: Sequence[str] = (),
     title: str = "",
 ) -> Figure:
-    """Draw each method's map over the picture, a method a column and a class a row.
+    """Draw each method's map over the picture, one column per method and one row per class.
 
-    Methods have scales of their own, so each map's colours go from its least to its most important patch.
+    Each map has its own scale, from its least to its most important patch. If a few patches would dominate the scale,
+    it ends at the 2nd or 98th percentile instead, and a note under the map says so.
 
     Args:
-        picture: What `picture_of` returns.
-        maps: For each method, by its name, the map of each class.
+        picture: The image as the model sees it (`picture_of`).
+        maps: By the name of the method, the map of each class.
         class_names: The classes.
         layout: `model.token_layout`.
         patch_size: Height and width of a patch in pixels.
         masks: The object of each class, drawn as an outline in its row.
-        agnostic: Names of methods whose map is the same for all classes; the heading says so.
+        agnostic: Names of methods whose map is the same for all classes; their headings say so.
         title: Above the figure.
 
     >>> import torch
@@ -55,21 +57,23 @@ def method_maps_figure(
     for row, name in enumerate(class_names):
         draw_picture(axes[row, 0], picture, layout.grid, patch_size)
         axes[row, 0].set_ylabel(_short(name), fontsize="small", parse_math=False)
-        for ax, of_classes in zip(axes[row, 1:], maps.values(), strict=True):
-            values = layout.to_grid(of_classes[row]).float().cpu().numpy()
-            low, high = float(values.min()), float(values.max())
+        for ax, method_maps in zip(axes[row, 1:], maps.values(), strict=True):
+            values = layout.to_grid(method_maps[row]).float().cpu().numpy()
+            ends = colour_range(values)
             draw_picture(ax, gray, layout.grid, patch_size)
-            draw_patch_map(ax, values, patch_size, "viridis", Normalize(low, high if high > low else low + 1))
-            ax.collections[-1].set_alpha(1 - _SHADE)
+            mesh = draw_patch_map(ax, values, patch_size, "viridis", Normalize(ends.low, ends.high))
+            mesh.set_alpha(_OPACITY)
+            if ends.note:
+                ax.set_xlabel(ends.note, fontsize="xx-small", labelpad=2)
         if masks:
             for ax in axes[row]:
                 draw_outline(ax, masks[row], picture.shape[:2])
     for ax, heading in zip(axes[0], ("picture", *maps), strict=True):
-        same = "\n(any class)" if heading in agnostic else ""
-        ax.set_title(heading.replace("_", " ") + same, fontsize="small", parse_math=False)
+        note = "\n(any class)" if heading in agnostic else ""
+        ax.set_title(heading.replace("_", " ") + note, fontsize="small", parse_math=False)
     bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "viridis"), ax=list(axes.flat), ticks=[0, 1], shrink=0.8)
     bar.ax.set_yticklabels(["least", "most"], fontsize="small")
-    bar.set_label("important for the class", fontsize="small")
+    bar.set_label("importance for the class\n(one scale per map)", fontsize="small")
     if title:
         figure.suptitle(title, fontsize="medium", parse_math=False)
     return figure
@@ -83,10 +87,12 @@ def head_maps_figure(
     mask: Bool[Tensor, "height width"] | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw the feature importance of one image and class, a block a row and a head a column, on one scale.
+    """Draw the feature importance of one image and class, one row per block and one column per head, on one scale.
+
+    The scale ends at the 99.5th percentile of the magnitudes.
 
     Args:
-        importance: Of `feature_importance`.
+        importance: Of one image, from `feature_importance`.
         layout: `model.token_layout`.
         patch_size: Height and width of a patch in pixels.
         mask: The object, drawn as an outline.
@@ -103,11 +109,10 @@ def head_maps_figure(
         figsize=(1.5 + panel * n_heads, 0.8 + panel * size[0] / size[1] * n_layers), layout="compressed", dpi=150
     )
     axes = figure.subplots(n_layers, n_heads, squeeze=False)
-    # one outlier must not make all others look like nothing
-    spread = float(np.quantile(importance.float().abs().cpu().numpy(), 0.995)) or 1.0
+    spread = float(np.quantile(importance.float().abs().cpu().numpy(), 1 - _CLIPPED)) or 1.0
     norm = Normalize(-spread, spread)
-    for row, of_layer in zip(axes, importance, strict=True):
-        for ax, values in zip(row, of_layer, strict=True):
+    for row, layer_maps in zip(axes, importance, strict=True):
+        for ax, values in zip(row, layer_maps, strict=True):
             draw_patch_map(ax, layout.to_grid(values).float().cpu().numpy(), patch_size, "PuOr_r", norm)
             if mask is not None:
                 draw_outline(ax, mask, size)
@@ -118,8 +123,11 @@ def head_maps_figure(
     bar = figure.colorbar(
         ScalarMappable(norm, "PuOr_r"), ax=list(axes.flat), extend="both", aspect=40, shrink=min(1.0, 8 / n_layers)
     )
-    bar.set_label("importance, nats for each unit of attention\n(orange speaks for the class, violet against)",
-                  fontsize="small")  # fmt: skip
+    bar.set_label(
+        "importance, nats per unit of attention\n"
+        "(orange supports the class, violet opposes it;\nscale clipped at the 99.5th percentile)",
+        fontsize="small",
+    )
     bar.ax.tick_params(labelsize="small")
     if title:
         figure.suptitle(title, fontsize="medium", parse_math=False)

@@ -1,4 +1,4 @@
-"""Methods compared: accuracy while patches are removed, and how well maps lie on the object."""
+"""Explanation methods compared: accuracy while patches are removed, and localisation of the object."""
 
 from typing import Any
 
@@ -6,14 +6,24 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analyses.plots.curves import finish_figure, finish_panel
+from analyses.plots.curves import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY_BLUE,
+    VERMILION,
+    finish_figure,
+    finish_panel,
+)
 
 __all__ = ["faithfulness_figure", "localisation_figure"]
 
-# Okabe and Ito's colours, a line style and a marker each, so that no method is told by its colour alone
+# a colour and a marker each: colour is never the only difference
 _STYLES: dict[str, tuple[str, str]] = {
-    "importance": ("#D55E00", "o"), "relevance": ("#0072B2", "s"), "gradient_attention": ("#009E73", "^"),
-    "raw_attention": ("#CC79A7", "v"), "rollout": ("#E69F00", "D"), "grad_cam": ("#56B4E9", "P"),
+    "importance": (VERMILION, "o"), "relevance": (BLUE, "s"), "gradient_attention": (GREEN, "^"),
+    "raw_attention": (PURPLE, "v"), "rollout": (ORANGE, "D"), "grad_cam": (SKY_BLUE, "P"),
     "input_gradients": ("#8C510A", "X"), "integrated_gradients": ("#7B3294", "*"), "probe": ("#000000", "h"),
     "random": ("#888888", ""),
 }  # fmt: skip
@@ -25,11 +35,11 @@ _METRICS = {"pointing_game": "pointing game", "mask_iou": "mask IoU", "average_p
 
 
 def faithfulness_figure(table: pd.DataFrame, rule: str = "published", *, title: str = "") -> Figure:
-    """Draw accuracy over the share of patches removed, from both ends, a line a method.
+    """Draw accuracy over the share of patches removed, in both orders, one line per method.
 
     Args:
         table: `Faithfulness().compute()`.
-        rule: Of the areas that the legends tell, `published` or `trapezoid`.
+        rule: The rule of the areas in the legends, `published` or `trapezoid`.
         title: Above the figure: which model and images.
 
     >>> from analyses.data import EmojiScenes
@@ -43,12 +53,12 @@ def faithfulness_figure(table: pd.DataFrame, rule: str = "published", *, title: 
     """
     figure = Figure(figsize=(13, 4.4), layout="constrained")
     for ax, (direction, (order, better)) in zip(figure.subplots(1, 2, sharey=True), _DIRECTIONS.items(), strict=True):
-        of_direction: Any = table[table["direction"] == direction]
-        areas = of_direction[of_direction["metric"] == f"auc_{rule}"].set_index("method")["value"]
-        # the best on top, as the lines are
+        direction_rows: Any = table[table["direction"] == direction]
+        areas = direction_rows[direction_rows["metric"] == f"auc_{rule}"].set_index("method")["value"]
+        # the best method at the top, as in the panel
         for method in areas.sort_values(ascending=direction == "positive").index:
             colour, marker = _STYLES.get(str(method), ("#444444", "x"))
-            rows = of_direction[(of_direction["method"] == method) & (of_direction["metric"] == "accuracy")]
+            rows = direction_rows[(direction_rows["method"] == method) & (direction_rows["metric"] == "accuracy")]
             share, value, low, high = (
                 rows[name].to_numpy(dtype=float) for name in ("n_removed", "value", "low", "high")
             )
@@ -61,27 +71,27 @@ def faithfulness_figure(table: pd.DataFrame, rule: str = "published", *, title: 
         finish_panel(ax, f"Removed {order} ({better})", "accuracy", legend=False, ylim=(-0.02, 1.02))
         ax.set_xlabel("patches removed, %")
         ax.set(xlim=(-2, 102), xticks=range(0, 101, 20))
-        # beside the panel: lines go everywhere in it
+        # outside the panel, which lines fill
         ax.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5), alignment="left",
                   title=f"area ({rule} rule)", title_fontsize="small")  # fmt: skip
-    named = table.iloc[0]
-    caption = f"{named['samples']}; {named['removal']}. Bands: 95 % bootstrap intervals over images."
+    first_row = table.iloc[0]
+    caption = f"{first_row['samples']}; {first_row['removal']}. Bands: 95 % bootstrap intervals over images."
     finish_figure(figure, table, title, caption[0].upper() + caption[1:])
     return figure
 
 
 def localisation_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
-    """Draw how well each method's maps lie on the object, with intervals over images; the dotted line is chance.
+    """Draw how well each method's maps match the object, with intervals over images; the dotted line is chance.
 
     Args:
         table: `Localisation().compute()`.
         title: Above the figure: which model and images.
 
     Raises:
-        ValueError: If the table is empty, as it is where the dataset has no masks.
+        ValueError: If the table is empty, for example because the dataset has no masks.
     """
     if table.empty:
-        raise ValueError("nothing was localised: the dataset has no masks, or no image with object and context")
+        raise ValueError("the table is empty: the dataset has no masks, or no image with object and context")
     metrics = [metric for metric in _METRICS if metric in set(table["metric"])]
     figure = Figure(figsize=(11, 1.2 + 0.32 * len(set(table["method"]))), layout="constrained")
     axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
@@ -91,12 +101,12 @@ def localisation_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
         rows = pd.DataFrame(table[table["metric"] == metric]).set_index("method").loc[order]
         value, low, high = (rows[name].to_numpy(dtype=float) for name in ("value", "low", "high"))
         colours = [_STYLES.get(method, ("#444444", "o"))[0] for method in order]
-        places = np.arange(len(order))
-        ax.hlines(places, low, high, color=colours, linewidth=2)
-        ax.scatter(value, places, c=colours, s=28, zorder=3)
+        positions = np.arange(len(order))
+        ax.hlines(positions, low, high, color=colours, linewidth=2)
+        ax.scatter(value, positions, c=colours, s=28, zorder=3)
         if metric != "mask_iou":
-            ax.axvline(float(rows["chance"].iloc[0]), color="#555555", linestyle=":", linewidth=1)
-        ax.set(yticks=places, yticklabels=[method.replace("_", " ") for method in order], xlim=(-0.02, 1.03))
+            ax.axvline(float(rows["chance"].iloc[0]), color=GREY, linestyle=":", linewidth=1)
+        ax.set(yticks=positions, yticklabels=[method.replace("_", " ") for method in order], xlim=(-0.02, 1.03))
         ax.set_title(_METRICS[metric], fontsize="medium", loc="left")
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(axis="y", color="#EEEEEE")

@@ -1,14 +1,21 @@
-"""Identifiability over blocks as one figure: evolution against the null control, rate, regions, change rate."""
+"""Identifiability over blocks as one figure: evolution and null control, rate, regions, change rate."""
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analyses.plots.curves import TOKEN_STYLES, draw_curve, finish_figure, finish_panel, rows_of, tokens_in
+from analyses.plots.curves import (
+    GREY,
+    ORANGE,
+    TOKEN_STYLES,
+    draw_curve,
+    finish_figure,
+    finish_panel,
+    rows_of,
+    tokens_in,
+)
 
 __all__ = ["identifiability_figure"]
-
-_GREY = "#555555"
 
 
 def identifiability_figure(
@@ -19,14 +26,14 @@ def identifiability_figure(
     n_classes: int | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw what `Identifiability` computed (the paper's section 4).
+    """Draw the table of `Identifiability` (the paper's section 4).
 
     Args:
         table: `Identifiability().compute()`.
-        null: The same of the model freshly initialised, drawn dashed.
+        null: The same table for the model freshly initialised, drawn dashed.
         comparison: `compare_with_null(...)`: a star where a kind of token is above the null control, p < 0.05 after
             correction.
-        n_classes: Of the model: chance is then drawn at `(C + 1) / 2C`, and else at one half.
+        n_classes: The model's number of classes: chance is drawn at `(C + 1) / 2C`; by default at one half.
         title: Above the figure: which model and images.
 
     >>> from analyses.identifiability import Identifiability
@@ -59,20 +66,22 @@ def _draw_evolution(
     ax: Axes, table: pd.DataFrame, null: pd.DataFrame | None, comparison: pd.DataFrame | None, chance: float
 ) -> None:
     kinds = tokens_in(table)
-    for place, (token_type, region) in enumerate(kinds):
+    for position, (token_type, region) in enumerate(kinds):
         style = TOKEN_STYLES[token_type, region]
-        of = {"token_type": token_type, "region": region}
-        draw_curve(ax, rows_of(table, metric="identifiability", **of), **style)
+        selected = {"token_type": token_type, "region": region}
+        draw_curve(ax, rows_of(table, metric="identifiability", **selected), **style)
         if null is not None and region == "all":
             untrained = {**style, "label": f"{style['label']}, untrained", "marker": "", "linestyle": "--"}
-            draw_curve(ax, rows_of(null, metric="identifiability", **of), **untrained)
-        above = [] if comparison is None else rows_of(comparison, **of).query("p_adjusted < 0.05")["layer"].tolist()
+            draw_curve(ax, rows_of(null, metric="identifiability", **selected), **untrained)
+        above = (
+            [] if comparison is None else rows_of(comparison, **selected).query("p_adjusted < 0.05")["layer"].tolist()
+        )
         if above:
-            # a row of stars for each kind, between the panel and its title
-            height = [1.02 + 0.04 * place] * len(above)
+            # one row of stars per kind, between the panel and its title
+            height = [1.02 + 0.04 * position] * len(above)
             ax.plot(above, height, linestyle="", marker="*", markersize=5, color=style["color"], clip_on=False,
                     transform=ax.get_xaxis_transform())  # fmt: skip
-    ax.axhline(chance, color=_GREY, linestyle=":", linewidth=1, label="chance")
+    ax.axhline(chance, color=GREY, linestyle=":", linewidth=1, label="chance")
     title = "Class identifiability" + ("" if comparison is None else " (star: above untrained, p < 0.05)")
     finish_panel(ax, title, "mean over tokens", legend=False, ylim=(None, 1.02))
     ax.set_title(title, fontsize="medium", loc="left", pad=6 if comparison is None else 8 + 5 * len(kinds))
@@ -80,28 +89,33 @@ def _draw_evolution(
 
 def _draw_rates(ax: Axes, table: pd.DataFrame) -> None:
     for kind in tokens_in(table):
-        of = {"token_type": kind[0], "region": kind[1]}
-        draw_curve(ax, rows_of(table, metric="identifiability_rate", **of), **TOKEN_STYLES[kind])
+        selected = {"token_type": kind[0], "region": kind[1]}
+        draw_curve(ax, rows_of(table, metric="identifiability_rate", **selected), **TOKEN_STYLES[kind])
     with_one = rows_of(table, metric="images_with_identifiable", token_type="patch", region="all")
-    style = {**TOKEN_STYLES["patch", "all"], "linestyle": "-.", "marker": "", "label": "images with such a patch"}
+    style = {
+        **TOKEN_STYLES["patch", "all"],
+        "linestyle": "-.",
+        "marker": "",
+        "label": "images with at least one such patch",
+    }
     draw_curve(ax, with_one, **style)
     finish_panel(ax, "Tokens with the class on top", "percent", legend=False, ylim=(-2, 102))
-    ax.legend([ax.lines[-1]], ["images with at least one such patch"], frameon=False, fontsize="small")
+    ax.legend(handles=[ax.lines[-1]], frameon=False, fontsize="small")
 
 
 def _draw_regions(ax: Axes, table: pd.DataFrame) -> None:
-    of = {"token_type": "patch", "region": "object_minus_context"}
-    ax.axhline(0, color=_GREY, linestyle=":", linewidth=1)
-    draw_curve(ax, rows_of(table, metric="identifiability", **of), significant=True, color="black", marker="o",
-               label="of each image, mean over images")  # fmt: skip
-    draw_curve(ax, rows_of(table, metric="identifiability_pooled", **of), color="#E69F00", marker="", linestyle="--",
-               label="of all tokens pooled")  # fmt: skip
+    selected = {"token_type": "patch", "region": "object_minus_context"}
+    ax.axhline(0, color=GREY, linestyle=":", linewidth=1)
+    draw_curve(ax, rows_of(table, metric="identifiability", **selected), significant=True, color="black", marker="o",
+               label="within images, mean over images")  # fmt: skip
+    draw_curve(ax, rows_of(table, metric="identifiability_pooled", **selected), color=ORANGE, marker="", linestyle="--",
+               label="all tokens pooled")  # fmt: skip
     finish_panel(ax, "Object minus context (filled: p < 0.05 over images)", "difference of identifiability")
 
 
 def _draw_change_rate(ax: Axes, table: pd.DataFrame) -> None:
-    ax.axhline(0.5, color=_GREY, linestyle=":", linewidth=1)
+    ax.axhline(0.5, color=GREY, linestyle=":", linewidth=1)
     for kind in tokens_in(table):
-        of = {"token_type": kind[0], "region": kind[1]}
-        draw_curve(ax, rows_of(table, metric="change_rate", **of), **TOKEN_STYLES[kind])
+        selected = {"token_type": kind[0], "region": kind[1]}
+        draw_curve(ax, rows_of(table, metric="change_rate", **selected), **TOKEN_STYLES[kind])
     finish_panel(ax, "Tokens whose class logit rises in the block", "share", legend=False, ylim=(-0.02, 1.02))

@@ -1,4 +1,4 @@
-"""One figure for one image: each patch's top class and the rank of one class, block after block."""
+"""One figure for one image: each patch's top class and the rank of one class, block by block."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,19 +12,20 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from torch import Tensor
 
+from analyses.plots.class_colours import ClassColours
+from analyses.plots.curves import VERMILION
 from analyses.plots.patch_maps import draw_outline, draw_patch_map, draw_picture
 from analyses.projection import Projection
 from hooked_vit.config import HookedViTConfig
 
 __all__ = ["lens_figure", "spread_blocks"]
 
-# Okabe and Ito's vermilion before Paul Tol's light colours: colour-blind readers tell all of them apart
-_REFERENCE_COLOUR = "#D55E00"
-_OTHER_COLOURS = ("#77AADD", "#EEDD88", "#44BB99", "#FFAABB", "#99DDFF", "#BBCC33")
+_N_OTHERS = 6  # classes with a colour besides the reference class
 _REST_COLOUR = "#E4E4E4"
 _RANK_COLOURS = "viridis_r"
 _RANK_TICKS = (0, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
-_PANEL = 1.42  # width in inches
+_PANEL, _SCALE, _TITLES, _GAP = 1.42, 0.85, 0.45, 0.15  # inches
+_LEGEND_LINE = 0.172  # inches of a line of font size _FONT
 _NAME_LENGTH = 20  # characters
 _LINE_LENGTH = 22  # characters of font size _FONT that a panel is wide
 _INK = "#222222"
@@ -52,24 +53,26 @@ def lens_figure(
     predicted: int | None = None,
     blocks: Sequence[int] | None = None,
     mask: Bool[Tensor, "height width"] | None = None,
+    colours: ClassColours | None = None,
 ) -> Figure:
-    """Draw how the classes build up in the patches of one image.
+    """Draw the classes of the patches of one image, block by block.
 
-    One column a block. Above, the class on top of each patch: the reference class and the most frequent others in a
-    colour each. Below, how many classes are in front of the reference class, on a logarithmic scale. Titles tell the
-    CLS token's own top class; registers are left out.
+    One column per block. Upper row: the top class of each patch; the reference class is vermilion, the most frequent
+    others have a colour each. Lower row: the rank of the reference class, on a logarithmic scale. Titles show the top
+    class of the CLS token; registers are left out.
 
     Args:
         picture: The image as the model sees it (`picture_of`).
-        projection: Of a batch with this image, with the reference classes as labels.
+        projection: The projection of a batch with this image, with the reference classes as labels.
         cfg: `model.cfg`, for the token layout at the picture's size.
         class_names: `model.class_names`.
-        reference: The class that the ranks are of.
-        index: Which image of the projection's batch.
-        reference_is: What the title calls the reference class: the `correct`, `predicted` or `chosen` class.
+        reference: The class whose rank is shown.
+        index: The position of the image in the batch.
+        reference_is: The role of the reference class, for the title: `correct`, `predicted` or `chosen`.
         predicted: The model's prediction, for the title.
-        blocks: Which blocks; by default five, from the first to the last.
+        blocks: The blocks; by default five, from the first to the last.
         mask: The object, drawn as an outline.
+        colours: Pass the same object for several images, and each class keeps its colour.
 
     Raises:
         ValueError: If the projection has no ranks or top classes, is one of heads, or lacks a block.
@@ -88,26 +91,33 @@ def lens_figure(
     layout = cfg.token_layout_at(height, width)
     top_maps = [layout.to_grid(top[layout.patches]).cpu().numpy() for top in tops]
     rank_maps = [layout.to_grid(rank[layout.patches]).cpu().numpy() for rank in ranks]
-    colours = _class_colours(top_maps, reference)
+    frequent = _frequent_classes(top_maps, reference)
+    colour_of = {reference: VERMILION, **(colours or ClassColours()).of(frequent)}
     names = [_short(name) for name in class_names]
 
-    figure = Figure(figsize=_figure_size(len(shown), height / width), layout="constrained", dpi=200)
-    axes = figure.subplots(2, 1 + len(shown), squeeze=False)
+    panel = _PANEL * height / width
+    legend = _LEGEND_LINE * (len(colour_of) + 2)
+    row_heights = (panel, max(panel, legend))
+    size = _PANEL * (len(shown) + 1) + _SCALE, sum(row_heights) + _TITLES + _GAP
+    figure = Figure(figsize=size, layout="constrained", dpi=200)
+    axes = figure.subplots(2, 1 + len(shown), squeeze=False, gridspec_kw={"height_ratios": row_heights})
     draw_picture(axes[0, 0], picture, layout.grid, cfg.patch_size)
-    _title(axes[0, 0], f"{reference_is}: {names[reference]}", colours[reference])
+    _title(axes[0, 0], f"{reference_is}: {names[reference]}", VERMILION)
     if predicted is not None:
-        _subtitle(axes[0, 0], f"predicted: {names[predicted]}", colours[reference] if predicted == reference else _INK)
-    _draw_legend(axes[1, 0], [(names[label], colour) for label, colour in colours.items()])
+        _subtitle(axes[0, 0], f"predicted: {names[predicted]}", VERMILION if predicted == reference else _INK)
+    _draw_legend(axes[1, 0], [(names[label], colour) for label, colour in colour_of.items()])
     for ax, block, top, top_map in zip(axes[0, 1:], shown, tops, top_maps, strict=True):
-        _draw_classes(ax, top_map, colours, projection.n_classes, cfg.patch_size)
+        _draw_classes(ax, top_map, colour_of, projection.n_classes, cfg.patch_size)
         _title(ax, f"block {block}", _INK)
         if layout.cls is not None:
-            on_top = int(top[layout.cls])
-            _subtitle(ax, f"CLS: {names[on_top]}", colours[reference] if on_top == reference else _INK)
+            cls_top = int(top[layout.cls])
+            _subtitle(ax, f"CLS: {names[cls_top]}", VERMILION if cls_top == reference else _INK)
     _draw_ranks(figure, axes[1, 1:], rank_maps, projection.n_classes, cfg.patch_size, names[reference])
     if mask is not None:
         for ax in (*axes[0], *axes[1, 1:]):
             draw_outline(ax, mask, (height, width))
+    for ax in axes.flat:
+        ax.set_anchor("N")  # the legend may make a row taller than its panels
     return figure
 
 
@@ -116,19 +126,18 @@ def _selected(projection: Projection, blocks: Sequence[int], index: int) -> tupl
     if projection.rank is None or projection.top_classes.shape[-1] == 0:
         raise ValueError("the figure shows ranks and top classes: call `project` with labels and k of at least 1")
     if projection.rank.ndim != 3:
-        raise ValueError(f"the figure shows one vector a token: not the heads of stream '{projection.stream}'")
-    lacking = [block for block in blocks if block not in projection.layers]
-    if lacking or not blocks:
+        raise ValueError(f"the figure shows one vector per token: not the heads of stream '{projection.stream}'")
+    missing = [block for block in blocks if block not in projection.layers]
+    if missing or not blocks:
         raise ValueError(f"the projection holds blocks {list(projection.layers)}, asked for {list(blocks)}")
-    at = [projection.layers.index(block) for block in blocks]
-    return projection.top_classes[at, index, :, 0], projection.rank[at, index]
+    layers = [projection.layers.index(block) for block in blocks]
+    return projection.top_classes[layers, index, :, 0], projection.rank[layers, index]
 
 
-def _class_colours(top_maps: Sequence[np.ndarray], reference: int) -> dict[int, str]:
-    """The reference class, and the others that are on top of the most patches."""
+def _frequent_classes(top_maps: Sequence[np.ndarray], reference: int) -> list[int]:
+    """The classes, other than the reference class, that are the top class of the most patches."""
     counts = Counter(label for top_map in top_maps for label in top_map.flat if label != reference)
-    frequent = [int(label) for label, count in counts.most_common(len(_OTHER_COLOURS)) if count > 1]
-    return {reference: _REFERENCE_COLOUR, **dict(zip(frequent, _OTHER_COLOURS, strict=False))}
+    return [int(label) for label, count in counts.most_common(_N_OTHERS) if count > 1]
 
 
 def _draw_classes(
@@ -153,13 +162,13 @@ def _draw_ranks(
         draw_patch_map(ax, rank_map + 1, patch_size, _RANK_COLOURS, scale)
         for ax, rank_map in zip(axes, rank_maps, strict=True)
     ]
-    bar = figure.colorbar(meshes[0], ax=axes.tolist(), shrink=0.95, pad=0.02, aspect=14)
+    bar = figure.colorbar(meshes[0], ax=axes.tolist(), shrink=0.95, pad=0.02, aspect=14, anchor=(0, 1))
     ticks = [tick for tick in _RANK_TICKS if tick < n_classes / 2] + [n_classes - 1]
     bar.ax.yaxis.set(major_locator=FixedLocator([tick + 1 for tick in ticks]), minor_locator=NullLocator())
     bar.ax.yaxis.set_major_formatter(FixedFormatter([f"{tick}" for tick in ticks]))
     bar.ax.invert_yaxis()
     bar.ax.tick_params(labelsize=_FONT - 1)
-    bar.ax.set_ylabel(f"classes in front of\n{name}", fontsize=_FONT, parse_math=False)
+    bar.ax.set_ylabel(f"rank of\n{name}", fontsize=_FONT, parse_math=False)
 
 
 def _draw_legend(ax: Axes, entries: Sequence[tuple[str, str]]) -> None:
@@ -185,16 +194,11 @@ def _subtitle(ax: Axes, text: str, colour: str) -> None:
 
 
 def _font_size(text: str) -> float:
-    """Points; smaller where a line of text would be wider than its panel."""
+    """Points; smaller if the text would be wider than its panel."""
     return min(_FONT, _FONT * _LINE_LENGTH / len(text))
 
 
 def _short(name: str) -> str:
-    """The first of a class's synonyms, cut to what fits over a panel."""
+    """The first of a class's synonyms, shortened to fit above a panel."""
     first = name.split(",")[0].strip()
     return first if len(first) <= _NAME_LENGTH else first[: _NAME_LENGTH - 1].rstrip() + "…"
-
-
-def _figure_size(n_blocks: int, ratio: float) -> tuple[float, float]:
-    """Inches, for pictures of this height over width: panels, with room for the scale and for titles."""
-    return _PANEL * (n_blocks + 1) + 0.85, 2 * _PANEL * max(ratio, 0.6) + 0.5

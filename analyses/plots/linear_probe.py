@@ -1,4 +1,4 @@
-"""Probes beside the projection over the blocks."""
+"""Linear probes and the class-space projection over blocks as one figure."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from analyses.plots.curves import draw_curve, finish_figure, finish_panel, rows_of
+from analyses.plots.curves import GREY, VERMILION, draw_curve, finish_figure, finish_panel, rows_of
 
 __all__ = ["probe_figure"]
 
@@ -16,10 +16,10 @@ _METRICS = {"accuracy": "class on top, %", "identifiability": "identifiability"}
 
 
 def probe_figure(table: pd.DataFrame, metric: str = "accuracy", *, title: str = "") -> Figure:
-    """Draw what `compare_with_projection` measured: a panel a kind of position, a line a method.
+    """Draw the table of `compare_with_projection`: one panel per kind of position, one line per method.
 
     Args:
-        table: Of `compare_with_projection`.
+        table: `compare_with_projection(...)`.
         metric: `accuracy` or `identifiability`.
         title: Above the figure: which model and images.
 
@@ -33,19 +33,19 @@ def probe_figure(table: pd.DataFrame, metric: str = "accuracy", *, title: str = 
     # from light to dark with the number of shots
     shades = colormaps["cividis_r"](np.linspace(0.15, 0.95, len(shots)))
     figure = Figure(figsize=(3.7 * len(kinds) + 0.4, 3.9), layout="constrained")
-    for place, (ax, kind) in enumerate(zip(figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0], kinds,
-                                           strict=True)):  # fmt: skip
+    axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    for position, (ax, kind) in enumerate(zip(axes, kinds, strict=True)):
         rows = rows_of(table, token_type=kind, metric=metric)
-        style: dict[str, Any] = {"color": "#D55E00", "marker": "o", "label": "projection, nothing fitted"}
+        style: dict[str, Any] = {"color": VERMILION, "marker": "o", "label": "projection, no fitting"}
         draw_curve(ax, rows_of(rows, method="projection"), **style)
         for k, shade in zip(shots, shades, strict=True):
-            label = f"probe, {k} {'image' if k == 1 else 'images'} a class"
+            label = f"probe, {k} {'image' if k == 1 else 'images'} per class"
             draw_curve(ax, rows_of(rows, method="probe", shots=k), color=shade, marker="s", label=label)
         if shots:
             null = rows_of(rows, method="probe_null", shots=shots[-1])
-            draw_curve(ax, null, color="#555555", linestyle=":", label=f"probe of {shots[-1]}, labels shuffled")
-        # the patches' panel has room for it
-        legend = place == min(1, len(kinds) - 1)
-        finish_panel(ax, _TITLES[kind], _METRICS[metric] if place == 0 else "", legend=legend)
+            draw_curve(ax, null, color=GREY, linestyle=":", label=f"probe, {shots[-1]} per class, labels shuffled")
+        # the second panel, of patches, has room for the legend
+        legend = position == min(1, len(kinds) - 1)
+        finish_panel(ax, _TITLES[kind], _METRICS[metric] if position == 0 else "", legend=legend)
     finish_figure(figure, table, title, "Bands: 95 % bootstrap intervals over images.")
     return figure

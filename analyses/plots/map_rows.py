@@ -1,4 +1,4 @@
-"""Maps of one number a patch, side by side with their pictures: an image a row, a quantity a column."""
+"""Maps of one number per patch, next to their pictures: one row per image, one column per quantity."""
 
 from collections.abc import Mapping, Sequence
 
@@ -28,19 +28,19 @@ def map_rows_figure(
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """Draw each picture, and each quantity as a map over its patches; the object's outline is on all of them.
+    """Draw each picture, and each quantity as a map over its patches, all with the outline of the object.
 
     Args:
-        pictures: What `picture_of` returns.
-        masks: True on each picture's object.
+        pictures: Images as the model sees them (`picture_of`).
+        masks: True on the object of each picture.
         maps: The numbers of each column, by its heading.
         layout: `model.token_layout`.
         patch_size: Height and width of a patch in pixels.
-        label: What the numbers are.
-        limits: Ends of the colour scale.
-        names: What each picture shows.
+        label: The quantity, for the colour scale.
+        limits: The ends of the colour scale.
+        names: The name of each picture.
         title: Above the figure: which model and images.
-        caption: Below it.
+        caption: Below the figure.
 
     >>> import torch
     >>> layout, maps = TokenLayout(1, 0, 0, (2, 3)), {"block 0": torch.rand(1, 6)}

@@ -1,4 +1,4 @@
-"""Patching sweeps as figures: maps of the patch grid block after block, block by head, and estimates against exact."""
+"""Patching sweeps as figures: maps of the patch grid by block, blocks by heads, and estimates against exact effects."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,14 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from analyses.patching.result import Agreement, PatchResult
-from analyses.plots.patch_maps import draw_outline, draw_patch_map, draw_picture
+from analyses.plots.curves import BLUE
+from analyses.plots.patch_maps import colour_range, draw_outline, draw_patch_map, draw_picture
 
 __all__ = ["ablation_figure", "agreement_figure", "head_patching_figure", "token_patching_figure"]
 
 # diverging around no effect, and safe for colour-blind readers
 _CMAP = "PuOr_r"
-_UNIT = "share of the difference between the runs\n(0: nothing, 1: all of it)"
+_UNIT = "share of the difference between the runs (0: none, 1: all)"
 
 
 def token_patching_figure(
@@ -37,13 +38,16 @@ def token_patching_figure(
 ) -> Figure:
     """Draw a sweep over tokens: both pictures, the patch grid of each block, and the prefix tokens.
 
+    If a few patches would dominate the colours, the scale ends at the 98th percentile of the magnitudes; its label
+    says so.
+
     Args:
         result: `activation_patching(...)` over layer × token, of one pair or a mean over pairs.
-        clean: What `picture_of` returns.
-        corrupt: The same.
+        clean: The clean picture as the model sees it (`picture_of`).
+        corrupt: The corrupt picture.
         patch_size: Height and width of a patch in pixels.
-        names: What the two show.
-        blocks: Which, of those of the sweep; up to eight by default.
+        names: The headings of the two.
+        blocks: The blocks to show; by default up to eight.
         mask: True on the object, outlined.
         title: Above the figure.
 
@@ -61,11 +65,13 @@ def token_patching_figure(
     """
     grids, layout = result.on_grid().cpu().double().numpy(), result.layout
     numbers, layers = result.recovered.cpu().double().numpy(), list(result.labels["layer"])
-    shown = _some(layers, 8) if blocks is None else [layers.index(block) for block in blocks]
-    norm = _norm(grids[shown])  # of patches alone: CLS may carry many times as much as any of them
+    shown = _spread(layers, 8) if blocks is None else [layers.index(block) for block in blocks]
+    # patches only: the effect of CLS may be many times that of any patch
+    ends = colour_range(np.abs(grids[shown]))
+    norm = _norm(np.clip(grids[shown], -ends.high, ends.high))
     n_columns = min(len(shown), 4)
     n_rows = -(-len(shown) // n_columns)
-    figure = Figure(figsize=(2 + 1.75 * (1 + n_columns), 1 + 1.8 * max(n_rows, 2)), layout="constrained")
+    figure = Figure(figsize=(2 + 1.75 * (1 + n_columns), 1.4 + 1.8 * max(n_rows, 2)), layout="constrained")
     parts: Any = figure.subfigures(1, 3, width_ratios=(1.75, 1.75 * n_columns + 0.9, 0.9))
     left, middle, right = parts
     for ax, picture, name in zip(left.subplots(2, 1), (clean, corrupt), names, strict=True):
@@ -74,14 +80,22 @@ def token_patching_figure(
         if mask is not None:
             draw_outline(ax, mask, picture.shape[:2])
     axes = list(middle.subplots(n_rows, n_columns, squeeze=False).flat)
-    for ax, place in zip(axes, shown, strict=False):
-        draw_patch_map(ax, grids[place], patch_size, _CMAP, norm)
-        _heading(ax, f"block {layers[place]}")
+    for ax, position in zip(axes, shown, strict=False):
+        draw_patch_map(ax, grids[position], patch_size, _CMAP, norm)
+        _heading(ax, f"block {layers[position]}")
         if mask is not None:
             draw_outline(ax, mask, clean.shape[:2])
     for ax in axes[len(shown) :]:
         ax.remove()
-    middle.colorbar(ScalarMappable(norm, _CMAP), ax=axes[: len(shown)], label=_UNIT, shrink=0.8)
+    # below the maps: a vertical label would look like the axis of the prefix tokens
+    clipped = ends.high < np.nanmax(np.abs(grids[shown]), initial=0.0)
+    label = _UNIT + ("\nscale clipped at the 98th percentile" if clipped else "")
+    extend = "both" if clipped else "neither"
+    bar = middle.colorbar(
+        ScalarMappable(norm, _CMAP), ax=axes[: len(shown)], location="bottom", shrink=0.8, aspect=40, extend=extend
+    )
+    bar.set_label(label, fontsize="small")
+    bar.ax.tick_params(labelsize="small")
     _draw_prefix(right.subplots(), result, numbers, norm)
     if title:
         figure.suptitle(title, fontsize="medium", parse_math=False)
@@ -94,13 +108,13 @@ def head_patching_figure(
     """Draw sweeps over heads, block by head, side by side on one scale.
 
     Args:
-        results: Sweeps over layer × head, each by what to call it.
+        results: Sweeps over layer × head, by name.
         title: Above the figure.
-        label: What the colours are.
-        numbers_in_cells: Whether to write each number into its cell too.
+        label: The quantity, for the colour scale.
+        numbers_in_cells: Whether to write the number into each cell, too.
 
     Raises:
-        ValueError: If one of them is over something else.
+        ValueError: If a sweep has other axes.
 
     >>> from analyses.patching import activation_patching
     >>> from analyses.patching import logit_difference
@@ -110,19 +124,20 @@ def head_patching_figure(
     >>> len(head_patching_figure(sweeps).axes)
     3
     """
-    odd = [name for name, one in results.items() if one.axes != ("layer", "head")]
-    if odd:
-        raise ValueError(f"expected sweeps over layer × head, '{odd[0]}' is over {', '.join(results[odd[0]].axes)}")
-    of = {name: (one.recovered.cpu().double().numpy(), one.labels) for name, one in results.items()}
-    norm = _norm(np.concatenate([numbers.ravel() for numbers, _ in of.values()]))
-    figure = Figure(figsize=(1.6 + 2.1 * len(of), 3.6), layout="constrained")
-    axes = list(figure.subplots(1, len(of), squeeze=False, sharey=True).flat)
-    for ax, (name, (numbers, labels)) in zip(axes, of.items(), strict=True):
-        _draw_cells(ax, numbers, labels["head"], labels["layer"], norm, numbers_in_cells)
+    for name, result in results.items():
+        if result.axes != ("layer", "head"):
+            raise ValueError(f"expected sweeps over layer × head, '{name}' is over {', '.join(result.axes)}")
+    numbers = {name: result.recovered.cpu().double().numpy() for name, result in results.items()}
+    norm = _norm(np.concatenate([values.ravel() for values in numbers.values()]))
+    figure = Figure(figsize=(1.6 + 2.1 * len(results), 3.6), layout="constrained")
+    axes = list(figure.subplots(1, len(results), squeeze=False, sharey=True).flat)
+    for ax, (name, result) in zip(axes, results.items(), strict=True):
+        labels = result.labels
+        _draw_cells(ax, numbers[name], labels["head"], labels["layer"], norm, numbers_in_cells)
         ax.set_xlabel("head")
         _heading(ax, name)
     axes[0].set_ylabel("block")
-    figure.colorbar(ScalarMappable(norm, _CMAP), ax=axes, label=label)
+    figure.colorbar(ScalarMappable(norm, _CMAP), ax=axes, label=_wrapped(label))
     if title:
         figure.suptitle(title, fontsize="medium", parse_math=False)
     return figure
@@ -131,11 +146,11 @@ def head_patching_figure(
 def agreement_figure(
     pairs: Mapping[str, tuple[PatchResult, PatchResult, Agreement]], *, unit: str = "logits", title: str = ""
 ) -> Figure:
-    """Draw estimates against exact patching, a point a patch.
+    """Draw estimates against exact patching, one point per patch.
 
     Args:
-        pairs: The exact sweep, its estimate and their `agreement`, by what to call them.
-        unit: Of the metric.
+        pairs: The exact sweep, its estimate and their `agreement`, by name.
+        unit: The unit of the metric.
         title: Above the figure.
 
     >>> from analyses.patching import activation_patching
@@ -150,10 +165,10 @@ def agreement_figure(
     figure = Figure(figsize=(3.2 * len(pairs), 3.3), layout="constrained")
     axes = list(figure.subplots(1, len(pairs), squeeze=False).flat)
     for ax, (name, (exact, estimate, agree)) in zip(axes, pairs.items(), strict=True):
-        x, y = (one.effect.flatten().cpu().double().numpy() for one in (exact, estimate))
+        x, y = (result.effect.flatten().cpu().double().numpy() for result in (exact, estimate))
         ends = [min(x.min(), y.min()), max(x.max(), y.max())]
         ax.plot(ends, ends, color="#999999", linewidth=1, linestyle=":")
-        ax.scatter(x, y, s=9, alpha=0.5, color="#0072B2", linewidths=0)
+        ax.scatter(x, y, s=9, alpha=0.5, color=BLUE, linewidths=0)
         _heading(ax, f"{name}: r = {agree.pearson:.2f}")
         ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.set(xlabel=f"exact effect, {unit}", ylabel=f"estimated effect, {unit}")
@@ -164,7 +179,7 @@ def agreement_figure(
 
 
 def ablation_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
-    """Draw what `AblationStudy` computed: for each metric, block by head, with the MLP in a column of its own.
+    """Draw the table of `AblationStudy`: for each metric, blocks by heads, with the MLP in a separate column.
 
     Args:
         table: `AblationStudy().compute()`.
@@ -186,7 +201,7 @@ def ablation_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
         "identifiability": ("Identifiability of patches", "after − before"),
     }
     whole = pd.DataFrame(table[table["class_index"].isna()])
-    figure = Figure(figsize=(11.5, 3.8), layout="constrained")
+    figure = Figure(figsize=(11.5, 4.3), layout="constrained")
     axes = list(figure.subplots(1, len(labels), sharey=True))
     for ax, (metric, (name, unit)) in zip(axes, labels.items(), strict=True):
         rows = pd.DataFrame(whole[whole["metric"] == metric])
@@ -194,20 +209,24 @@ def ablation_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
         grid = rows.assign(column=columns).pivot(index="layer", columns="column", values="value")
         numbers = grid.to_numpy(dtype=float)
         heads = np.isfinite(grid.columns.to_numpy(dtype=float))
-        norm = _norm(numbers[:, heads])  # an MLP may cost many times as much as any head: its number tells
-        names = ["MLP" if np.isinf(one) else f"{one:.0f}" for one in grid.columns]
+        # heads only: the effect of an MLP may be many times that of any head
+        norm = _norm(numbers[:, heads])
+        names = ["MLP" if np.isinf(column) else f"{column:.0f}" for column in grid.columns]
         _draw_cells(ax, numbers, names, list(grid.index), norm, len(names) <= 9)
         ax.axvline(len(names) - 1.5, color="black", linewidth=1)
         ax.set_xlabel("head")
         _heading(ax, name)
-        figure.colorbar(ScalarMappable(norm, _CMAP), ax=ax, label=unit, extend="both")
+        # below its panel: a vertical label would look like the axis of the next panel
+        bar = figure.colorbar(ScalarMappable(norm, _CMAP), ax=ax, location="bottom", extend="both", aspect=30)
+        bar.locator = MaxNLocator(5)
+        bar.set_label(unit, fontsize="small")
+        bar.ax.tick_params(labelsize="small")
     axes[0].set_ylabel("block")
     if title:
         figure.suptitle(title, fontsize="medium", parse_math=False)
     n_images = max(whole["n_images"].tolist(), default=0)
-    figure.supxlabel(
-        f"{n_images} images. Each component ablated alone: what changes, after minus before.", fontsize="small"
-    )
+    caption = "Each component ablated alone: change, after minus before; colour scales from heads only."
+    figure.supxlabel(f"{n_images} images. {caption}", fontsize="small")
     return figure
 
 
@@ -216,9 +235,9 @@ def _draw_cells(
 ) -> None:
     colours = ScalarMappable(norm, _CMAP)
     ax.imshow(colours.to_rgba(numbers), aspect="auto", origin="lower")
-    x_step, y_step = (max(1, -(-len(one) // 16)) for one in (x, y))
-    ax.set_xticks(range(0, len(x), x_step), [str(one) for one in x[::x_step]])
-    ax.set_yticks(range(0, len(y), y_step), [str(one) for one in y[::y_step]])
+    x_step, y_step = (max(1, -(-len(labels) // 16)) for labels in (x, y))
+    ax.set_xticks(range(0, len(x), x_step), [str(label) for label in x[::x_step]])
+    ax.set_yticks(range(0, len(y), y_step), [str(label) for label in y[::y_step]])
     if write:
         for (row, column), number in np.ndenumerate(numbers):
             red, green, blue = np.asarray(colours.to_rgba(np.array(number))).ravel()[:3]
@@ -237,7 +256,7 @@ def _draw_cells(
 def _draw_prefix(ax: Axes, result: PatchResult, numbers: np.ndarray, norm: TwoSlopeNorm) -> None:
     """Block by prefix token."""
     tokens = np.array(result.labels[result.axes[-1]])
-    prefix = [place for place, token in enumerate(tokens) if token < result.layout.n_prefix]
+    prefix = [position for position, token in enumerate(tokens) if token < result.layout.n_prefix]
     if not prefix:
         ax.set_axis_off()
         return
@@ -253,16 +272,16 @@ def _heading(ax: Axes, text: str) -> None:
 
 
 def _norm(numbers: np.ndarray) -> TwoSlopeNorm:
-    """White at zero, and as far on both sides: equal colours are equal sizes. Where all is zero, one on either side."""
+    """White at zero and symmetric: equal colours mean equal magnitudes. From -1 to 1, if all values are zero."""
     finite = numbers[np.isfinite(numbers)]
     spread = float(np.abs(finite).max()) if finite.size else 0.0
-    # less is rounding: stretched over all colours, it would look like an effect
+    # smaller values are rounding errors, which must not look like effects
     spread = spread if spread > 1e-5 else 1.0
     return TwoSlopeNorm(0.0, -spread, spread)
 
 
 def _written(number: float, spread: float) -> str:
-    """A number for a cell: fine enough for two digits of the largest, and no sign where nothing is left of it."""
+    """A number for a cell: two digits of the largest number, and no sign if it rounds to zero."""
     if not np.isfinite(number):
         return "–"
     decimals = 0 if abs(number) >= 9.995 else min(4, max(2, 1 - math.floor(math.log10(spread))))
@@ -270,6 +289,11 @@ def _written(number: float, spread: float) -> str:
     return text if float(text) else "0"
 
 
-def _some(layers: Sequence[int], most: int) -> list[int]:
-    """Places of up to `most` of the layers, first and last among them."""
-    return sorted({round(place) for place in np.linspace(0, len(layers) - 1, min(most, len(layers)))})
+def _spread(layers: Sequence[int], most: int) -> list[int]:
+    """Positions of up to `most` layers, evenly spread from the first to the last."""
+    return sorted({round(position) for position in np.linspace(0, len(layers) - 1, min(most, len(layers)))})
+
+
+def _wrapped(label: str) -> str:
+    """The label in two lines, if it explains its ends."""
+    return label.replace(" (", "\n(", 1)

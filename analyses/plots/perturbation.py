@@ -11,9 +11,9 @@ __all__ = ["perturbation_figure"]
 
 
 def perturbation_figure(table: pd.DataFrame, metric: str = "identifiability_rate", *, title: str = "") -> Figure:
-    """Draw what `Perturbation` computed: a panel a perturbation, solid after it, dashed before, on the same tokens.
+    """Draw the table of `Perturbation`: one panel per perturbation; solid after it, dashed before, on the same tokens.
 
-    The last panel has the model's accuracy, with the bootstrap interval of its change.
+    The last panel shows the model's accuracy, with the bootstrap interval of its change.
 
     Args:
         table: `Perturbation().compute()`.
@@ -41,21 +41,21 @@ def perturbation_figure(table: pd.DataFrame, metric: str = "identifiability_rate
         rows = rows_of(table, perturbation=name, metric=metric)
         kinds = tokens_in(rows)
         if len({region for _, region in kinds if region != "all"}) == 1:
-            # one region alone was left: it is all patches
+            # the perturbation leaves one region only, which is then all patches
             kinds.remove(("patch", "all"))
         for kind in kinds:
-            of = rows_of(rows, token_type=kind[0], region=kind[1])
+            curve = rows_of(rows, token_type=kind[0], region=kind[1])
             style = TOKEN_STYLES[kind]
-            draw_curve(ax, of, "after", **style)
-            draw_curve(ax, of, "before", **{**style, "label": None, "marker": "", "linestyle": "--", "linewidth": 1})
+            draw_curve(ax, curve, "after", **style)
+            draw_curve(ax, curve, "before", **{**style, "label": None, "marker": "", "linestyle": "--", "linewidth": 1})
         finish_panel(ax, name.replace("_", " "), ylabel, legend=False, ylim=ylim)
     _draw_accuracy(axes[len(names)], table, names)
     for ax in axes[len(names) + 1 :]:
         ax.remove()
     handles = {}
     for ax in axes[: len(names)]:
-        lines, its_labels = ax.get_legend_handles_labels()
-        handles |= dict(zip(its_labels, lines, strict=True))
+        lines, names_of_lines = ax.get_legend_handles_labels()
+        handles |= dict(zip(names_of_lines, lines, strict=True))
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=6, frameon=False)
     finish_figure(figure, table, title, "Solid: after the perturbation; dashed: before, on the same tokens. "
                   "Whiskers: bootstrap interval of the change.")  # fmt: skip
@@ -64,11 +64,11 @@ def perturbation_figure(table: pd.DataFrame, metric: str = "identifiability_rate
 
 def _draw_accuracy(ax: Axes, table: pd.DataFrame, names: list[str]) -> None:
     rows = table[table["metric"] == "accuracy"].set_index("perturbation").loc[names]
-    places, after = np.arange(len(names)), rows["after"].to_numpy(dtype=float)
+    positions, after = np.arange(len(names)), rows["after"].to_numpy(dtype=float)
     ends = np.abs(rows[["low", "high"]].sub(rows["value"], axis=0).to_numpy(dtype=float).T)
-    ax.barh(places, after, color="#BBBBBB", xerr=np.nan_to_num(ends), error_kw={"elinewidth": 1, "capsize": 2})
-    ax.plot(rows["before"], places, linestyle="", marker="|", markersize=14, color="black")
-    ax.set(yticks=places, yticklabels=[name.replace("_", " ") for name in names], xlim=(0, 102), xlabel="percent")
+    ax.barh(positions, after, color="#BBBBBB", xerr=np.nan_to_num(ends), error_kw={"elinewidth": 1, "capsize": 2})
+    ax.plot(rows["before"], positions, linestyle="", marker="|", markersize=14, color="black")
+    ax.set(yticks=positions, yticklabels=[name.replace("_", " ") for name in names], xlim=(0, 102), xlabel="percent")
     ax.invert_yaxis()
-    ax.set_title("accuracy (line: before)", fontsize="medium", loc="left")
+    ax.set_title("accuracy (black line: before)", fontsize="medium", loc="left")
     ax.spines[["top", "right"]].set_visible(False)

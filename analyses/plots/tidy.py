@@ -1,4 +1,4 @@
-"""A sweep's tidy table as figures: one a metric, over the blocks, a line for each kind of token."""
+"""A sweep's tidy table as figures: one figure per metric, over the blocks, with one line per kind of token."""
 
 import math
 from collections.abc import Hashable
@@ -9,25 +9,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from analyses.plots.curves import GREY, TOKEN_STYLES
+
 __all__ = ["block_figures"]
 
-# Okabe and Ito's colours, and a marker each, so that no line is told by its colour alone
-_STYLES = {
-    "cls": ("#D55E00", "o"), "patch": ("#0072B2", "s"), "patch, object": ("#009E73", "^"),
-    "patch, context": ("#CC79A7", "v"), "register": ("#E69F00", "D"), "dist": ("#56B4E9", "P"),
-    "patch, object_minus_context": ("#555555", "x"),
-}  # fmt: skip
-_OTHER_STYLE = ("#555555", "")
 _PANELS = ("perturbation", "stream", "reference", "difference")
-_N_COLUMNS = 4
-_N_PANELS = 16
+_MAX_COLUMNS = 4
+_MAX_PANELS = 16
 
 
 def block_figures(table: pd.DataFrame) -> dict[str, Figure]:
-    """Draw every metric of a table that has `layer` and `value`; nothing, if it has none.
+    """Draw every metric of a table with `layer` and `value`; no figures for other tables.
 
-    Streams, references, perturbations and differences have a panel each, kinds of token a line each, intervals
-    (`low`, `high`) a band. Single heads, and subsets of the images (`images` other than `all`), are left out.
+    There is one panel per stream, reference, perturbation and difference, one line per kind of token, and a band per
+    interval (`low`, `high`). Single heads, and subsets of the images (`images` other than `all`), are left out.
 
     >>> table = pd.DataFrame({"layer": [0, 1], "token_type": "patch", "metric": "rate", "value": [10.0, 80.0]})
     >>> sorted(block_figures(table))
@@ -47,21 +42,21 @@ def block_figures(table: pd.DataFrame) -> dict[str, Figure]:
 
 def _figure(metric: str, rows: pd.DataFrame) -> Figure:
     if "region" in rows:
-        # on another scale than what it is the difference of
+        # a difference has another scale than its two terms
         rows = rows.assign(difference=rows["region"].where(rows["region"].str.contains("_minus_", na=False), ""))
     by = [column for column in _PANELS if column in rows and len(set(rows[column])) > 1]
-    panels = _parts(rows, by)[:_N_PANELS]
-    n_columns = min(len(panels), _N_COLUMNS)
+    panels = _parts(rows, by)[:_MAX_PANELS]
+    n_columns = min(len(panels), _MAX_COLUMNS)
     n_rows = math.ceil(len(panels) / n_columns)
     figure = Figure(figsize=(2.6 + 3.2 * n_columns, 0.6 + 2.5 * n_rows), layout="constrained")
     axes = list(figure.subplots(n_rows, n_columns, squeeze=False, sharex=True).flat)
-    named: dict[str, Artist] = {}
-    for ax, (name, of_panel) in zip(axes, panels, strict=False):
-        named |= _draw_lines(ax, of_panel)
+    lines: dict[str, Artist] = {}
+    for ax, (name, panel_rows) in zip(axes, panels, strict=False):
+        lines |= _draw_lines(ax, panel_rows)
         ax.set_title(name.replace("_", " "), fontsize="medium", parse_math=False)
     for ax in axes[len(panels) :]:
         ax.remove()
-    for text in figure.legend(named.values(), named, loc="outside right upper", frameon=False).get_texts():
+    for text in figure.legend(lines.values(), lines, loc="outside right upper", frameon=False).get_texts():
         text.set_parse_math(False)
     figure.suptitle(metric.replace("_", " ") + (" (after minus before)" if "before" in rows else ""))
     figure.supxlabel("block")
@@ -72,21 +67,22 @@ def _draw_lines(ax: Axes, rows: pd.DataFrame) -> dict[str, Artist]:
     """The lines, by name."""
     drawn: dict[str, Artist] = {}
     for name, line in _parts(rows, [column for column in ("token_type", "region") if column in rows]):
-        name = name.removesuffix(", all")
-        colour, marker = _STYLES.get(name, _OTHER_STYLE)
+        token_type, _, region = name.partition(", ")
+        other = {"label": name.removesuffix(", all").replace("_", " "), "color": GREY, "marker": "x"}
+        style = TOKEN_STYLES.get((token_type, region or "all"), other)
         line = line.sort_values("layer")
-        blocks, name = line["layer"].astype(int), name.replace("_", " ")
-        (drawn[name],) = ax.plot(blocks, line["value"], color=colour, marker=marker, markersize=4, linewidth=1.5)
+        blocks = line["layer"].astype(int)
+        (drawn[style["label"]],) = ax.plot(blocks, line["value"], **style, markersize=4, linewidth=1.5)
         if {"low", "high"} <= set(line.columns) and len(line.dropna(subset=["low", "high"])):
-            ax.fill_between(blocks, line["low"].astype(float), line["high"].astype(float), color=colour, alpha=0.2,
-                            linewidth=0)  # fmt: skip
+            low, high = (line[end].astype(float) for end in ("low", "high"))
+            ax.fill_between(blocks, low, high, color=style["color"], alpha=0.2, linewidth=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.spines[["top", "right"]].set_visible(False)
     return drawn
 
 
 def _parts(rows: pd.DataFrame, by: list[str]) -> list[tuple[str, pd.DataFrame]]:
-    """The rows apart by some columns, in their own order, each with its values as a name."""
+    """The rows split by some columns, in their own order; the values of the columns are the name of each part."""
     if not by:
         return [("", rows)]
     groups = rows.groupby(by, sort=False, dropna=False)

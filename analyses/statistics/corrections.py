@@ -15,15 +15,15 @@ Correction = Literal["holm", "fdr_bh", "fdr_by", "bonferroni"]
 def adjust_p_values(
     p_values: Float[np.ndarray, "test"] | Sequence[float | int], method: Correction = "holm"
 ) -> Float[np.ndarray, "test"]:
-    """P-values corrected for the number of tests, such as one a block; a NaN is no test and stays NaN.
+    """P-values corrected for the number of tests, such as one per block; NaNs do not count as tests and stay NaN.
 
     Args:
-        p_values: One a test.
+        p_values: One per test.
         method: `"holm"` and `"bonferroni"` bound the chance of any false discovery; `"fdr_bh"` (independent or
             positively dependent tests) and `"fdr_by"` (any) bound the expected share of false discoveries.
 
     Raises:
-        ValueError: If a p-value lies outside 0 to 1, or there is no such method.
+        ValueError: If a p-value is outside 0 to 1, or the method is unknown.
 
     >>> adjust_p_values([0.01, 0.04, 0.03]).tolist()
     [0.03, 0.06, 0.06]

@@ -1,4 +1,4 @@
-"""How large a difference is: effect sizes of pairs and of independent groups."""
+"""Effect sizes of pairs and of independent groups."""
 
 import numpy as np
 from scipy import stats
@@ -9,7 +9,7 @@ __all__ = ["cliffs_delta", "cohens_d", "rank_biserial"]
 
 
 def rank_biserial(x: Observations, y: Observations | float = 0.0) -> float:
-    """Matched-pairs rank-biserial correlation `(W+ - W-) / (W+ + W-)`: -1 to 1, 0 if there is no difference.
+    """Matched-pairs rank-biserial correlation `(W+ - W-) / (W+ + W-)`: -1 to 1, 0 without differences.
 
     >>> rank_biserial([1.0, 2.0, 3.0], [0.0, 0.0, 6.0])
     0.0
@@ -23,7 +23,7 @@ def rank_biserial(x: Observations, y: Observations | float = 0.0) -> float:
 
 
 def cliffs_delta(a: Observations, b: Observations) -> float:
-    """Share of pairs (one of each group) in which `a` is greater, minus the share in which it is smaller: -1 to 1.
+    """Share of pairs, one observation from each group, in which `a` is greater, minus the share in which it is smaller.
 
     >>> cliffs_delta([3, 4, 5], [1, 2, 4])
     0.6666666666666667
@@ -34,9 +34,9 @@ def cliffs_delta(a: Observations, b: Observations) -> float:
 
 
 def cohens_d(a: Observations, b: Observations, *, paired: bool = False) -> float:
-    """Difference of means in standard deviations: of the differences if `paired`, else pooled over the groups.
+    """Difference of means in standard deviations: those of the differences if `paired`, else pooled over the groups.
 
-    0 where the means are equal; infinite where they differ and nothing varies.
+    0 if the means are equal; infinite if they differ and there is no variance.
 
     >>> cohens_d([2.0, 4.0, 6.0], [1.0, 2.0, 3.0], paired=True)
     2.0

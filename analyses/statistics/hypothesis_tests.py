@@ -1,7 +1,7 @@
-"""Hypothesis tests of paired and independent observations: scipy's, with results that say what they mean.
+"""Hypothesis tests of paired and independent observations: scipy's, with named results and effect sizes.
 
-Observations are images (or classes, or whatever else was drawn independently), never the tokens of one image, which
-depend on each other. All chance comes from a seed.
+Observations are images (or classes, or other independent draws), never the tokens of one image, which depend on each
+other. All randomness comes from a seed.
 """
 
 from collections.abc import Sequence
@@ -34,12 +34,13 @@ class SignedRankTest:
 
     Attributes:
         statistic: Sum of the ranks of positive differences, W+ (two-sided: the smaller of W+ and W-).
-        p_value: Probability of a statistic as extreme if differences are symmetric around zero; 1 if all are zero.
+        p_value: Probability of a statistic at least as extreme if differences are symmetric around zero; 1 if all are
+            zero.
         rank_biserial: `(W+ - W-) / (W+ + W-)`, -1 to 1; 0 if all differences are zero.
         median_difference: Median of `x - y`.
         n: Number of pairs.
-        n_zero: Number of pairs without difference, which the test leaves out.
-        alternative: What the p-value speaks for: `x - y` is `"greater"` or `"less"` than zero, or `"two-sided"`.
+        n_zero: Number of pairs without a difference, which the test leaves out.
+        alternative: The alternative hypothesis: `x - y` is `"greater"` or `"less"` than zero, or `"two-sided"`.
     """
 
     statistic: float
@@ -57,13 +58,14 @@ class PermutationTest:
 
     Attributes:
         difference: Mean of `a` minus mean of `b`.
-        p_value: Share of relabellings with a difference as extreme; random ones are counted with the observed one.
-        effect_size: Cohen's d for pairs, Cliff's delta for independent groups, NaN where neither is known.
+        p_value: Share of relabellings with a difference at least as extreme; if they are random, the observed one
+            counts as one of them.
+        effect_size: Cohen's d for pairs, Cliff's delta for independent groups, NaN for pooled histograms.
         n_a: Observations in `a`.
         n_b: Observations in `b`.
-        n_resamples: How many relabellings.
+        n_resamples: Number of relabellings.
         paired: Whether relabelling swaps within pairs.
-        alternative: What the p-value speaks for: the difference is `"greater"`, `"less"`, or `"two-sided"`.
+        alternative: The alternative hypothesis: the difference is `"greater"` or `"less"` than zero, or `"two-sided"`.
     """
 
     difference: float
@@ -81,15 +83,15 @@ def signed_rank_test(
 ) -> SignedRankTest:
     """Wilcoxon's signed-rank test of paired observations (`scipy.stats.wilcoxon`; zero differences are left out).
 
-    The paper compares a model's identifiability with that of the model freshly initialised this way (section 4).
+    The paper uses it to compare a model's identifiability with that of the freshly initialised model (section 4).
 
     Args:
-        x: One number an observation.
-        y: Its partner; 0 by default, for differences.
-        alternative: `"greater"` if `x` is expected above `y`.
+        x: One number per observation.
+        y: The paired numbers; 0 by default, for differences.
+        alternative: `"greater"` if `x` is expected to be above `y`.
 
     Raises:
-        ValueError: If there are fewer than two pairs, or a NaN.
+        ValueError: If there are fewer than two pairs, or NaNs.
 
     >>> test = signed_rank_test([1.0, 2.0, 3.5, 4.0, 6.0], [0.5, 2.5, 2.0, 3.0, 4.0], alternative="greater")
     >>> test.rank_biserial, test.p_value
@@ -121,14 +123,14 @@ def permutation_test(
     n_resamples: int = 9999,
     seed: int = 0,
 ) -> PermutationTest:
-    """Is the mean of `a` another than that of `b`? (`scipy.stats.permutation_test`)
+    """Test whether the means of `a` and `b` differ (`scipy.stats.permutation_test`).
 
-    Independent groups: observations are dealt anew to groups of the same sizes. Paired: the two of a pair are
-    swapped, which flips the sign of their difference. Where there are no more than `n_resamples` relabellings all
-    are tried, and the p-value is exact.
+    Independent groups: observations are reassigned to groups of the same sizes. Paired: the two numbers of a pair are
+    swapped, which flips the sign of their difference. If there are no more than `n_resamples` relabellings, all are
+    tried, and the p-value is exact.
 
     Raises:
-        ValueError: If there are fewer than two observations, pairs of unequal numbers, or a NaN.
+        ValueError: If there are fewer than two observations, unequal numbers of paired ones, or NaNs.
 
     >>> permutation_test([3.1, 2.9, 3.5, 3.0], [2.0, 2.2, 1.9, 2.4], alternative="greater").p_value == 1 / 70
     True
@@ -150,57 +152,58 @@ def permutation_tests(
     n_resamples: int = 9999,
     seed: int = 0,
 ) -> list[PermutationTest]:
-    """`permutation_test` of each column, such as each block; one relabelling serves all of them.
+    """`permutation_test` of each column, such as each block; all columns share the same relabellings.
 
     >>> a, b = np.array([[1.0, 5.0], [2.0, 6.0]]), np.array([[1.0, 1.0], [2.0, 2.0]])
     >>> [test.p_value for test in permutation_tests(a, b, alternative="greater")]
     [0.8333333333333334, 0.16666666666666666]
     """
     columns = range(a.shape[1])
-    pooled, both = np.concatenate([a, b]), len(a) + len(b)
-    # relabellings with equal differences must stay equal, whatever the order in which they were summed
+    pooled, n_total = np.concatenate([a, b]), len(a) + len(b)
+    # relabellings with equal differences must stay equal, whatever the order of summation
     unit = 1e-12 * np.maximum(np.abs(pooled).max(axis=0), np.finfo(np.float64).tiny / 1e-12)
 
-    def swapped(signs: np.ndarray, axis: int = -1) -> np.ndarray:
-        """[resample test] of signs [resample observation]: scipy flips those of ones."""
+    def paired_difference(signs: np.ndarray, axis: int = -1) -> np.ndarray:
+        """[resample test] from signs [resample observation]: scipy flips the signs of ones."""
         return np.round(signs @ (a - b) / len(a) / unit) * unit
 
-    def dealt(to_a: np.ndarray, to_b: np.ndarray, axis: int = -1) -> np.ndarray:
-        """[resample test] of observations' numbers [resample observation], which scipy deals."""
-        sum_a = times_drawn(np.atleast_2d(to_a).astype(np.int64), both) @ pooled
+    def group_difference(to_a: np.ndarray, to_b: np.ndarray, axis: int = -1) -> np.ndarray:
+        """[resample test] from the indices [resample observation] that scipy assigns to each group."""
+        sum_a = times_drawn(np.atleast_2d(to_a).astype(np.int64), n_total) @ pooled
         difference = np.round((sum_a / len(a) - (pooled.sum(axis=0) - sum_a) / len(b)) / unit) * unit
         return difference if to_a.ndim > 1 else difference[0]
 
     if paired:
-        pairs = [checked_pairs(a[:, one], b[:, one]) for one in columns]
+        pairs = [checked_pairs(a[:, column], b[:, column]) for column in columns]
         effect_sizes = [cohens_d(x, y, paired=True) for x, y in pairs]
-        samples, difference, kind = (np.ones(len(a)),), swapped, "samples"
+        samples, difference, kind = (np.ones(len(a)),), paired_difference, "samples"
     else:
-        pairs = [(checked_observations(a[:, one], "a"), checked_observations(b[:, one], "b")) for one in columns]
-        effect_sizes = [cliffs_delta(x, y) for x, y in pairs]
-        samples, difference, kind = (np.arange(len(a)), np.arange(len(a), both)), dealt, "independent"
+        groups = [(checked_observations(a[:, c], "a"), checked_observations(b[:, c], "b")) for c in columns]
+        effect_sizes = [cliffs_delta(x, y) for x, y in groups]
+        samples = np.arange(len(a)), np.arange(len(a), n_total)
+        difference, kind = group_difference, "independent"
     result = stats.permutation_test(
         samples,
         difference,
         permutation_type=kind,
         vectorized=True,
         n_resamples=n_resamples,
-        batch=resampling_batch(both),
+        batch=resampling_batch(n_total),
         alternative=alternative,
         random_state=np.random.default_rng(seed),  # pyright: ignore[reportCallIssue]  (`rng` from scipy 1.15)
     )
     return [
         PermutationTest(
-            difference=float(a[:, one].mean() - b[:, one].mean()),
-            p_value=float(result.pvalue[one]),
-            effect_size=effect_sizes[one],
+            difference=float(a[:, column].mean() - b[:, column].mean()),
+            p_value=float(result.pvalue[column]),
+            effect_size=effect_sizes[column],
             n_a=len(a),
             n_b=len(b),
             n_resamples=len(result.null_distribution),
             paired=paired,
             alternative=alternative,
         )
-        for one in columns
+        for column in columns
     ]
 
 
@@ -213,24 +216,24 @@ def pooled_permutation_test(
     n_resamples: int = 300,
     seed: int = 0,
 ) -> PermutationTest:
-    """Permutation test on two groups of pooled observations that are given as histograms.
+    """Permutation test on two groups of pooled observations, given as histograms.
 
-    Dealing pooled observations anew to groups of the same sizes makes group a's histogram multivariate
-    hypergeometric, so it is drawn as such, and no observation needs to be held. The published code does this with
-    the tokens of all images pooled (300 shuffles, one-sided). Tokens of an image depend on each other, so its
-    p-values are too small: it is here for comparison, and `permutation_test` on images is the one to report.
+    Reassigning pooled observations to groups of the same sizes makes group a's histogram multivariate hypergeometric,
+    so the histogram is drawn from that distribution, without the single observations. The published code runs this
+    test on the tokens of all images pooled (300 shuffles, one-sided). The tokens of an image depend on each other, so
+    its p-values are too small: use it for comparison only, and report `permutation_test` on images.
 
     Args:
         counts_a: How often each value occurs in group a.
         counts_b: How often each value occurs in group b.
         values: The values.
-        alternative: What the p-value speaks for.
-        n_resamples: How many relabellings.
-        seed: Which ones.
+        alternative: The alternative hypothesis.
+        n_resamples: Number of relabellings.
+        seed: Seed of the relabellings.
 
     Raises:
-        ValueError: If a group is empty, shapes differ, a count is negative, a value NaN, or there is no such
-            alternative.
+        ValueError: If a group is empty, shapes differ, a count is negative, a value is NaN, or the alternative is
+            unknown.
 
     >>> pooled_permutation_test([0, 10, 90], [50, 40, 10], [0.0, 0.5, 1.0], n_resamples=99).p_value
     0.01
@@ -251,7 +254,7 @@ def pooled_permutation_test(
     draws = np.random.default_rng(seed).multivariate_hypergeometric(total, n_a, size=n_resamples, method="marginals")
     null = draws @ values / n_a - (total - draws) @ values / n_b
     difference = float(counts[0] @ values / n_a - counts[1] @ values / n_b)
-    # rounding may put an equal draw on either side of the observed difference: scipy's allowance
+    # rounding may put an equal draw on either side of the observed difference: scipy's tolerance
     slack = 1e-14 * max(1.0, abs(difference))
     n_greater = int(np.count_nonzero(null >= difference - slack)) + 1
     n_less = int(np.count_nonzero(null <= difference + slack)) + 1

@@ -1,4 +1,4 @@
-"""How certain an estimate is: percentile bootstrap intervals of means, ratios and differences."""
+"""Percentile bootstrap intervals of means, ratios and differences."""
 
 import dataclasses
 import warnings
@@ -22,7 +22,6 @@ __all__ = [
     "times_drawn",
 ]
 
-
 # Numbers that scipy's resampling may hold at a time.
 _RESAMPLED_NUMBERS = 2**22
 
@@ -39,10 +38,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How bootstrap intervals and permutation tests draw: how often, for which level, from which seed.
+    """The number of resamples, level and seed of bootstrap intervals and permutation tests.
 
     Raises:
-        ValueError: If nothing is drawn, or the level is not between 0 and 1: before a dataset is gone through.
+        ValueError: If `n_resamples` is below 1, or the level is not between 0 and 1: before a sweep starts.
     """
 
     n_resamples: int = 999
@@ -82,7 +81,7 @@ def bootstrap_interval(
 ) -> Interval:
     """Percentile bootstrap interval of a mean (`scipy.stats.bootstrap`), for each of the trailing axes.
 
-    All of them are resampled together, so blocks keep their dependence. Of one observation the interval is NaN.
+    All axes share the same resamples, so blocks keep their dependence. The interval of a single observation is NaN.
 
     Raises:
         ValueError: If there is no observation, or a NaN, or the level is not between 0 and 1.
@@ -105,7 +104,7 @@ def bootstrap_ratio(
 ) -> Interval:
     """Bootstrap interval of `sum(numerators) / sum(denominators)`: a mean over tokens, with images as observations.
 
-    Where no observation has a denominator, the estimate and its interval are NaN.
+    Where all denominators are zero, the estimate and its interval are NaN.
 
     Raises:
         ValueError: If there is no observation, shapes differ, or there is a NaN.
@@ -136,9 +135,9 @@ def bootstrap_difference(
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """Bootstrap interval of the mean of `a` minus the mean of `b`, of independent groups, each resampled for itself.
+    """Bootstrap interval of the mean of `a` minus the mean of `b`: independent groups, each resampled separately.
 
-    Of pairs, take `bootstrap_interval(a - b)`.
+    For pairs, use `bootstrap_interval(a - b)`.
 
     Raises:
         ValueError: If a group is empty, the groups' trailing axes differ, or there is a NaN.
@@ -147,17 +146,18 @@ def bootstrap_difference(
     >>> float(interval.low), float(interval.estimate), float(interval.high)
     (2.0, 3.0, 4.0)
     """
-    of_a, of_b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if 0 in (of_a.ndim, of_b.ndim, len(of_a), len(of_b)) or of_a.shape[1:] != of_b.shape[1:]:
-        raise ValueError(f"expected two groups with the same trailing axes, got shapes {of_a.shape} and {of_b.shape}")
-    refuse_nan(of_a, "a")
-    refuse_nan(of_b, "b")
-    columns_a, columns_b = of_a.reshape(len(of_a), -1), of_b.reshape(len(of_b), -1)
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if 0 in (a.ndim, b.ndim, len(a), len(b)) or a.shape[1:] != b.shape[1:]:
+        raise ValueError(f"expected two groups with the same trailing axes, got shapes {a.shape} and {b.shape}")
+    refuse_nan(a, "a")
+    refuse_nan(b, "b")
+    n_a, n_b = len(a), len(b)
+    columns_a, columns_b = a.reshape(n_a, -1), b.reshape(n_b, -1)
 
     def differences(drawn_a: np.ndarray, drawn_b: np.ndarray) -> np.ndarray:
-        return drawn_a @ columns_a / len(of_a) - drawn_b @ columns_b / len(of_b)
+        return drawn_a @ columns_a / n_a - drawn_b @ columns_b / n_b
 
-    return _bootstrap(differences, [len(of_a), len(of_b)], of_a.shape[1:], level, n_resamples, seed)
+    return _bootstrap(differences, [n_a, n_b], a.shape[1:], level, n_resamples, seed)
 
 
 def _bootstrap(
@@ -170,29 +170,29 @@ def _bootstrap(
 ) -> Interval:
     """Percentile bootstrap (`scipy.stats.bootstrap`) of groups of these sizes.
 
-    `statistic` takes how often each observation was drawn, [resample observation] for each group, and gives
+    `statistic` takes how often each observation was drawn, [resample observation] for each group, and returns
     [resample column]. The interval is NaN where a group has one observation.
     """
 
-    def of_drawn(*index: np.ndarray, axis: int = -1) -> np.ndarray:
-        """[column resample], as scipy asks for it, of observations' indices [resample observation]."""
-        drawn = (times_drawn(np.atleast_2d(one), size) for one, size in zip(index, sizes, strict=True))
-        of_columns = statistic(*drawn).T
-        return of_columns if index[0].ndim > 1 else of_columns[:, 0]
+    def statistic_of_indices(*indices: np.ndarray, axis: int = -1) -> np.ndarray:
+        """[column resample], the layout that scipy expects, from observations' indices [resample observation]."""
+        counts = (times_drawn(np.atleast_2d(index), size) for index, size in zip(indices, sizes, strict=True))
+        columns = statistic(*counts).T
+        return columns if indices[0].ndim > 1 else columns[:, 0]
 
     if not 0 < level < 1:
         raise ValueError(f"expected a level between 0 and 1, such as 0.95, got {level}")
     observations = tuple(np.arange(size) for size in sizes)
-    estimate = of_drawn(*observations).reshape(axes)
+    estimate = statistic_of_indices(*observations).reshape(axes)
     if min(sizes) == 1:
-        nothing = np.full_like(estimate, np.nan)
-        return Interval(estimate, nothing, nothing, level)
+        unknown = np.full_like(estimate, np.nan)
+        return Interval(estimate, unknown, unknown, level)
     with warnings.catch_warnings():
-        # it warns of a NaN, which is what there is to say where nothing has a denominator
+        # it warns of NaN, which is the intended result where all denominators are zero
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         result = stats.bootstrap(
             observations,
-            of_drawn,
+            statistic_of_indices,
             vectorized=True,
             n_resamples=n_resamples,
             batch=resampling_batch(sum(sizes)),
@@ -205,11 +205,11 @@ def _bootstrap(
 
 
 def times_drawn(index: Int[np.ndarray, "resample draw"], n: int) -> Float[np.ndarray, "resample observation"]:
-    """How often each of `n` observations was drawn: sums over resamples are then a product of matrices."""
-    places = index + n * np.arange(len(index))[:, None]
-    return np.bincount(places.ravel(), minlength=len(index) * n).reshape(len(index), n).astype(np.float64)
+    """How often each of `n` observations was drawn, so that sums over resamples are a matrix product."""
+    cells = index + n * np.arange(len(index))[:, None]
+    return np.bincount(cells.ravel(), minlength=len(index) * n).reshape(len(index), n).astype(np.float64)
 
 
 def resampling_batch(n_numbers: int) -> int:
-    """How many resamples of so many numbers scipy may hold at a time."""
+    """How many resamples of `n_numbers` each scipy may hold at a time."""
     return max(1, _RESAMPLED_NUMBERS // max(1, n_numbers))

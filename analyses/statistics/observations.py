@@ -1,4 +1,4 @@
-"""Observations that tests and effect sizes take: one number each, at least two, none of them NaN."""
+"""Observations for tests and effect sizes: one number each, at least two, none of them NaN."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ Observations = Num[np.ndarray, "_"] | Sequence[float | int]
 
 
 def checked_observations(values: Observations, name: str) -> Float[np.ndarray, "observation"]:
-    """Observations as an array, two at least and no NaN among them; the error names them."""
+    """Observations as an array of at least two numbers without NaNs; errors call them `name`."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f"expected at least two observations in {name}, one number each, got shape {values.shape}")
@@ -22,7 +22,7 @@ def checked_observations(values: Observations, name: str) -> Float[np.ndarray, "
 def checked_pairs(
     x: Observations, y: Observations | float
 ) -> tuple[Float[np.ndarray, "observation"], Float[np.ndarray, "observation"]]:
-    """Pairs of observations; a number in the place of `y` is the partner of each."""
+    """Pairs of observations; if `y` is a single number, it is the partner of each."""
     x = checked_observations(x, "x")
     y = np.full_like(x, y) if isinstance(y, float | int) else checked_observations(y, "y")
     if x.shape != y.shape:
@@ -31,6 +31,7 @@ def checked_pairs(
 
 
 def refuse_nan(values: np.ndarray, name: str) -> None:
+    """Raise ValueError if there are NaNs; the error calls the values `name`."""
     n_nan = int(np.isnan(values).sum())
     if n_nan:
         raise ValueError(f"{n_nan} of {values.size} numbers in {name} are NaN: leave those observations out first")

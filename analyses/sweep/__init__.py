@@ -1,4 +1,4 @@
-"""One pass over a dataset for any number of analyses, resumable, on one process or many."""
+"""One pass over a dataset for any number of analyses, resumable, in one process or many."""
 
 from analyses.sweep.accuracy import Accuracy
 from analyses.sweep.output import SweepOutput, read_sweep

@@ -1,4 +1,4 @@
-"""The model's own accuracy: what comes with every sweep."""
+"""The model's accuracy, which every sweep measures."""
 
 import pandas as pd
 import torch
@@ -13,7 +13,7 @@ __all__ = ["Accuracy"]
 class Accuracy(Analysis):
     """Percentage of images whose class has the largest logit (`top1`), or one of the five largest (`top5`).
 
-    An image counts for `topk` where fewer than k classes have a logit strictly greater than its class's.
+    An image counts for `topk` if fewer than k classes have a logit strictly greater than that of its own class.
     """
 
     n_images: Tensor
@@ -26,11 +26,11 @@ class Accuracy(Analysis):
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
     def names(self, cfg: HookedViTConfig) -> list[str]:
-        """None: the logits are enough."""
+        """No hook points: the logits are enough."""
         return []
 
     def update(self, batch: AnalysisBatch) -> None:
-        """Count a batch's images and those that are right."""
+        """Count the images of a batch, and those classified correctly."""
         label_logits = batch.logits.gather(-1, batch.labels[:, None])
         rank = (batch.logits > label_logits).sum(dim=-1)
         self.n_images += len(rank)

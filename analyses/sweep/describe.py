@@ -1,4 +1,4 @@
-"""Any object as plain JSON that is the same in every process, so that two runs can be held against each other."""
+"""Any object as plain JSON that is the same in every process, so that two runs can be compared."""
 
 import dataclasses
 import functools
@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 __all__ = ["describe", "differences", "hash_tensors"]
 
-_LONG = 64  # entries of a list, characters of a line: what is longer is told by its hash
+_LONG = 64  # entries of a list or dict: a longer one is described by its hash; characters shown of a difference
 
 
 def describe(value: Any) -> Any:
-    """What `value` is, from its type and what it holds, as numbers, strings, lists and dicts.
+    """`value` as numbers, strings, lists and dicts, from its type and content.
 
-    Tensors, arrays, pictures and whatever is long are told by their SHA-256; functions by their names; objects by
+    Tensors, arrays, pictures and long lists are described by their SHA-256, functions by their names, objects by
     their attributes.
 
     >>> describe({"k": 5, "path": Path("a"), "dtype": torch.int64})
@@ -54,36 +54,47 @@ def _described(value: Any, inside: tuple[int, ...]) -> Any:
     if isinstance(value, torch.Generator):
         return {"type": "torch.Generator", "seed": value.initial_seed()}
     if isinstance(value, functools.partial):
-        return {"function": _name(value.func), "arguments": _described([*value.args, value.keywords], inside)}
+        function = _described(value.func, inside)
+        return {"function": function, "arguments": _described([*value.args, value.keywords], inside)}
+    if isinstance(value, functools._lru_cache_wrapper):
+        return _described(value.__wrapped__, inside)
     if inspect.isfunction(value) and "<" in value.__qualname__ and id(value) not in inside:
-        return _function_without_a_name(value, (*inside, id(value)))
+        return _local_function(value, (*inside, id(value)))
     if isinstance(value, type) or inspect.isroutine(value) or inspect.ismodule(value):
         return _name(value)
     if id(value) in inside:
         return "itself"
     inside = (*inside, id(value))
     if isinstance(value, Mapping):
-        return _short({str(key): _described(one, inside) for key, one in value.items()})
+        return _short({str(key): _described(entry, inside) for key, entry in value.items()})
     if isinstance(value, set | frozenset):
-        return _short(sorted((_described(one, inside) for one in value), key=json.dumps))
+        return _short(sorted((_described(entry, inside) for entry in value), key=json.dumps))
     if isinstance(value, list | tuple | range):
-        return _short([_described(one, inside) for one in value])
+        return _short([_described(entry, inside) for entry in value])
     return _object(value, inside)
 
 
-def _function_without_a_name(function: Any, inside: tuple[int, ...]) -> Any:
-    """A lambda or a local function: others of its name may do something else, so its code is told, and what it uses."""
-    used: dict[str, Any] = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    with suppress(ValueError):  # a cell may be empty as yet
-        used = {name: cell.cell_contents for name, cell in used.items()}
-    used |= {"defaults": [function.__defaults__, function.__kwdefaults__]} if function.__defaults__ else {}
-    told = {"function": _name(function), "code": hashlib.sha256(_code(function.__code__).encode()).hexdigest()}
-    return told | ({"uses": _described(used, inside)} if used else {})
+def _local_function(function: Any, inside: tuple[int, ...]) -> dict[str, Any]:
+    """A lambda or local function: its name, a hash of its compiled code, and the variables and defaults it uses.
+
+    Two such functions may share a name, and their source is not always available (in `python -c`, for instance):
+    only the compiled code distinguishes them. Another version of Python compiles differently, and is taken for a
+    different function.
+    """
+    uses: dict[str, Any] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # the variable has no value yet
+            uses[name] = cell.cell_contents
+    if function.__defaults__ or function.__kwdefaults__:
+        uses["defaults"] = [function.__defaults__, function.__kwdefaults__]
+    sha256 = hashlib.sha256(_code_text(function.__code__).encode()).hexdigest()
+    description = {"function": _name(function), "code": sha256}
+    return {**description, "uses": _described(uses, inside)} if uses else description
 
 
-def _code(code: CodeType) -> str:
-    """Instructions, names and constants, the same in every process."""
-    constants = [_code(one) if isinstance(one, CodeType) else _described(one, ()) for one in code.co_consts]
+def _code_text(code: CodeType) -> str:
+    """Instructions, names and constants; functions within the function are among its constants."""
+    constants = [_code_text(item) if isinstance(item, CodeType) else describe(item) for item in code.co_consts]
     return f"{code.co_code.hex()} {code.co_names} {constants}"
 
 
@@ -94,12 +105,12 @@ def _object(value: Any, inside: tuple[int, ...]) -> Any:
     if dataclasses.is_dataclass(value):
         return {**kind, **{f.name: _described(getattr(value, f.name), inside) for f in dataclasses.fields(value)}}
     if hasattr(value, "__dict__"):
-        return {**kind, **{name: _described(one, inside) for name, one in vars(value).items()}}
+        return {**kind, **{name: _described(attribute, inside) for name, attribute in vars(value).items()}}
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _name(value: Any) -> str:
-    """Its qualified name; without its module if it is ours, so that moving a file does not change a description."""
+    """The qualified name, without the module for this package's own, whose files may move."""
     module, name = getattr(value, "__module__", ""), getattr(value, "__qualname__", getattr(value, "__name__", ""))
     return name if str(module).partition(".")[0] in ("analyses", "hooked_vit") else f"{module}.{name}"
 
@@ -111,7 +122,7 @@ def _short(value: list[Any] | dict[str, Any]) -> Any:
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes of tensors, whatever device they are on.
+    """SHA-256 over names, types, shapes and bytes of tensors, on any device.
 
     >>> hash_tensors({"a": torch.zeros(2)}) == hash_tensors({"a": torch.zeros(2)})
     True
@@ -125,7 +136,7 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def differences(then: Any, now: Any, path: str = "") -> Iterator[str]:
-    """Where two descriptions differ, each as `path: what it was then, what it is now`.
+    """The differences between two descriptions, each as `path: earlier value then, current value now`.
 
     >>> list(differences({"k": 5, "m": {"a": 1}}, {"k": 3, "m": {"a": 1}}))
     ['k: 5 then, 3 now']

@@ -1,4 +1,4 @@
-"""A sweep's folder, read: its tables, and what they follow from."""
+"""The tables and the record of a finished sweep, read from its folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analyses.sweep.record import current_format
+from analyses.sweep.record import upgraded
 from analyses.sweep.store import Store
 
 __all__ = ["SweepOutput", "read_sweep"]
@@ -15,12 +15,12 @@ __all__ = ["SweepOutput", "read_sweep"]
 
 @dataclass(frozen=True)
 class SweepOutput:
-    """What a finished sweep left in its folder.
+    """The files of a finished sweep.
 
     Attributes:
-        folder: Where.
-        record: `record.json`.
-        tables: By name, in the order in which they were asked for.
+        folder: The sweep's folder.
+        record: `record.json`, in the current format.
+        tables: The tables by name, in the order in which they were requested.
     """
 
     folder: Path
@@ -29,12 +29,12 @@ class SweepOutput:
 
     @property
     def n_classes(self) -> int:
-        """Of the model."""
+        """Number of the model's classes."""
         return self.record["model"]["cfg"]["n_classes"]
 
     @property
     def asked(self) -> Mapping[str, Any]:
-        """What the command was asked for: `model`, `weights`, `random_weights`, `data`, `date`; empty of Python's."""
+        """The command's `model`, `weights`, `random_weights`, `data`, `date`; empty for a sweep run from Python."""
         asked = self.record.get("asked")
         return asked if isinstance(asked, Mapping) else {}
 
@@ -47,7 +47,7 @@ def read_sweep(folder: str | Path) -> SweepOutput:
     """Read what `sweep(..., out=folder)` or `hooked-vit sweep --out` wrote.
 
     Raises:
-        ValueError: There is no sweep, or it is not finished, or its record or a table is damaged or missing.
+        ValueError: If there is no sweep, it is not finished, or its record or a table is damaged or missing.
 
     >>> read_sweep("nowhere")
     Traceback (most recent call last):
@@ -59,13 +59,13 @@ def read_sweep(folder: str | Path) -> SweepOutput:
     if record is None:
         raise ValueError(f"no sweep in '{folder}': expected the folder that `hooked-vit sweep --out` wrote")
     try:
-        record = current_format(record)
+        record = upgraded(record)
         if not record["finished"]:
-            raise ValueError(f"the sweep in '{folder}' is not finished: run it again, and it goes on where it stopped")
+            raise ValueError(f"the sweep in '{folder}' is not finished: run it again to resume it")
         _ = record["model"]["cfg"]["n_classes"], record["analyses"].items(), record["dataset"]["n_images"]
         names = list(record["tables"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"'{folder / 'record.json'}' is no record of a sweep: it lacks {error}") from error
+        raise ValueError(f"'{folder / 'record.json'}' is not the record of a sweep: it lacks {error}") from error
     try:
         return SweepOutput(folder, record, store.read_tables(names))
     except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds

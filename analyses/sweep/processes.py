@@ -1,4 +1,4 @@
-"""The processes that share a sweep: which batches each takes, and how what each has reaches all."""
+"""The processes that share a sweep: the batches of each, and the exchange of their results."""
 
 import os
 import time
@@ -9,13 +9,13 @@ from uuid import uuid4
 
 from torch import distributed
 
-__all__ = ["Processes", "join_processes"]
+__all__ = ["Processes", "fresh_store", "join_processes"]
 
 # processes finish at different times, and one may wait for another that is being restarted
-_PATIENCE = timedelta(days=30)
+_TIMEOUT = timedelta(days=30)
 
-# what torchrun (and through it `accelerate launch`) and the kinds of mpirun say the number of processes in
-_LAUNCHERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+# environment variables in which torchrun (also under `accelerate launch`) and kinds of mpirun pass the process count
+_COUNT_VARIABLES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Processes:
     group: Any = None
 
     def share(self, n_batches: int) -> range:
-        """The batches of this process: contiguous, so that all processes' in turn are all batches in order."""
+        """The batches of this process: contiguous, so that the shares of all processes in turn are all batches."""
         return range(n_batches * self.rank // self.count, n_batches * (self.rank + 1) // self.count)
 
     def gather(self, value: Any) -> list[Any]:
-        """What every process gives here, by rank; to all of them."""
+        """The values that all processes pass here, by rank, returned to all of them."""
         if self.count == 1:
             return [value]
         gathered: list[Any] = [None] * self.count
@@ -44,44 +44,46 @@ class Processes:
 
 
 def join_processes() -> Processes:
-    """Meet the others, under `accelerate launch`, torchrun or mpirun, or in a process group that is there already.
+    """Join the other processes, under `accelerate launch`, torchrun or mpirun, or in an existing process group.
 
-    What is exchanged is small and lies on the CPU, so it goes through gloo whatever the models run on.
+    The exchanged values are small and on the CPU, so they go through gloo whatever device the models run on.
     """
     if not distributed.is_available():
         return Processes()
     if not distributed.is_initialized():
-        if not any(name in os.environ for name in _LAUNCHERS):
+        if not any(name in os.environ for name in _COUNT_VARIABLES):
             return Processes()
         from accelerate.utils import get_cpu_distributed_information
 
-        place = get_cpu_distributed_information()
-        if place.world_size == 1:
+        info = get_cpu_distributed_information()
+        if info.world_size == 1:
             return Processes()
-        store, rank, count = next(distributed.rendezvous("env://", place.rank, place.world_size))
-        store = _unused(store, rank, count)
-        distributed.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=_PATIENCE)
+        store, rank, count = next(distributed.rendezvous("env://", info.rank, info.world_size))
+        store = fresh_store(store, rank, count)
+        distributed.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=_TIMEOUT)
     if distributed.get_world_size() == 1:
         return Processes()
-    group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    group = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
     return Processes(distributed.get_rank(), distributed.get_world_size(), group)
 
 
-def _unused(store: Any, rank: int, count: int) -> distributed.Store:
-    """A part of the launcher's store in which no earlier start of these processes has left anything.
+def fresh_store(store: Any, rank: int, count: int) -> distributed.Store:
+    """A prefix of the launcher's store under which no earlier start of these processes has written anything.
 
-    torchrun keeps its store when it starts processes again, and gloo would find the addresses of dead ones in it
-    (pytorch issue 135712; the launcher's count of restarts differs between machines). So the first process makes up
-    a name for this start, the others answer to it, and it confirms them: an answer of an earlier start is not theirs.
+    torchrun keeps its store when it restarts processes, and gloo would find the addresses of dead processes in it
+    (pytorch issue 135712; the launcher's count of restarts differs between machines). So the first process draws a
+    name for this start, the others reply with names of their own, and it lists the replies: a process that is not
+    on the list has read the name of an earlier start, and tries again.
     """
-    me = uuid4().hex
+    own_name = uuid4().hex
     if rank == 0:
-        store.set("sweep/first", me)
-        store.set(f"sweep/{me}/all", ",".join(store.get(f"sweep/{me}/{other}").decode() for other in range(1, count)))
-        return distributed.PrefixStore(f"sweep/{me}", store)
+        store.set("sweep/first", own_name)
+        replies = (store.get(f"sweep/{own_name}/{other}").decode() for other in range(1, count))
+        store.set(f"sweep/{own_name}/all", ",".join(replies))
+        return distributed.PrefixStore(f"sweep/{own_name}", store)
     while True:
         first = store.get("sweep/first").decode()
-        store.set(f"sweep/{first}/{rank}", me)
-        if store.check([f"sweep/{first}/all"]) and me in store.get(f"sweep/{first}/all").decode().split(","):
+        store.set(f"sweep/{first}/{rank}", own_name)
+        if store.check([f"sweep/{first}/all"]) and own_name in store.get(f"sweep/{first}/all").decode().split(","):
             return distributed.PrefixStore(f"sweep/{first}", store)
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""A process's share of a sweep: how far it has come, written down now and then, found again after a kill."""
+"""A process's share of a sweep: its progress, saved in checkpoints and restored when the sweep is run again."""
 
 import json
 import time
@@ -15,49 +15,49 @@ from analyses.sweep.record import check_continues, check_same
 from analyses.sweep.store import Store
 from analyses.sweep.totals import Totals
 
-__all__ = ["Checkpoints", "Share", "what_is_there"]
+__all__ = ["Checkpoints", "Share", "resume_state"]
 
 
 @dataclass
 class Share:
-    """What a process has found so far. It grows by whole batches, so it always is what some batches amount to.
+    """What a process has computed so far. It grows by whole batches, so it is always the result of some batches.
 
     Attributes:
-        next_batch: The batch to go on with, `None` before the first.
-        totals: By analysis.
-        skipped: Place and reason of images that could not be read.
+        next_batch: The batch to continue with, `None` before the first.
+        totals: The analyses' totals by name.
+        skipped: Index and reason of each image that could not be read.
     """
 
     next_batch: int | None = None
     totals: dict[str, Totals] = field(default_factory=dict)
     skipped: list[tuple[int, str]] = field(default_factory=list)
 
-    def take(self, named: Mapping[str, Analysis], place: int, failures: Iterable[tuple[int, str]]) -> None:
-        """Batch `place` is done: take over what the analyses hold of it (nothing, if none of it could be read)."""
-        for name, analysis in named.items():
-            self.totals.setdefault(name, Totals()).take(analysis, place)
+    def add_batch(self, batch: int, analyses: Mapping[str, Analysis], failures: Iterable[tuple[int, str]]) -> None:
+        """Move the analyses' states after the batch of this number into the totals (no update: nothing was read)."""
+        for name, analysis in analyses.items():
+            self.totals.setdefault(name, Totals()).add_batch(batch, analysis)
         self.skipped += failures
-        self.next_batch = place + 1
+        self.next_batch = batch + 1
 
     def skipped_table(self) -> pd.DataFrame:
-        """Columns `index` and `reason`, a row an image."""
+        """Columns `index` and `reason`, one row per image."""
         index = pd.Series([index for index, _ in self.skipped], dtype="int64")
         return pd.DataFrame({"index": index, "reason": pd.Series([reason for _, reason in self.skipped], dtype="str")})
 
     def pack(self) -> dict[str, Any]:
-        """What `unpack` reads: numbers, strings and tensors on the CPU."""
-        totals = {name: one.pack() for name, one in self.totals.items()}
-        return {"next_batch": self.next_batch, "totals": totals, "skipped": [list(one) for one in self.skipped]}
+        """The share as numbers, strings and tensors on the CPU, for `unpack`."""
+        totals = {name: totals.pack() for name, totals in self.totals.items()}
+        return {"next_batch": self.next_batch, "totals": totals, "skipped": [list(entry) for entry in self.skipped]}
 
     @classmethod
     def unpack(cls, packed: Mapping[str, Any], device: torch.device) -> "Share":
-        """A share that was packed."""
-        totals = {name: Totals.unpack(one, device) for name, one in packed["totals"].items()}
+        """The share that `pack` was called on."""
+        totals = {name: Totals.unpack(state, device) for name, state in packed["totals"].items()}
         return cls(packed["next_batch"], totals, [(index, reason) for index, reason in packed["skipped"]])
 
     @classmethod
     def merged(cls, shares: Iterable["Share"]) -> "Share":
-        """All of the dataset, from the shares of all processes in order."""
+        """The share of the whole dataset, from the shares of all processes in order."""
         whole = cls()
         for share in shares:
             for name, totals in share.totals.items():
@@ -67,7 +67,7 @@ class Share:
 
 
 class Checkpoints:
-    """Writes down a share every so many seconds (0: after each batch)."""
+    """Writes a share to disk every `every` seconds; with 0, after each batch."""
 
     def __init__(self, store: Store | None, record: Mapping[str, Any], processes: Processes, every: float | int):
         self._store, self._processes, self._every = store, processes, every
@@ -75,44 +75,45 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def after_batch(self, share: Share) -> None:
-        """Write, if it is time."""
+        """Write if the last checkpoint is old enough."""
         if time.monotonic() - self._last >= self._every:
             self.write(share)
 
     def write(self, share: Share) -> None:
-        """Write now. The record goes along: on a machine of its own, a process has no other."""
+        """Write now, together with the record: a process on another machine may not see `record.json`."""
         if self._store is not None:
             content = {"record": self._record, **share.pack()}
             self._store.write_checkpoint(self._processes.rank, self._processes.count, content)
         self._last = time.monotonic()
 
 
-def what_is_there(
+def resume_state(
     store: Store | None, record: Mapping[str, Any], processes: Processes, device: torch.device
 ) -> dict[str, pd.DataFrame] | Share:
-    """The tables, if this very sweep is finished; else what this process has done of it.
+    """The tables if this sweep is finished, else the share that this process has computed so far.
 
     Raises:
-        ValueError: In all processes, if what one of them finds is another sweep, or damaged.
+        ValueError: In all processes, if any of them finds a different sweep or a damaged file.
     """
     if store is None:
         return Share()
     tables, share, problem = None, Share(), None
     try:
-        tables = _finished(store, record)
+        tables = _finished_tables(store, record)
         if tables is None:
-            share = _interrupted(store, record, processes, device)
+            share = _interrupted_share(store, record, processes, device)
     except ValueError as error:
         problem = str(error)
-    found = processes.gather((tables, problem))
-    problems = [problem for _, problem in found if problem is not None]
+    gathered = processes.gather((tables, problem))
+    problems = [problem for _, problem in gathered if problem is not None]
     if problems:
         raise ValueError(problems[0])
-    # the first process is the one that writes tables
-    return share if found[0][0] is None else found[0][0]
+    # the tables of the first process, since it is the one that writes them
+    tables = gathered[0][0]
+    return share if tables is None else tables
 
 
-def _finished(store: Store, record: Mapping[str, Any]) -> dict[str, pd.DataFrame] | None:
+def _finished_tables(store: Store, record: Mapping[str, Any]) -> dict[str, pd.DataFrame] | None:
     then = store.read_record()
     if then is None or not then["finished"]:
         return None
@@ -120,7 +121,7 @@ def _finished(store: Store, record: Mapping[str, Any]) -> dict[str, pd.DataFrame
     return store.read_tables(then["tables"])
 
 
-def _interrupted(store: Store, record: Mapping[str, Any], processes: Processes, device: torch.device) -> Share:
+def _interrupted_share(store: Store, record: Mapping[str, Any], processes: Processes, device: torch.device) -> Share:
     then = store.read_record()
     if then is not None:
         check_continues(then, record, str(store.folder))

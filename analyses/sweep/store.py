@@ -1,4 +1,4 @@
-"""A sweep's files: tables, record and checkpoints, each of which is whole or not there, whenever the power goes."""
+"""A sweep's files: tables, record and checkpoints, each complete or absent even after a power failure."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-__all__ = ["Store", "as_read"]
+__all__ = ["Store", "as_read", "flush_folder"]
 
 _RECORD = "record.json"
 
@@ -22,13 +22,13 @@ class Store:
     """The folder of one sweep.
 
     ```
-    record.json                       what was run, on what, with which options; whether it is finished
-    identifiability.parquet, ...      a table each, there when the sweep is finished
-    checkpoints/rank-0-of-2.pt, ...   how far each process has come, gone when the sweep is finished
+    record.json                       model, data, analyses and options; whether the sweep is finished
+    identifiability.parquet, ...      one table per analysis, written when the sweep is finished
+    checkpoints/rank-0-of-2.pt, ...   the progress of each process, deleted when the sweep is finished
     ```
 
-    A file is written beside its place, flushed to the disk, and moved into it. Checkpoints hold tensors, numbers
-    and strings, and are read without running code.
+    A file is written under a temporary name, flushed to the disk, and renamed. Checkpoints hold tensors, numbers and
+    strings, and are read without running code.
     """
 
     def __init__(self, folder: str | Path):
@@ -37,21 +37,24 @@ class Store:
             raise ValueError(f"'{folder}' is a file: out must be a folder")
 
     def read_record(self) -> dict[str, Any] | None:
-        """The record of the sweep that was begun or finished here, if any."""
+        """The record of the sweep that was started or finished here, if any."""
         path = self.folder / _RECORD
         if not path.is_file():
             return None
         try:
-            return json.loads(path.read_text("utf-8"))
+            record = json.loads(path.read_text("utf-8"))
+            if not isinstance(record, dict) or "finished" not in record:
+                raise ValueError("it lacks 'finished'")
         except ValueError as error:
-            raise ValueError(f"'{path}' is no record of a sweep: {error}; choose another folder") from error
+            raise ValueError(f"'{path}' is not the record of a sweep: {error}; choose another folder") from error
+        return record
 
     def write_record(self, record: Mapping[str, Any]) -> None:
-        """Whether `finished`, and everything that the tables follow from."""
+        """Write everything that determines the tables, and whether the sweep is `finished`."""
         self._write(_RECORD, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
 
     def write_tables(self, tables: Mapping[str, pd.DataFrame], record: Mapping[str, Any]) -> None:
-        """The tables, and then the record, which says that they are all there."""
+        """Write the tables, and then the record, which marks them as complete."""
         for name, table in tables.items():
             self._write(f"{name}.parquet", _encoded(table))
         self.write_record({**record, "tables": list(tables), "finished": True})
@@ -61,7 +64,7 @@ class Store:
         return {name: pd.read_parquet(self.folder / f"{name}.parquet") for name in names}
 
     def read_checkpoint(self, rank: int, count: int) -> dict[str, Any] | None:
-        """How far a process had come, if it had written that down."""
+        """The last checkpoint of a process, if it has written one."""
         path = self._checkpoint(rank, count)
         if not path.is_file():
             return None
@@ -71,21 +74,21 @@ class Store:
             raise ValueError(f"checkpoint '{path}' is damaged: {error}; delete it to run its share again") from error
 
     def write_checkpoint(self, rank: int, count: int, checkpoint: Mapping[str, Any]) -> None:
-        """How far a process has come: tensors, numbers and strings."""
+        """Write the progress of a process: tensors, numbers and strings."""
         buffer = io.BytesIO()
         torch.save(dict(checkpoint), buffer)
         path = self._checkpoint(rank, count)
         self._write(str(path.relative_to(self.folder)), buffer.getvalue())
 
     def clear_checkpoints(self) -> None:
-        """Remove all checkpoints, and what a killed process left half-written."""
-        # several processes may do so at once
+        """Remove all checkpoints, and the temporary files of killed processes."""
+        # several processes may do this at once
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         for leftover in self.folder.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove what a sweep wrote here, and nothing else."""
+        """Remove the files of the sweep in this folder, and no others."""
         record = self.read_record() or {}
         (self.folder / _RECORD).unlink(missing_ok=True)
         for name in record.get("tables", []):
@@ -108,11 +111,11 @@ class Store:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
 
 
 def as_read(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """What reading the tables gives after writing them: Parquet has fewer types of columns than pandas."""
+    """The tables as they are after writing and reading them: Parquet has fewer column types than pandas."""
     return {name: pd.read_parquet(io.BytesIO(_encoded(table))) for name, table in tables.items()}
 
 
@@ -122,8 +125,8 @@ def _encoded(table: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def _flush_folder(folder: Path) -> None:
-    """The move itself must reach the disk, too; where folders cannot be opened, there is nothing to flush."""
+def flush_folder(folder: Path) -> None:
+    """Flush a folder to the disk after a rename in it; does nothing where folders cannot be opened."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

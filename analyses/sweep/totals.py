@@ -1,13 +1,13 @@
-"""Totals of analyses' states over batches, whose bits do not depend on how the batches were divided among processes.
+"""Totals of analyses' states over batches, bit-identical however the batches are divided among processes.
 
 Whole numbers, minima and maxima are the same in any order. Sums of floating-point numbers are not, so they are taken
-along a fixed binary tree over the positions of the batches: node (level, i) is the sum over batches i · 2^level to
+along a fixed binary tree over the numbers of the batches: node (level, i) is the sum over batches i · 2^level to
 (i + 1) · 2^level - 1, always as its left child plus its right child. A process keeps the nodes that are complete
-(at most 2 log2 of the number of batches); nodes that two processes hold of one parent meet when they merge.
+(at most 2 log2 of the number of batches); when two processes hold the two children of a node, merging adds them.
 Rows of `"cat"` states stay in the order of the batches.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -29,9 +29,9 @@ class Totals:
 
     >>> from torchmetrics import SumMetric
     >>> metric, totals = SumMetric(), Totals()
-    >>> for place, value in enumerate([1.0, 2.0, 3.0]):
+    >>> for batch, value in enumerate([1.0, 2.0, 3.0]):
     ...     metric.update(value)
-    ...     totals.take(metric, place)
+    ...     totals.add_batch(batch, metric)
     >>> totals.put_into(metric)
     >>> metric.compute()
     tensor(6.)
@@ -44,13 +44,13 @@ class Totals:
         self._nodes: dict[tuple[int, int], Leaf] = {}
         self._rows: dict[str, list[Tensor]] = {}
 
-    def take(self, metric: Metric, place: int) -> None:
-        """Move what `metric` holds after the batch at `place` over into the totals, and reset it.
+    def add_batch(self, batch: int, metric: Metric) -> None:
+        """Move the state of `metric` after the batch of this number into the totals, and reset the metric.
 
-        A metric without an update says that the batch had no images.
+        If the metric has had no update, the batch had no images.
 
         Raises:
-            ValueError: If a state is reduced in a way that does not add up exactly.
+            ValueError: If a state has a reduction that does not add up exactly.
         """
         leaf: Leaf = {}
         if metric.update_called:
@@ -68,19 +68,23 @@ class Totals:
                     self._whole[name] = _reduced(kind, self._whole[name], whole) if name in self._whole else whole
             self.n_updates += 1
             metric.reset()
-        self._insert((0, place), leaf)
+        self._insert((0, batch), leaf)
 
     def merge(self, other: "Totals") -> None:
-        """Take in the totals of the batches that follow this one's."""
+        """Add the totals of the batches that follow."""
         self.n_updates += other.n_updates
         self._kinds.update(other._kinds)
         for name, value in other._whole.items():
-            mine = self._whole.get(name)
-            self._whole[name] = value if mine is None else _reduced(self._kinds[name], mine, value)
+            own = self._whole.get(name)
+            self._whole[name] = value if own is None else _reduced(self._kinds[name], own, value)
         for name, rows in other._rows.items():
             self._rows.setdefault(name, []).extend(rows)
-        for node, value in sorted(other._nodes.items(), key=lambda one: one[0][1] << one[0][0]):
+        for node, value in other._nodes_in_order():
             self._insert(node, value)
+
+    def _nodes_in_order(self) -> list[tuple[tuple[int, int], Leaf]]:
+        """The nodes in the order of their first batches."""
+        return sorted(self._nodes.items(), key=lambda item: item[0][1] << item[0][0])
 
     def _insert(self, node: tuple[int, int], value: Leaf) -> None:
         while (sibling := (node[0], node[1] ^ 1)) in self._nodes:
@@ -90,10 +94,10 @@ class Totals:
         self._nodes[node] = value
 
     def put_into(self, metric: Metric) -> None:
-        """Make the totals the state of `metric`, as if it had seen every batch."""
+        """Set the state of `metric` to the totals, as if it had been updated with every batch."""
         metric.reset()
         sums: Leaf = {}
-        for _, value in sorted(self._nodes.items(), key=lambda one: one[0][1] << one[0][0]):
+        for _, value in self._nodes_in_order():
             sums = _added(sums, value)
         for name, kind in self._kinds.items():
             value: Any = [] if kind == "cat" else {**self._whole, **sums}[name]
@@ -102,11 +106,11 @@ class Totals:
             rows = self._rows.get(name)
             setattr(metric, name, [torch.cat(rows)] if rows else value)
         metric._update_count = self.n_updates
-        # they are the whole dataset's already: to gather them across processes again would count twice
+        # the totals cover the whole dataset: gathering them across processes again would count every batch twice
         metric.distributed_available_fn = _never
 
     def pack(self) -> Packed:
-        """What `unpack` reads: numbers, strings and tensors on the CPU, in dicts and lists."""
+        """The totals as numbers, strings and tensors on the CPU, in dicts and lists, for `unpack`."""
         for name, rows in self._rows.items():
             self._rows[name] = [torch.cat(rows)] if rows else []
         return {
@@ -119,13 +123,13 @@ class Totals:
 
     @classmethod
     def unpack(cls, packed: Mapping[str, Any], device: torch.device | str = "cpu") -> "Totals":
-        """Totals that were packed."""
+        """The totals that `pack` was called on."""
         totals = cls()
         totals.n_updates = packed["n_updates"]
         totals._kinds = dict(packed["kinds"])
         totals._whole = _on(packed["whole"], device)
         totals._rows = {name: [row.to(device) for row in rows] for name, rows in packed["rows"].items()}
-        totals._nodes = {(level, place): _on(value, device) for level, place, value in packed["nodes"]}
+        totals._nodes = {(level, i): _on(value, device) for level, i, value in packed["nodes"]}
         return totals
 
 
@@ -139,16 +143,15 @@ def _kind(metric: Metric, name: str, default: Any) -> Kind:
     return kind
 
 
-def _reduced(kind: Kind, one: Tensor, other: Tensor) -> Tensor:
+def _reduced(kind: Kind, a: Tensor, b: Tensor) -> Tensor:
     if kind == "sum":
-        return one + other
-    return torch.maximum(one, other) if kind == "max" else torch.minimum(one, other)
+        return a + b
+    return torch.maximum(a, b) if kind == "max" else torch.minimum(a, b)
 
 
 def _added(left: Leaf, right: Leaf) -> Leaf:
-    names: Iterable[str] = {**left, **right}
-    return {name: left[name] + right[name] if name in left and name in right else {**left, **right}[name]
-            for name in names}  # fmt: skip
+    both = left.keys() & right.keys()
+    return {name: left[name] + right[name] if name in both else value for name, value in {**left, **right}.items()}
 
 
 def _on(tensors: Mapping[str, Tensor], device: torch.device | str) -> Leaf:

@@ -1,4 +1,4 @@
-"""Attribution of a logit: parts that sum to it exactly, each against TransformerLens or a slow loop."""
+"""Attribution of a logit: its parts sum to it exactly, and each is compared with TransformerLens or a slow loop."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_the_parts_sum_exactly_to_the_logit(kind: str, images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("kind", LINEAR)
-def test_each_part_is_what_the_logit_loses_without_it(kind: str, images: Tensor) -> None:
+def test_each_part_is_the_loss_of_logit_without_it(kind: str, images: Tensor) -> None:
     # with the final scale frozen the logit is linear in the last stream: take a part out of it, and see
     model, _, parts = attributed(kind, images)
     last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
@@ -63,7 +63,7 @@ def test_each_part_is_what_the_logit_loses_without_it(kind: str, images: Tensor)
 
 
 @pytest.mark.parametrize("kind", ["cls", "clip", "qk_norm", "swiglu_packed"])
-def test_heads_against_transformer_lens(kind: str, images: Tensor) -> None:
+def test_heads_are_those_of_transformer_lens(kind: str, images: Tensor) -> None:
     model, _, parts = attributed(kind, images)
     with torch.no_grad():
         _, cache = model.run_with_cache(images.double())
@@ -74,7 +74,7 @@ def test_heads_against_transformer_lens(kind: str, images: Tensor) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
 
 
-def test_sources_against_a_loop(images: Tensor) -> None:
+def test_sources_are_those_of_a_loop(images: Tensor) -> None:
     model, cache, parts = attributed("cls", images)
     assert parts.source is not None
     scale = cache["ln_final.hook_scale"][:, 0]
@@ -117,5 +117,5 @@ def test_errors(images: Tensor) -> None:
     mask = torch.ones(2, 13, dtype=torch.bool)
     mask[:, 5] = False
     _, cache = model.run_with_cache(images, token_mask=mask)
-    with pytest.raises(ValueError, match="of 13 tokens 12 were kept: attribute a run without token_mask"):
+    with pytest.raises(ValueError, match="12 of 13 tokens were kept: attribute a run without token_mask"):
         logit_attribution(model, cache, 0)

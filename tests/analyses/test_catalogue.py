@@ -1,10 +1,10 @@
-"""Every analysis of the command line is in the catalogue, defined in words and drawn; others speak for themselves."""
+"""Every analysis of the command line is in the catalogue with definition and figure; others have their docstring."""
 
 import pytest
 
 from analyses.analysis import Analysis
 from analyses.catalogue import CATALOGUE, definition_of
-from analyses.commands.sweep import make_analyses
+from analyses.commands.sweep_analyses import make_analyses
 
 
 @pytest.mark.parametrize("name", CATALOGUE)

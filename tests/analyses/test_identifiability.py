@@ -1,10 +1,10 @@
-"""Identifiability, against a loop over images, blocks and tokens that sorts logits as the paper defines it."""
+"""Identifiability compared with a loop over images, blocks and tokens that sorts logits, as the paper defines it."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from analysis_batches import batch_of
+from analysis_batches import batch_of, whole_and_merged
 
 from analyses.analysis.base import AnalysisBatch
 from analyses.analysis.groups import TOKEN_GROUPS, token_groups
@@ -119,17 +119,7 @@ def test_functions_agree_with_the_loop(kind):
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_shards_merge_to_one_pass(order):
-    whole, shards = (
-        Identifiability(resampling=Resampling(50)),
-        [Identifiability(resampling=Resampling(50)) for _ in range(3)],
-    )
-    for shard, index in zip(shards, ([0, 1, 2], [3, 4], [5, 6, 7, 8]), strict=True):
-        batch = batch_of("distilled", [whole], index=index)
-        whole.update(batch)
-        shard.update(batch)
-    merged = Identifiability(resampling=Resampling(50))
-    for one in order:
-        merged.merge_state(shards[one])
+    whole, merged = whole_and_merged(lambda: Identifiability(resampling=Resampling(50)), "distilled", order)
     pd.testing.assert_frame_equal(merged.compute(), whole.compute(), check_exact=True)
     pd.testing.assert_frame_equal(merged.images(), whole.images(), check_exact=True)
 
@@ -189,7 +179,7 @@ def test_errors_say_what_is_wrong(bad_input):
         identifiability(torch.tensor([0, 7]), 7)
     with pytest.raises(ValueError, match=r"expected 5 tokens in the last axis, got shape \(3, 2, 4\)"):
         identifiability_rate(torch.zeros(3, 2, 4, dtype=torch.int64), layout)
-    with pytest.raises(ValueError, match="no identifiability of their own: pass 'attn_out'"):
+    with pytest.raises(ValueError, match="not defined for single heads: pass 'attn_out'"):
         Identifiability("result")
     with pytest.raises(ValueError, match="no image was seen"):
         Identifiability().compute()

@@ -1,4 +1,4 @@
-"""Projection gives what its definition says, in every kind of model, however it is cut into chunks."""
+"""Projection follows its definition in every kind of model and with chunks of any size."""
 
 import math
 
@@ -89,7 +89,7 @@ def test_sublayer_norm_applies_the_blocks_own_norm_first(images: Tensor, stream:
     assert not torch.equal(p.label_logit, project(model, cache, stream, LABELS).label_logit)
 
 
-def test_at_the_readout_the_projection_is_the_models_answer(images: Tensor) -> None:
+def test_at_the_readout_the_projection_is_the_models_output(images: Tensor) -> None:
     model = HookedViT.from_timm(make_timm("cls"))
     logits, cache = model.run_with_cache(images)
     p = project(model, cache, labels=LABELS, k=7)
@@ -123,7 +123,7 @@ def test_no_more_than_a_chunk_of_logits_exists(images: Tensor, monkeypatch: pyte
     assert sum(sizes) == 3 * 2 * model.token_layout.n_tokens
 
 
-def test_layers_are_chosen_from_either_end(images: Tensor) -> None:
+def test_layers_may_be_counted_from_either_end(images: Tensor) -> None:
     model, cache = run("cls", images)
     everything, some = project(model, cache, labels=LABELS), project(model, cache, labels=LABELS, layers=[-1, 0])
     assert some.layers == (2, 0)
@@ -132,7 +132,7 @@ def test_layers_are_chosen_from_either_end(images: Tensor) -> None:
     assert project(model, cache, "attn_out", layers=[1]).top_logits.shape == (1, 2, 13, 5)
 
 
-def test_what_is_not_asked_for_is_not_there(images: Tensor) -> None:
+def test_ranks_and_top_classes_are_optional(images: Tensor) -> None:
     model, cache = run("cls", images)
     assert project(model, cache).rank is None
     assert project(model, cache).label_logit is None
@@ -158,7 +158,7 @@ def test_dropped_tokens_are_not_projected(images: Tensor) -> None:
     assert project(model, cache, labels=LABELS).rank.shape == (3, 2, 9)
 
 
-def test_ranks_beyond_what_bfloat16_counts(images: Tensor) -> None:
+def test_ranks_are_exact_beyond_bfloat16s_whole_numbers(images: Tensor) -> None:
     model, cache = run("cls", images, num_classes=700)
     model.to(torch.bfloat16)
     cache = model.run_with_cache(images.bfloat16(), names_filter="resid_post")[1]
@@ -170,7 +170,7 @@ def test_ranks_beyond_what_bfloat16_counts(images: Tensor) -> None:
     assert int(expected.min()) > 650
 
 
-def test_cache_and_graph_are_left_alone(images: Tensor) -> None:
+def test_cache_and_graph_are_unchanged(images: Tensor) -> None:
     model, cache = run("cls", images)
     before = {name: activation.clone() for name, activation in cache.items()}
     p = project(model, cache, labels=LABELS)
@@ -202,7 +202,7 @@ class TestErrors:
             project(model, cache, labels=labels)
 
     @pytest.mark.parametrize("labels", [torch.tensor([0, 7]), torch.tensor([-1, 0]), torch.tensor([0.0, 1.0])])
-    def test_labels_that_are_no_classes(self, images: Tensor, labels: Tensor) -> None:
+    def test_labels_that_are_not_classes(self, images: Tensor, labels: Tensor) -> None:
         model, cache = run("cls", images)
         with pytest.raises(ValueError, match="class indices from 0 to 6"):
             project(model, cache, labels=labels)
@@ -224,17 +224,17 @@ class TestErrors:
             project(model, cache, layers=layers)
 
     @pytest.mark.parametrize("chunk_size", [0, -3])
-    def test_chunks_of_nothing(self, images: Tensor, chunk_size: int) -> None:
+    def test_empty_chunks(self, images: Tensor, chunk_size: int) -> None:
         model, cache = run("cls", images)
         with pytest.raises(ValueError, match="chunk_size must be at least 1"):
             project(model, cache, chunk_size=chunk_size)
 
     def test_sublayer_norm_where_it_has_no_meaning(self, images: Tensor) -> None:
         model, cache = run("cls", images)
-        with pytest.raises(ValueError, match="'attn_out' and 'mlp_out', not for 'resid_post'"):
+        with pytest.raises(ValueError, match="'attn_out' and 'mlp_out', not to 'resid_post'"):
             project(model, cache, sublayer_norm=True)
         model, cache = run("post_norm", images)
-        with pytest.raises(ValueError, match="for pre-norm blocks"):
+        with pytest.raises(ValueError, match="applies to pre-norm blocks"):
             project(model, cache, "attn_out", sublayer_norm=True)
 
     def test_a_model_without_classes(self, images: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Emoji Scenes: an unlimited dataset with exact masks and a taxonomy of classes."""
+"""Emoji Scenes: an unlimited dataset of synthetic pictures with exact masks and a taxonomy of classes."""
 
 from analyses.data.emoji_scenes.batch import Scene, SceneBatch
 from analyses.data.emoji_scenes.classes import ARTISTS, EmojiClass, emoji_groups, group_of_class

@@ -1,4 +1,4 @@
-"""What a researcher gets of a scene: picture, labels, masks, boxes; for one scene and for a batch of them."""
+"""Scenes as tensors: picture, labels, masks and boxes of one scene and of a batch."""
 
 from dataclasses import dataclass
 
@@ -16,14 +16,14 @@ __all__ = ["Scene", "SceneBatch", "collect"]
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene. `object` is 1 for datasets of one object, else 2, objects that are absent included.
+    """One scene. The axis `object` has length 1 for datasets of one object, else 2, whether or not both are present.
 
     Attributes:
-        index: Its number in the dataset.
-        image: What emoji-vit is fed: (pixels / 255 - 0.5) / 0.5, from -1 to 1.
-        pixels: The picture itself, 0 to 255.
+        index: Index in the dataset.
+        image: The input of emoji-vit: (pixels / 255 - 0.5) / 0.5, from -1 to 1.
+        pixels: The picture, 0 to 255.
         labels: Class of each object, -1 where there is no second object.
-        masks: True where at least half of what a pixel shows is the object (alpha `MASK_ALPHA` of 255).
+        masks: True where the object fills at least half of a pixel (alpha `MASK_ALPHA` of 255).
         boxes: Left, top, right, bottom of each mask in pixels, right and bottom excluded; zeros for an empty one.
         artists: Index into `ARTISTS`, -1 where there is no second object.
         background_group: Index into `emoji_groups()` of the group whose colour the background has, -1 for any.
@@ -50,13 +50,13 @@ class Scene:
 
     @property
     def picture(self) -> Image.Image:
-        """The picture as a PIL image; `model.preprocess` makes `image` of it, to the bit."""
+        """The picture as a PIL image; `model.preprocess` turns it into exactly `image`."""
         return Image.fromarray(self.pixels.permute(1, 2, 0).numpy())
 
 
 @dataclass(frozen=True)
 class SceneBatch:
-    """Some scenes of a dataset, stacked; what the fields mean is told at `Scene`."""
+    """Some scenes of a dataset, stacked; the fields are those of `Scene`."""
 
     indices: Int64[Tensor, "batch"]
     images: Float32[Tensor, "batch channel=3 height width"]
@@ -71,7 +71,7 @@ class SceneBatch:
         return len(self.indices)
 
     def __getitem__(self, position: int) -> Scene:
-        """The scene at a position of the batch (not its number in the dataset)."""
+        """The scene at a position in the batch (not its index in the dataset)."""
         return Scene(
             index=int(self.indices[position]),
             image=self.images[position],
@@ -85,7 +85,7 @@ class SceneBatch:
 
 
 def collect(indices: Int64[np.ndarray, "batch"], layout: SceneLayout, rendered: RenderedScenes) -> SceneBatch:
-    """The batch of tensors that a layout and its rendering amount to."""
+    """The batch of tensors from a layout and its rendering."""
     pixels = torch.from_numpy(rendered.pixels)
     masks = np.asarray(rendered.alphas >= MASK_ALPHA)
     return SceneBatch(

@@ -1,4 +1,4 @@
-"""The 100 emoji classes: their names, and the Unicode taxonomy that says which of them are near in meaning."""
+"""The 100 emoji classes: their names and their groups in the Unicode taxonomy."""
 
 import json
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ ARTISTS = ("noto", "twemoji", "fluent-3d")
 
 @dataclass(frozen=True)
 class EmojiClass:
-    """One class: what the models call it, and where Unicode files it.
+    """One class: its name, and its place in the Unicode taxonomy.
 
     `group` is coarse ("Animals & Nature"), `subgroup` fine ("animal-mammal").
     """
@@ -60,10 +60,10 @@ def group_of_class() -> tuple[int, ...]:
 
 
 def class_index(emoji_class: int | str) -> int:
-    """The label of a class that is given by name or by label.
+    """The label of a class given by name or label.
 
     Raises:
-        ValueError: If no class has this name (near ones are suggested) or this label.
+        ValueError: If no class has this name (similar ones are suggested) or label.
 
     >>> class_index("fox"), class_index(3)
     (3, 3)

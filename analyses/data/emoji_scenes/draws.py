@@ -1,4 +1,4 @@
-"""Random numbers that depend on nothing but (seed, item, purpose): no order, no batch, no machine.
+"""Random numbers that depend only on (seed, item, purpose), not on the order, batch or machine.
 
 A counter-based generator: a number is a hash of where it is used, computed in wrapping integer arithmetic.
 """
@@ -27,7 +27,7 @@ def _mix64(x: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
 class SceneDraws:
     """The random numbers of some items of the dataset with this seed.
 
-    A `purpose` names an independent stream: drawing more for one purpose never changes another.
+    A `purpose` names an independent stream of numbers: drawing more of one never changes another.
 
     >>> draws = SceneDraws(seed=0, indices=np.array([7, 8]))
     >>> bool((draws.uniform("scale", 2)[1] == SceneDraws(0, np.array([8])).uniform("scale", 2)[0]).all())
@@ -53,7 +53,7 @@ class SceneDraws:
 
 
 def gaussian_noise(keys: UInt64[np.ndarray, "batch"], count: int) -> Float32[np.ndarray, "batch count"]:
-    """`count` numbers per key, near Gaussian: whole numbers from -510 to 510 of mean 0 and deviation `GAUSSIAN_STD`.
+    """`count` nearly Gaussian numbers per key: whole, from -510 to 510, of mean 0 and deviation `GAUSSIAN_STD`.
 
     Each is the sum of the four bytes of a 32-bit hash of (key, position).
 

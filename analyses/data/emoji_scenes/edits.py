@@ -1,4 +1,4 @@
-"""Controlled experiments on scenes: one thing changed, everything else the same to the pixel."""
+"""Controlled edits of scenes: one thing changes, everything else stays the same to the pixel."""
 
 from dataclasses import dataclass, replace
 
@@ -15,7 +15,7 @@ __all__ = ["MoveObject", "Occlude", "SceneEdit", "SwapBackground", "SwapObject"]
 
 @dataclass(frozen=True)
 class SwapObject:
-    """Another class in the place of object `which`: same artist, place, size, turn and colour gains."""
+    """Another class for object `which`, with the same artist, position, size, rotation and colour gains."""
 
     to_class: int | None
     relation: str
@@ -52,9 +52,9 @@ class SwapObject:
 
 @dataclass(frozen=True)
 class MoveObject:
-    """Object `which` elsewhere: by `shift` (right, down) in pixels, or to a new place where it fits.
+    """Object `which` moved by `shift` (right, down) in pixels, or to a random position where it fits.
 
-    The new place of one of two objects is in a quarter of the picture that is free.
+    The random position of one of two objects is in a free quarter of the picture.
     """
 
     shift: tuple[float, float] | None
@@ -83,7 +83,7 @@ class MoveObject:
 
 @dataclass(frozen=True)
 class SwapBackground:
-    """Another background; objects and pixel noise as before. `group` -1 is any colour, else the group's."""
+    """Another background; objects and pixel noise stay. With `group` -1 it has any colour, else the group's."""
 
     group: int
     seed: int
@@ -103,7 +103,7 @@ class SwapBackground:
 class Occlude:
     """A flat rectangle over object `which`, from one of its sides until `share` of its mask is hidden.
 
-    The side and the colour are the scene's own. Whole rows or columns of pixels are hidden: the first number
+    The side and the colour are random for each scene. Whole rows or columns of pixels are hidden: the smallest number
     of them that reaches the share.
     """
 
@@ -139,7 +139,7 @@ class Occlude:
 
 
 SceneEdit = SwapObject | MoveObject | SwapBackground | Occlude
-"""A change to a batch of layouts; scenes that lack the object in question stay as they are."""
+"""A change to a batch of layouts; scenes without the object do not change."""
 
 
 def _extent(

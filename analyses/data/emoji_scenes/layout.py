@@ -1,4 +1,4 @@
-"""What a scene contains, before a pixel is drawn: which objects, where, how large, on what background."""
+"""The content of a scene before it is drawn: its objects, their positions and sizes, and its background."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -27,7 +27,7 @@ _GROUP_COLOUR_SPREAD = 0.12
 
 @dataclass(frozen=True)
 class SceneRecipe:
-    """From what scenes are drawn: the options of `EmojiScenes`, checked there."""
+    """The options of `EmojiScenes` from which scenes are drawn, checked there."""
 
     objects: int | str
     artists: tuple[int, ...]
@@ -45,12 +45,11 @@ class SceneRecipe:
 class SceneLayout:
     """A batch of scenes as numbers; `render` draws it, the edits change it.
 
-    Lengths and places are shares of the picture's side, x to the right and y down from the top left corner;
-    colours are 0 to 1. `labels` and `artists` (an index into `ARTISTS`) are -1 where a scene has no second
-    object, which later rows cover earlier ones. An object turns clockwise by 2 atan(`tilt`).
-    `background_groups` is the group whose colour the background has been given, -1 where it is any colour.
-    `occluders` hide a part of each object behind a flat rectangle: left, top, right, bottom in pixels, right
-    and bottom excluded; all zero for none.
+    Lengths and positions are shares of the picture's side, x to the right and y down from the top left corner;
+    colours are 0 to 1. `labels` and `artists` (an index into `ARTISTS`) are -1 where a scene has no second object;
+    later objects cover earlier ones. An object is rotated clockwise by 2 atan(`tilt`). `background_groups` is the
+    group whose colour the background has, -1 for any colour. `occluders` cover a part of each object with a flat
+    rectangle: left, top, right, bottom in pixels, right and bottom excluded; all zero for none.
     """
 
     labels: Int64[np.ndarray, "batch object"]
@@ -76,7 +75,7 @@ class SceneLayout:
 
 
 def draw_layout(recipe: SceneRecipe, draws: SceneDraws) -> SceneLayout:
-    """The scenes of these items, as the shared recipe of emoji-vit's training draws them."""
+    """The scenes of these items, drawn by the recipe with which emoji-vit was trained."""
     batch, n_objects = len(draws.indices), recipe.n_objects
     paired = _paired(recipe, draws)
     present = np.stack([np.ones(batch, dtype=bool), paired], axis=1)[:, :n_objects]
@@ -119,10 +118,10 @@ def _paired(recipe: SceneRecipe, draws: SceneDraws) -> np.ndarray:
 
 
 def _balanced_labels(recipe: SceneRecipe, draws: SceneDraws) -> np.ndarray:
-    """Permuted blocks: n_classes items in a row show every class once, in an order of their own.
+    """Permuted blocks: n_classes consecutive items show every class once, in a random order.
 
-    The second objects are the same classes, handed on around a ring of the block's items in random order:
-    so they are balanced too, and the two of a scene always differ.
+    The second objects are the same classes, passed on along a ring of the block's items in random order: so they are
+    balanced too, and the two objects of a scene always differ.
     """
     n_classes = len(recipe.classes)
     blocks, block_of_item = np.unique(draws.indices // n_classes, return_inverse=True)
@@ -132,12 +131,12 @@ def _balanced_labels(recipe: SceneRecipe, draws: SceneDraws) -> np.ndarray:
     second = np.empty_like(first)
     np.put_along_axis(second, ring, np.take_along_axis(first, np.roll(ring, 1, axis=1), axis=1), axis=1)
     in_block = draws.indices % n_classes
-    places = np.stack([first[block_of_item, in_block], second[block_of_item, in_block]], axis=1)
-    return np.array(recipe.classes)[places]
+    positions = np.stack([first[block_of_item, in_block], second[block_of_item, in_block]], axis=1)
+    return np.array(recipe.classes)[positions]
 
 
 def _quadrants(draws: SceneDraws, paired: np.ndarray) -> np.ndarray:
-    """Where each object may lie, as left, top, side: everywhere, or in opposite quarters for two."""
+    """The region of each object, as left, top, side: the whole picture, or opposite quarters for two objects."""
     corner = _whole(draws.uniform("corner", 1)[:, 0], 4)
     first = np.stack([corner % 2, corner // 2], axis=1) / 2
     corners = np.stack([first, 0.5 - first], axis=1) * paired[:, None, None]
@@ -151,7 +150,7 @@ def place_within(
     draws: SceneDraws,
     purpose: str,
 ) -> Float64[np.ndarray, "batch object xy=2"]:
-    """Centres such that each object's square, unturned, lies within its region (left, top, side)."""
+    """Random centres such that each object's square, before rotation, is within its region (left, top, side)."""
     batch, n_objects = scales.shape
     share = draws.uniform(purpose, 2 * n_objects).reshape(batch, n_objects, 2)
     half = scales[:, :, None] / 2

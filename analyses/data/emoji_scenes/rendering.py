@@ -1,7 +1,7 @@
-"""Scene layouts to pictures: background, objects over it, occluder, pixel noise; a batch at a time.
+"""Pictures from scene layouts: background, objects, occluders and pixel noise, a batch at a time.
 
-Every step is whole-number arithmetic or a single IEEE operation a value, so the same layout gives the same
-bytes on every machine, however many scenes are drawn together and by however many threads.
+Every step is whole-number arithmetic or a single IEEE operation per value, so a layout gives the same bytes on every
+machine, in any batch and with any number of threads.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ from analyses.data.emoji_scenes.sprite_table import sprite_table
 __all__ = ["MASK_ALPHA", "RenderedScenes", "render"]
 
 MASK_ALPHA = 128
-"""A pixel belongs to an object if at least this much of 255 of what is seen there is the object."""
+"""A pixel belongs to an object if the object fills at least this much of it, out of 255."""
 
 _BACKGROUND_NOISE = {2: 24, 4: 16, 8: 11, 16: 8, 32: 6}
 """Cells across the picture -> amplitude (standard deviation) of the noise, in units of `_BACKGROUND_STEP`."""
@@ -34,13 +34,13 @@ _COARSER = 4
 # Texels are sampled at sixteenths: 255 × 16² just fits the sixteen bits of a texel's lane.
 _STEP_BITS = 4
 _STEPS = 1 << _STEP_BITS
-# Pixels drawn together: enough for numpy to be busy, few enough that what is between the steps stays cached.
+# Pixels drawn together: enough to keep numpy busy, few enough for intermediate results to stay in the cache.
 _CHUNK_PIXELS = 32 * 64**2
 
 
 @dataclass(frozen=True)
 class RenderedScenes:
-    """Pictures, and how much of each pixel each object fills: 0 to 255, less what later objects cover."""
+    """Pictures, and how much of each pixel each object fills: 0 to 255, without what later objects cover."""
 
     pixels: UInt8[np.ndarray, "batch channel=3 height width"]
     alphas: UInt8[np.ndarray, "batch object height width"]
@@ -82,9 +82,9 @@ def _render_chunk(layout: SceneLayout, image_size: int) -> tuple[np.ndarray, np.
         if present.all():
             _blend(canvas, alphas, layout, slot)
         elif present.any():
-            some, some_alphas = canvas[present], alphas[present]
-            _blend(some, some_alphas, layout.rows(present), slot)
-            canvas[present], alphas[present] = some, some_alphas
+            part, part_alphas = canvas[present], alphas[present]
+            _blend(part, part_alphas, layout.rows(present), slot)
+            canvas[present], alphas[present] = part, part_alphas
     _occlude(canvas, alphas, layout)
     noise = gaussian_noise(layout.noise_keys, canvas[0].size).reshape(canvas.shape)
     noise *= np.float32(_PIXEL_NOISE / GAUSSIAN_STD)
@@ -108,7 +108,7 @@ def _to_bytes(x: np.ndarray) -> np.ndarray:
 
 
 def _background(layout: SceneLayout, image_size: int) -> np.ndarray:
-    """A colour plus noise of five grains, each cubically enlarged: smooth patches with finer ones on them."""
+    """A colour plus noise of five grain sizes, each enlarged by cubic interpolation."""
     batch = len(layout)
     noise = gaussian_noise(layout.background_keys, 3 * sum(cells**2 for cells in _BACKGROUND_NOISE))
     noise = np.rint(noise / _COARSER)
@@ -150,7 +150,7 @@ def _object(layout: SceneLayout, slot: int, image_size: int) -> tuple[np.ndarray
     texels += (this.take(corner) * left + next_.take(corner) * right) * low
     # four channels in each multiplication: no lane overflows into the next
     lanes = rearrange(texels.view(np.uint16), "batch height (width lane) -> batch lane height width", lane=4)
-    # rounded to bytes: the alpha that is blended is the alpha that is told, so where it says 0 nothing changes
+    # rounded to bytes, so that the blended alpha is exactly the returned one: where it is 0, nothing changes
     rgba = ((lanes + np.uint16(_STEPS**2 // 2)) >> np.uint16(2 * _STEP_BITS)).astype(np.float32, order="C")
     rgba *= np.float32(1 / 255)
     colour, alpha = rgba[:, :3], rgba[:, 3]
@@ -162,9 +162,9 @@ def _object(layout: SceneLayout, slot: int, image_size: int) -> tuple[np.ndarray
 def _texel_coordinates(
     layout: SceneLayout, slot: int, image_size: int, sizes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where in its sprite each pixel's centre falls, in sixteenths of a texel from the border's first texel."""
+    """The position of each pixel's centre in its sprite, in sixteenths of a texel from the border's first texel."""
     tilt = layout.tilts[:, slot]
-    # cosine and sine from the half angle's tangent: divisions round alike everywhere, a cosine need not
+    # cosine and sine from the tangent of half the angle: division rounds the same on every machine, cos may not
     cosine, sine = (1 - tilt * tilt) / (1 + tilt * tilt), 2 * tilt / (1 + tilt * tilt)
     zoom = _STEPS * sizes / layout.scales[:, slot]
     mirror = np.where(layout.mirrored[:, slot], -1.0, 1.0)
@@ -173,9 +173,10 @@ def _texel_coordinates(
     middle = (_STEPS * (sizes / 2 + 0.5))[:, None, None]
     last = (_STEPS * (sizes + 1)).astype(np.int32)[:, None, None]
 
-    def along(of_x: np.ndarray, of_y: np.ndarray) -> np.ndarray:
-        row, column = (of_x * zoom)[:, None, None] * x, (of_y * zoom)[:, None, None] * y + middle
-        position = row.astype(np.float32) + column.astype(np.float32)
+    def along(x_factor: np.ndarray, y_factor: np.ndarray) -> np.ndarray:
+        x_part = (x_factor * zoom)[:, None, None] * x
+        y_part = (y_factor * zoom)[:, None, None] * y + middle
+        position = x_part.astype(np.float32) + y_part.astype(np.float32)
         steps = np.rint(position, out=position).astype(np.int32)
         return np.minimum(np.maximum(steps, 0, out=steps), last, out=steps)
 

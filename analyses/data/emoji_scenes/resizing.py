@@ -9,9 +9,9 @@ __all__ = ["resampling_matrix"]
 def resampling_matrix(n_out: int, n_in: int, unit: int) -> Float64[np.ndarray, "n_out n_in"]:
     """Keys' cubic interpolation (a = -0.5) from `n_in` to `n_out` samples; each row sums to `unit`.
 
-    Samples lie at pixel centres. When it shrinks, the kernel widens with the step, so that nothing aliases.
-    The weights are whole numbers: a product with whole numbers small enough for its dtype needs no rounding,
-    and then neither the order of summation nor a fused multiply-add changes its bits.
+    Samples are at pixel centres. When shrinking, the kernel widens with the step, to avoid aliasing. The weights are
+    whole numbers: a product with whole numbers small enough for its dtype needs no rounding, so neither the order of
+    summation nor a fused multiply-add changes its bits.
 
     >>> resampling_matrix(4, 2, unit=64)
     array([[70., -6.],

@@ -1,4 +1,4 @@
-"""The sample pack: three dozen scenes that come with the package, for examples, documentation and a first try."""
+"""The bundled samples: 36 scenes as picture files, for examples and documentation."""
 
 import json
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ __all__ = ["SampleScene", "sample_scenes", "write_samples"]
 _N_SAMPLES = 36
 _SEED = 58
 _INDEX = "index.json"
-# a palette, so that the mask files look like something: context black, first object white, second orange
+# a palette that makes the mask files visible: context black, first object white, second orange
 _MASK_COLOURS = (0, 0, 0, 255, 255, 255, 255, 140, 0)
 
 
 @dataclass(frozen=True)
 class SampleScene:
-    """One scene of the pack; `object` is how many objects it shows, 1 or 2.
+    """One bundled scene; `object` is the number of its objects, 1 or 2.
 
     Attributes:
-        path: Where its PNG lies, for whatever takes a file.
+        path: Path of its PNG file.
         picture: The picture, RGB, 64 × 64 pixels.
         labels: Class of each object.
-        class_names: Their names.
-        artists: Who drew each.
+        class_names: Class name of each object.
+        artists: Artist of each object.
         masks: True where a pixel shows the object.
         boxes: Left, top, right, bottom of each mask in pixels, right and bottom excluded.
     """
@@ -48,7 +48,7 @@ class SampleScene:
 
 
 def sample_scenes() -> list[SampleScene]:
-    """The scenes of the pack, in the order of their file names; about a third show two objects.
+    """The bundled scenes, in the order of their file names; about a third show two objects.
 
     >>> samples = sample_scenes()
     >>> len(samples), samples[0].path.name, samples[0].class_names, samples[0].masks.shape
@@ -67,16 +67,16 @@ def _load(folder: Path, entry: dict) -> SampleScene:
     return SampleScene(
         path=folder / entry["picture"],
         picture=picture,
-        labels=tuple(one["label"] for one in objects),
-        class_names=tuple(one["class_name"] for one in objects),
-        artists=tuple(one["artist"] for one in objects),
+        labels=tuple(shown["label"] for shown in objects),
+        class_names=tuple(shown["class_name"] for shown in objects),
+        artists=tuple(shown["artist"] for shown in objects),
         masks=torch.stack([object_of_pixel == number for number in range(1, len(objects) + 1)]),
-        boxes=tuple((one["box"][0], one["box"][1], one["box"][2], one["box"][3]) for one in objects),
+        boxes=tuple((shown["box"][0], shown["box"][1], shown["box"][2], shown["box"][3]) for shown in objects),
     )
 
 
 def write_samples(folder: Path) -> None:
-    """Draw the pack anew: pictures, masks (0 context, 1 first object, 2 second) and the index."""
+    """Write the files of the bundled scenes: pictures, masks (0 context, 1 first object, 2 second) and the index."""
     folder.mkdir(parents=True, exist_ok=True)
     batch = EmojiScenes(_N_SAMPLES, _SEED, objects="mixed").batch(range(_N_SAMPLES))
     entries = [_write(folder, batch[position]) for position in range(len(batch))]

@@ -1,4 +1,4 @@
-"""Emoji Scenes: as many pictures of emoji as you like, with exact masks, a taxonomy and controlled variations."""
+"""The Emoji Scenes dataset: any number of pictures of emoji, with exact masks, a taxonomy and controlled edits."""
 
 import copy
 import difflib
@@ -24,14 +24,13 @@ _PATCH_SIZE = 8
 
 
 class EmojiScenes(Dataset[tuple[Tensor, int, Tensor]]):
-    """`n` scenes: a background, one or two emoji on it, and the truth about both.
+    """`n` scenes: a background with one or two emoji, and their labels, masks and boxes.
 
-    An item is a pure function of (options, seed, index): the same bytes on every machine, in every process,
-    alone or in any batch. A longer dataset of the same seed begins with the same scenes. Three ways to look
-    at it:
+    An item is a pure function of (options, seed, index): the same bytes on every machine, in every process, alone or
+    in any batch. A longer dataset with the same seed begins with the same scenes. Three ways to read it:
 
-    - `image, label, mask = scenes[i]`: what every analysis takes; DataLoader collates it and draws whole
-      batches at once. Label and mask are those of the first object; the second is a distractor.
+    - `image, label, mask = scenes[i]`: the items for every analysis; a DataLoader draws whole batches at once and
+      collates them. Label and mask are those of the first object; the second is a distractor.
     - `scenes.batch(indices)` and `scenes.scene(i)`: everything, as a `SceneBatch` or `Scene`.
     - `scenes.picture(i)`: the picture as a PIL image.
 
@@ -70,21 +69,21 @@ class EmojiScenes(Dataset[tuple[Tensor, int, Tensor]]):
         scale: tuple[float | int, float | int] = (0.4, 0.95),
         background_strength: float | int = 0.0,
     ):
-        """Describe a dataset; nothing is drawn yet.
+        """Configure the dataset; scenes are drawn when they are read.
 
         Args:
-            n: How many scenes.
-            seed: Which ones. Train and test on different seeds.
-            image_size: Pixels a side, a multiple of the patches' 8.
+            n: Number of scenes.
+            seed: Seed of the scenes. Train and test on different seeds.
+            image_size: Pixels per side, a multiple of the patch size 8.
             objects: 1 object anywhere, 2 in opposite corners, or "mixed": two in 30 % of scenes.
-            artists: Whose emoji: any of "noto", "twemoji", "fluent-3d".
-            classes: The only classes to draw, by label or name; `None` for all 100. Labels stay the same.
-            scale: Smallest and largest side of the object of one-object scenes, as a share of the picture's.
+            artists: Artists of the emoji: any of "noto", "twemoji", "fluent-3d".
+            classes: The classes to draw, by label or name; `None` for all 100. Labels stay the same.
+            scale: Smallest and largest side of the object in one-object scenes, as a share of the picture's side.
             background_strength: Probability, 0 to 1, that the background has a colour of the first object's
                 Unicode group (green, orange, blue or violet tones) instead of any colour.
 
         Raises:
-            ValueError: If an option is none of these.
+            ValueError: If an option is invalid.
         """
         if n < 1:
             raise ValueError(f"expected at least one scene, got n={n}: pass how many scenes the dataset has")
@@ -125,17 +124,17 @@ class EmojiScenes(Dataset[tuple[Tensor, int, Tensor]]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int, Tensor]]:
-        """Items by the batch: DataLoader fetches with this where it is there."""
+        """Several items, drawn as one batch; a DataLoader calls this."""
         batch = self.batch(indices)
         return list(zip(batch.images, batch.labels[:, 0].tolist(), batch.masks[:, 0], strict=True))
 
-    # ------------------------------------------------------------------ looking
+    # ------------------------------------------------------------------ scenes
 
     def batch(self, indices: Sequence[int] | np.ndarray | Int[Tensor, "batch"]) -> SceneBatch:
-        """These scenes, drawn together, on as many threads as torch has.
+        """Some scenes, drawn together, on as many threads as torch uses.
 
         Raises:
-            IndexError: If the dataset has no such scene.
+            IndexError: If an index is outside the dataset.
 
         >>> batch = EmojiScenes(1000, seed=0, objects="mixed").batch(range(32))
         >>> batch.images.shape, batch.labels.shape, batch.masks.shape
@@ -146,22 +145,22 @@ class EmojiScenes(Dataset[tuple[Tensor, int, Tensor]]):
         return collect(checked, layout, render(layout, self.image_size))
 
     def scene(self, index: int) -> Scene:
-        """One scene with all that is known about it."""
+        """One scene with all its labels, masks and boxes."""
         return self.batch([index])[0]
 
     def picture(self, index: int) -> Image.Image:
-        """One scene as an RGB picture of `image_size` pixels a side."""
+        """One scene as an RGB picture of `image_size` pixels per side."""
         return self.scene(index).picture
 
     def layout(self, indices: Sequence[int] | np.ndarray | Int[Tensor, "batch"]) -> SceneLayout:
-        """What the scenes contain, as numbers: places, sizes, turns, colours, artists."""
+        """The content of the scenes as numbers: positions, sizes, rotations, colours, artists."""
         draws = SceneDraws(self.seed, self._checked_indices(indices))
         layout = draw_layout(self._recipe, draws)
         for edit in self._edits:
             layout = edit(layout, self._recipe, draws, self.image_size)
         return layout
 
-    # ------------------------------------------------------------------ experiments
+    # ------------------------------------------------------------------ edits
 
     def swap_object(
         self,
@@ -170,20 +169,20 @@ class EmojiScenes(Dataset[tuple[Tensor, int, Tensor]]):
         which: int = 0,
         seed: int = 0,
     ) -> "EmojiScenes":
-        """The same scenes with another class in the place of object `which`: the corrupt half of a pair.
+        """The same scenes with another class for object `which`: the corrupt half of a pair.
 
-        Background, pixel noise, artist, place, size, turn and colour gains stay, so a pair differs only where
-        one of the two emoji is. Scenes without a second object stay as they are for `which=1`.
+        Background, pixel noise, artist, position, size, rotation and colour gains stay, so a pair differs only where
+        one of the two emoji is. With `which=1`, scenes without a second object do not change.
 
         Args:
             to_class: The class to swap in (a scene that shows it already does not change), or `None` for a
-                random one that is not in the scene.
-            relation: For a random class: of the same Unicode group as the one it replaces, or of another.
+                random class that is not in the scene.
+            relation: For a random class: "same_group" as the class that it replaces, "other_group", or "any".
             which: 0 for the first object, 1 for the second.
-            seed: Other seeds swap in other classes.
+            seed: Seed of the random classes.
 
         Raises:
-            ValueError: If there is no such class or object.
+            ValueError: If the class or object does not exist.
         """
         if relation not in ("any", "same_group", "other_group"):
             raise ValueError(f"expected relation 'any', 'same_group' or 'other_group', got {relation!r}")
@@ -193,16 +192,16 @@ class EmojiScenes(Dataset[tuple[Tensor, int, Tensor]]):
     def move_object(
         self, shift: tuple[float | int, float | int] | None = None, which: int = 0, seed: int = 0
     ) -> "EmojiScenes":
-        """The same scenes with object `which` elsewhere.
+        """The same scenes with object `which` moved.
 
         Args:
-            shift: How far, right and down, in pixels (it may leave the picture); `None` for a random place
-                where it fits, one of the two free corners in scenes of two objects.
+            shift: Distance in pixels, right and down (it may leave the picture); `None` for a random position
+                where it fits, in one of the two free corners in scenes of two objects.
             which: 0 for the first object, 1 for the second.
-            seed: Other seeds give other random places.
+            seed: Seed of the random positions.
 
         Raises:
-            ValueError: If there is no such object.
+            ValueError: If the object does not exist.
         """
         pixels = None if shift is None else (float(shift[0]), float(shift[1]))
         return self._edited(MoveObject(pixels, self._checked_object(which), seed))
@@ -211,11 +210,11 @@ class EmojiScenes(Dataset[tuple[Tensor, int, Tensor]]):
         """The same objects on other backgrounds.
 
         Args:
-            group: A Unicode group whose colours the backgrounds get, or `None` for any colour.
-            seed: Other seeds give other backgrounds.
+            group: The Unicode group whose colours the backgrounds have, or `None` for any colour.
+            seed: Seed of the backgrounds.
 
         Raises:
-            ValueError: If there is no such group.
+            ValueError: If the group does not exist.
         """
         groups = emoji_groups()
         if group is not None and group not in groups:
@@ -223,16 +222,16 @@ class EmojiScenes(Dataset[tuple[Tensor, int, Tensor]]):
         return self._edited(SwapBackground(-1 if group is None else groups.index(group), seed))
 
     def occlude(self, share: float | int = 0.5, which: int = 0, seed: int = 0) -> "EmojiScenes":
-        """The same scenes with a share of object `which` behind a flat rectangle; its mask shrinks to the rest.
+        """The same scenes with a share of object `which` covered by a flat rectangle; its mask is what stays visible.
 
         Args:
-            share: How much of the mask is hidden at least, above 0 up to 1; the rectangle comes from a random
-                side and ends at the first row or column of pixels that reaches the share.
+            share: The least share of the mask to hide, above 0 up to 1; the rectangle starts at a random side and
+                ends at the first row or column of pixels that reaches the share.
             which: 0 for the first object, 1 for the second.
-            seed: Other seeds give other sides and colours.
+            seed: Seed of the sides and colours.
 
         Raises:
-            ValueError: If the share is out of range or there is no such object.
+            ValueError: If the share is out of range or the object does not exist.
         """
         if not 0 < share <= 1:
             raise ValueError(f"expected a share to hide above 0 and up to 1, got {share}: 0.5 hides one half")

@@ -1,4 +1,4 @@
-"""The emoji pictures as one table of texels, at every size at which a scene may want to sample them."""
+"""The emoji pictures as one table of texels, at all sizes from which scenes are drawn."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -16,9 +16,9 @@ __all__ = ["SpriteTable", "sprite_table"]
 
 _SPRITE_SIZE = 64
 _GRID = 10
-# half octaves: with at least 1.2 texels a pixel, bilinear sampling never steps over more than 1.7
+# half octaves: with at least 1.2 texels per pixel, bilinear sampling never skips more than 1.7
 _SIZES = (64, 45, 32, 23, 16, 11, 8)
-_TEXELS_A_PIXEL = 1.2
+_TEXELS_PER_PIXEL = 1.2
 _UNIT = 1024
 _BORDER_BEFORE, _BORDER_AFTER = 1, 2
 
@@ -46,19 +46,19 @@ class SpriteTable:
         labels: Int64[np.ndarray, "sprite"],
         levels: Int64[np.ndarray, "sprite"],
     ) -> Int64[np.ndarray, "sprite"]:
-        """Where the first texel (of the border) of each sprite lies in `texels`."""
+        """The index in `texels` of each sprite's first texel (of its border)."""
         sprites = artists * len(emoji_classes()) + labels
         return self.starts[levels] + sprites * self.strides(levels) ** 2
 
     def levels_for(self, widths: Float64[np.ndarray, "sprite"]) -> Int64[np.ndarray, "sprite"]:
-        """The level to draw objects of these widths (in pixels) from: sharp, but not so fine as to alias."""
-        fine_enough = self.sizes[:, None] >= _TEXELS_A_PIXEL * widths
+        """The level from which to draw objects of these widths in pixels: sharp, but not so fine as to alias."""
+        fine_enough = self.sizes[:, None] >= _TEXELS_PER_PIXEL * widths
         return np.maximum(fine_enough.sum(axis=0) - 1, 0)
 
 
 @cache
 def sprite_table() -> SpriteTable:
-    """The table of all sprites, made once per process from the atlases in `sprites/`.
+    """The table of all sprites, built once per process from the atlases in `sprites/`.
 
     >>> table = sprite_table()
     >>> table.sizes

@@ -1,4 +1,4 @@
-"""Explorer: one picture through one model, as one HTML page."""
+"""Explorer: one picture and one model, as one interactive HTML page."""
 
 from analyses.pages.explorer.build import ExplorerPage, explore
 

@@ -1,4 +1,4 @@
-"""Attention patterns, packed for a page: as precisely, and of as many tokens, as there is room for."""
+"""Attention patterns, packed for a page: as precise, and for as many tokens, as the room allows."""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -14,24 +14,24 @@ __all__ = ["attention"]
 Kept = Literal["everything", "means", "prefix", "nothing"]
 
 _LEVELS = (255, 127, 63, 31)
-_BEYOND_HOPE = 3.0  # more characters than this for each number that a page could hold: not worth trying
+_MAX_NUMBERS_PER_CHARACTER = 3.0  # more numbers than this never fit, so packing them is not tried
 
 
 def attention(model: HookedViT, cache: ViTActivationCache, room: int) -> dict[str, Any]:
     """The pattern of every block and head, in at most `room` characters.
 
-    Weights are stored relative to the largest of their row, the most precise first of 255, 127, 63 or 31 levels, each
-    wrong by that largest weight / levels at most. Where not even that fits (large models, many tokens), fewer rows
-    are kept: the mean over heads from all tokens, with heads apart from prefix tokens alone; then prefix tokens only.
+    Weights are stored relative to the largest of their row, in 255, 127, 63 or 31 levels: the first that fits. The
+    error of a weight is at most that largest weight / levels. If 31 levels do not fit (large models, many tokens),
+    fewer rows are kept: from every token the mean over heads, from prefix tokens all heads; then prefix tokens only.
 
     Args:
         model: The model.
-        cache: Of one image, with `pattern`.
-        room: In characters.
+        cache: The cache of one image, with `pattern`.
+        room: Number of characters.
 
     Returns:
-        `kept`: "everything", "means", "prefix" or "nothing"; `levels`; `heads`, for each block the heads' rows [head
-        query key]; `means`, for each block the mean over heads [query key], unless everything is kept.
+        `kept`: "everything", "means", "prefix" or "nothing"; `levels`; `heads`, for each block the rows of its heads
+        [head query key]; `means`, for each block the mean over heads [query key], unless everything is kept.
     """
     layers, n_prefix = range(model.cfg.n_layers), model.token_layout.n_prefix
     n_numbers = sum(cache["pattern", layer][0].numel() for layer in layers)
@@ -50,12 +50,12 @@ def attention(model: HookedViT, cache: ViTActivationCache, room: int) -> dict[st
 
 
 def _ways(n_numbers: int, n_means: int, n_prefix: int, room: int) -> Iterator[tuple[Kept, int]]:
-    """What can be kept and how precisely, the best first."""
+    """The parts that can be kept and the number of levels, the best first."""
     ways: list[tuple[Kept, int]] = [("everything", n_numbers), ("means", n_means)]
     if n_prefix:
         ways.append(("prefix", 0))
     for kept, numbers in ways:
-        if numbers <= room * _BEYOND_HOPE:
+        if numbers <= room * _MAX_NUMBERS_PER_CHARACTER:
             for levels in _LEVELS:
                 yield kept, levels
 

@@ -1,4 +1,4 @@
-"""Explorer: one picture through one model, as one HTML page to look around in."""
+"""Explorer: one picture and one model, as one interactive HTML page."""
 
 import html
 from collections.abc import Sequence
@@ -19,33 +19,32 @@ from hooked_vit.preprocessing import as_picture
 
 __all__ = ["ExplorerPage", "explore"]
 
-_SCRIPTS = tuple(f"explorer/{name}.js" for name in ("numbers", "colours", "state", "grid", "panels", "heads", "main"))
-_SMALL = 160  # pixels; pictures up to this are kept as they are, and shown with their pixels
+_SMALL = 160  # pixels; smaller pictures are stored without loss and drawn with sharp pixels
 
 
 @dataclass(frozen=True)
 class ExplorerPage:
-    """A page, whole: no file beside it, no server, no network. A notebook shows it where it stands.
+    """An explorer page in one file, without server or network. A notebook displays it inline.
 
     Attributes:
-        html: The page.
+        html: The whole page.
     """
 
     html: str
 
     def save(self, path: str | Path) -> Path:
-        """Write the page to a file; folders that are missing are made."""
+        """Write the page to a file; missing folders are created."""
         return write_page(self.html, path)
 
     def _repr_html_(self) -> str:
-        # sandboxed: its script runs, in a world of its own that cannot reach the notebook
+        # sandboxed: its script runs, but cannot reach the notebook
         return (
             '<iframe title="Explorer" sandbox="allow-scripts" style="width: 100%; height: 820px; border: 0" '
             f'srcdoc="{html.escape(self.html)}"></iframe>'
         )
 
     def __repr__(self) -> str:
-        return f"ExplorerPage({len(self.html) / 1e6:.1f} MB): .save(path) writes it, a notebook shows it"
+        return f"ExplorerPage({len(self.html) / 1e6:.1f} MB): .save(path) writes it, a notebook displays it"
 
 
 def explore(
@@ -56,18 +55,18 @@ def explore(
     title: str | None = None,
     model_name: str | None = None,
 ) -> ExplorerPage:
-    """Look around in what a model makes of a picture: projections, attention, importance, memories, attribution.
+    """Explore how a model processes a picture: projections, attention, importance, memories, attribution.
 
     Args:
-        model: Any with classes.
-        image: One picture, as `model.preprocess` takes it: a path, a PIL image or an array.
-        classes: Which the page must have, by name or index, beside those that the model predicts most.
-        title: What the picture is called; the file's name by default.
-        model_name: What the model is called.
+        model: Any model with classes.
+        image: One picture, as `model.preprocess` accepts it: a path, a PIL image or an array.
+        classes: Classes that the page must show, by name or index, besides those that the model predicts most.
+        title: The picture's name; by default the file's name.
+        model_name: The model's name.
 
     Raises:
         FileNotFoundError: If there is no file at the path.
-        ValueError: If the picture cannot be read, there are several, or a class is unknown: near names are suggested.
+        ValueError: If the picture cannot be read, there are several, or a class is unknown; near names are suggested.
 
     >>> from analyses.data import sample_scenes
     >>> page = explore(HookedViT.from_pretrained("emoji-vit"), sample_scenes()[1].path, classes=["pizza"])
@@ -76,7 +75,7 @@ def explore(
     """
     if isinstance(image, list | tuple):
         raise ValueError(f"expected one picture, got {len(image)}: make a page for each")
-    asked = [model.class_index(one) for one in classes]
+    asked = [model.class_index(name) for name in classes]
     if title is None:
         title = Path(image).name if isinstance(image, str | Path) else "picture"
     batch = model.preprocess(as_picture(image))
@@ -86,7 +85,7 @@ def explore(
     page = render_page(
         "explorer/explorer.html",
         styles=["explorer/explorer.css"],
-        scripts=_SCRIPTS,
+        script="explorer/main.js",
         data={**explorer_data(model, batch, asked), "title": title, "model": model_name or "this model"},
         title=f"{title} – {model_name or 'explorer'}",
         picture=picture_url(picture) if small else picture_url(picture, "jpeg", quality=90),
@@ -99,16 +98,16 @@ def explore(
 
 
 def _pixels(image: Float[Tensor, "channel height width"], model: HookedViT) -> np.ndarray:
-    """[height width channel], 0 to 1; the colours of a model that reads another number of channels than three."""
+    """The picture [height width channel], 0 to 1, for models with any number of input channels."""
     config = dict(model.data_config or {})
-    if len(image) != len(config["mean"]):  # as preprocessing does, the average of the colours for each channel
+    if len(image) != len(config["mean"]):  # as in preprocessing, every channel has the average of the three colours
         for key in ("mean", "std"):
             config[key] = (sum(config[key]) / len(config[key]),) * len(image)
     return picture_of(image, config)[..., :3]
 
 
 def _on_grid(pixels: np.ndarray, grid: tuple[int, int], patch_size: tuple[int, int]) -> Image.Image:
-    """As much of the picture as lies under the patches; grey where the model pads it."""
+    """The part of the picture that the patches cover; grey where the model pads it."""
     height, width = (n * size for n, size in zip(grid, patch_size, strict=True))
     canvas = np.full((height, width, pixels.shape[-1]), 0.5, dtype=pixels.dtype)
     canvas[: pixels.shape[0], : pixels.shape[1]] = pixels[:height, :width]

@@ -1,4 +1,4 @@
-"""Which classes an explorer page tells about: those that were asked for, those predicted most, or all of them."""
+"""The classes of an explorer page: those that were asked for and those predicted most, or all of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class ClassChoice:
     """Classes by index.
 
     Attributes:
-        shown: With their rank and logit at every token: first those asked for, then by the model's logit.
-        leading: The first of them, for what takes more room: feature importance and logit attribution.
+        shown: Classes with rank and logit at every token: first those asked for, then by the model's logit.
+        leading: The first of them, which also have feature importance and logit attribution, which take more room.
         asked: How many of them were asked for.
     """
 
@@ -28,12 +28,12 @@ class ClassChoice:
 
 
 def choose_classes(logits: Float[Tensor, "n_classes"], asked: Sequence[int], room_for: int) -> ClassChoice:
-    """The classes of a page: asked for, and the ten that the model predicts most; all, of a hundred or fewer.
+    """The classes asked for and the ten that the model predicts most; all classes, if there are at most a hundred.
 
     Args:
-        logits: The model's, of the picture.
+        logits: The model's logits for the picture.
         asked: By index.
-        room_for: How many classes lead, where there are so many; those asked for always do.
+        room_for: The number of leading classes; those asked for always lead.
 
     >>> import torch
     >>> choose_classes(torch.tensor([0.5, 2.0, 1.0]), [0], room_for=7)

@@ -1,4 +1,4 @@
-"""Everything that an explorer page shows of one picture, from one forward pass."""
+"""The data of an explorer page: everything that it shows of one picture, from one forward pass."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from analyses.pages.explorer.attention import attention
 from analyses.pages.explorer.classes import choose_classes
 from analyses.pages.explorer.contributions import contribution_names, contributions
 from analyses.pages.explorer.importance import importances
-from analyses.pages.explorer.memories import fired_memories
+from analyses.pages.explorer.memories import most_active_memories
 from analyses.pages.explorer.projections import EXPLORED_STREAMS, projections
 from analyses.projection import stream_names
 from hooked_vit import HookedViT, TokenLayout
@@ -22,7 +22,7 @@ from hooked_vit import HookedViT, TokenLayout
 __all__ = ["ROOM", "explorer_data", "explorer_names"]
 
 ROOM = 7_300_000
-"""Characters that a page's data may take: under 8 MB with the picture, the script and what is around them."""
+"""Characters that a page's data may take: the page is under 8 MB with the picture, the script and the markup."""
 
 _ROOM_FOR_IMPORTANCE = 800_000  # numbers
 
@@ -31,23 +31,23 @@ _ROOM_FOR_IMPORTANCE = 800_000  # numbers
 def explorer_data(
     model: HookedViT, image: Float[Tensor, "1 channel height width"], asked: Sequence[int] = (), room: int = ROOM
 ) -> dict[str, Any]:
-    """What the script of `explorer.html` reads, as JSON can say it.
+    """The data that the script of `explorer.html` reads, ready for JSON.
 
     Args:
-        model: Any with classes.
-        image: Preprocessed.
-        asked: Classes that the page must have, by index.
-        room: In characters.
+        model: Any model with classes.
+        image: One preprocessed image.
+        asked: Classes that the page must show, by index.
+        room: Number of characters.
 
     Raises:
-        ValueError: If the model has no classes, or refuses the image.
+        ValueError: If the model has no classes, or does not accept the image.
 
     >>> data = explorer_data(HookedViT.from_pretrained("emoji-vit"), torch.zeros(1, 3, 64, 64), asked=[3])
     >>> data["grid"], data["prefix"], data["shown"][0], data["attention"]["kept"]
     ([8, 8], ['CLS'], 3, 'everything')
     """
     cfg = model.cfg
-    _ = model.W_U  # without classes, this says what to do
+    _ = model.W_U  # raises if the model has no classes
     logits, cache = model.run_with_cache(image, names_filter=explorer_names(model))
     layout = cfg.token_layout_at(*image.shape[-2:])
     per_class = (cfg.n_layers + 1) * (cfg.n_heads + 1) * layout.n_patches
@@ -66,11 +66,11 @@ def explorer_data(
         "shown": list(choice.shown),
         "n_leading": len(choice.leading),
         "n_asked": choice.asked,
-        "predicted": [list(one) for one in zip(best.indices.tolist(), best.values.tolist(), strict=True)],
+        "predicted": [list(pair) for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)],
         "projections": projections(model, cache, choice.shown),
         "importance": importances(model, cache, choice.leading),
         "contributions": contributions(model, cache, choice.leading),
-        "memories": fired_memories(model, cache),
+        "memories": most_active_memories(model, cache),
     }
     return {**data, "attention": attention(model, cache, room - len(json.dumps(data)))}
 
@@ -93,6 +93,6 @@ def _prefix_names(layout: TokenLayout) -> list[str]:
     words = {"cls": "CLS", "dist": "Distillation"}
     first_register = layout.registers.start
     return [
-        words.get(kind) or f"Register {place - first_register + 1}"
-        for place, kind in enumerate(layout.token_types[: layout.n_prefix])
+        words.get(kind) or f"Register {position - first_register + 1}"
+        for position, kind in enumerate(layout.token_types[: layout.n_prefix])
     ]

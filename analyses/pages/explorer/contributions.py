@@ -1,4 +1,4 @@
-"""What every component adds to the logits of some classes, packed for a page; or why that cannot be told."""
+"""The contribution of every component to the logits of some classes, packed for a page; or why it is not defined."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ __all__ = ["contribution_names", "contributions"]
 
 
 def contribution_names(model: HookedViT) -> list[str]:
-    """The hook points that `contributions` reads: none where logits cannot be taken apart.
+    """The hook points that `contributions` reads: none if attribution is not defined for the model.
 
     >>> len(contribution_names(HookedViT.from_pretrained("emoji-vit")))
     20
@@ -26,20 +26,20 @@ def contributions(model: HookedViT, cache: ViTActivationCache, classes: Sequence
 
     Args:
         model: The model.
-        cache: Of one image, with the hook points of `contribution_names`.
+        cache: The cache of one image, with the hook points of `contribution_names`.
         classes: By index.
 
     Returns:
-        `logit` [chosen], `constant`, `embed`, `pos_embed` (where `embed` does not hold it) [chosen], `attn_bias`, `mlp`
+        `logit` [chosen], `constant`, `embed`, `pos_embed` (unless `embed` includes it) [chosen], `attn_bias`, `mlp`
         [chosen layer], `head` [chosen layer head], all as float32; or `why_not`, a sentence.
     """
     why_not = _why_not(model)
     if why_not is not None:
         return {"why_not": why_not}
-    of_classes = [logit_attribution(model, cache, [label]) for label in classes]
+    attributions = [logit_attribution(model, cache, [label]) for label in classes]
     stacked = {}
     for name in ("logit", "constant", "embed", "pos_embed", "attn_bias", "mlp", "head"):
-        parts = [getattr(one, name) for one in of_classes]
+        parts = [getattr(attribution, name) for attribution in attributions]
         if parts[0] is not None:
             image_axis = 1 if name in ("attn_bias", "mlp", "head") else 0
             stacked[name] = packed(torch.stack([part.select(image_axis, 0) for part in parts]))

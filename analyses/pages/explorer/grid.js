@@ -1,14 +1,10 @@
-// A grid of cells that mouse and keyboard move over: of patches on the picture, and of heads by block.
+// A grid of cells for mouse and keyboard: the patches on the picture, and the heads by block.
 
-const make = (tag, properties = {}, ...children) => {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-};
+import { make } from "./dom.js";
 
-/** Cells in rows and columns; one of them can be reached by Tab, arrow keys move between them. */
-class CellGrid {
-  /** `onPoint(row, column)` or `onPoint(null)` when pointer and focus have left; `onChoose(row, column)`. */
+/** Cells in rows and columns; Tab reaches one of them, arrow keys move between them. */
+export class CellGrid {
+  /** `onPoint(row, column)`, or `onPoint(null)` once pointer and focus have left; `onChoose(row, column)`. */
   constructor(host, rows, columns, { label, name, onPoint, onChoose }) {
     this.columns = columns;
     this.cells = [];
@@ -26,13 +22,13 @@ class CellGrid {
       }
       host.append(line);
     }
-    const place = (cell) => {
-      const at = this.cells.indexOf(cell);
-      return at < 0 ? null : [Math.floor(at / columns), at % columns];
+    const positionOf = (cell) => {
+      const index = this.cells.indexOf(cell);
+      return index < 0 ? null : [Math.floor(index / columns), index % columns];
     };
     const point = (target) => {
-      const at = place(target);
-      if (at) onPoint(...at);
+      const position = positionOf(target);
+      if (position) onPoint(...position);
     };
     const focused = () => (host.contains(document.activeElement) && host.querySelector(":focus-visible") ? document.activeElement : null);
     host.addEventListener("pointerover", (event) => point(event.target));
@@ -43,20 +39,20 @@ class CellGrid {
     });
     host.addEventListener("focusout", (event) => { if (!host.contains(event.relatedTarget)) onPoint(null); });
     host.addEventListener("click", (event) => {
-      const at = place(event.target);
-      if (!at) return;
+      const position = positionOf(event.target);
+      if (!position) return;
       this.reach(event.target);
-      onChoose(...at);
+      onChoose(...position);
     });
     host.addEventListener("keydown", (event) => {
-      const at = place(event.target);
-      if (!at || event.ctrlKey || event.metaKey || event.altKey) return;
-      const to = this.#moved(event.key, at, rows);
-      if (to) {
-        this.cells[to[0] * columns + to[1]].focus();
+      const position = positionOf(event.target);
+      if (!position || event.ctrlKey || event.metaKey || event.altKey) return;
+      const target = this.#moved(event.key, position, rows);
+      if (target) {
+        this.cells[target[0] * columns + target[1]].focus();
         event.preventDefault();
       } else if (event.key === "Enter" || event.key === " ") {
-        onChoose(...at);
+        onChoose(...position);
         event.preventDefault();
       }
     });
@@ -65,14 +61,14 @@ class CellGrid {
 
   #moved(key, [row, column], rows) {
     const last = [rows - 1, this.columns - 1];
-    const to = {
+    const target = {
       ArrowLeft: [row, column - 1], ArrowRight: [row, column + 1], ArrowUp: [row - 1, column], ArrowDown: [row + 1, column],
       Home: [row, 0], End: [row, last[1]], PageUp: [0, column], PageDown: [last[0], column],
     }[key];
-    return to && [Math.min(last[0], Math.max(0, to[0])), Math.min(last[1], Math.max(0, to[1]))];
+    return target && [Math.min(last[0], Math.max(0, target[0])), Math.min(last[1], Math.max(0, target[1]))];
   }
 
-  /** Make this cell the one that Tab reaches. */
+  /** Let Tab reach this cell. */
   reach(cell) {
     if (!this.cells.includes(cell)) return;
     if (this.reached) this.reached.tabIndex = -1;
@@ -80,13 +76,13 @@ class CellGrid {
     cell.tabIndex = 0;
   }
 
-  /** Colours by cell, and which cells are marked (-1: none). */
+  /** Colour every cell by its index, and mark the pinned and the pointed cell (-1: none). */
   paint(colour, pinned, pointed) {
-    this.cells.forEach((cell, at) => {
-      cell.style.backgroundColor = colour(at);
-      cell.classList.toggle("pinned", at === pinned);
-      cell.classList.toggle("pointed", at === pointed && at !== pinned);
-      cell.setAttribute("aria-selected", at === pinned);
+    this.cells.forEach((cell, index) => {
+      cell.style.backgroundColor = colour(index);
+      cell.classList.toggle("pinned", index === pinned);
+      cell.classList.toggle("pointed", index === pointed && index !== pinned);
+      cell.setAttribute("aria-selected", index === pinned);
     });
   }
 }

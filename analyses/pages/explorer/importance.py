@@ -20,12 +20,12 @@ def importances(model: HookedViT, cache: ViTActivationCache, classes: Sequence[i
 
     Args:
         model: The model.
-        cache: Of one image, with the hook points of `importance_names`.
+        cache: The cache of one image, with the hook points of `importance_names`.
         classes: By index.
 
     Returns:
-        One array [chosen layer+1 head+1 patch] in nats for each unit of attention: behind the last head stands the sum
-        over heads, behind the last block the sum over blocks. Each row is wrong by its largest / 127 at most.
+        One array [chosen layer+1 head+1 patch] in nats per unit of attention: after the last head comes the sum over
+        heads, after the last block the sum over blocks. The error in each row is at most its largest number / 127.
     """
     chosen = torch.tensor([list(classes)], device=model.cfg.device)
     return packed_rows(_with_sums(_with_sums(importance_from_cache(model, cache, chosen)[0], 2), 1), _LEVELS)

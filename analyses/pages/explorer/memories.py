@@ -1,4 +1,4 @@
-"""The memories that fire most at every token of every block, and the classes that they vote for, packed for a page."""
+"""The most active memories at every token of every block, and their top classes, packed for a page."""
 
 from typing import Any, get_args
 
@@ -10,37 +10,37 @@ from analyses.pages.explorer.packing import packed, packed_linear
 from analyses.value_vectors.vectors import MemorySublayer, value_logits
 from hooked_vit import HookedViT, ViTActivationCache
 
-__all__ = ["fired_memories"]
+__all__ = ["most_active_memories"]
 
 _MEMORIES = 5
 _CLASSES = 3
 
 
 @torch.no_grad()
-def fired_memories(model: HookedViT, cache: ViTActivationCache) -> dict[str, dict[str, Any]]:
-    """For MLP and attention, the memories of the largest coefficients, and the classes of their value vectors.
+def most_active_memories(model: HookedViT, cache: ViTActivationCache) -> dict[str, dict[str, Any]]:
+    """For MLP and attention, the memories with the largest coefficients, and the top classes of their value vectors.
 
     Args:
         model: The model.
-        cache: Of one image, with the hook points of `coefficient_names` for `"post"` coefficients: what value vectors
-            are multiplied with.
+        cache: The cache of one image, with the hook points of `coefficient_names` for `"post"` coefficients, which
+            multiply the value vectors.
 
     Returns:
         By sub-layer: `memory`, `coefficient` [layer token memory], `classes`, `logits` [layer token memory class].
     """
-    return {sublayer: _of_sublayer(model, cache, sublayer) for sublayer in get_args(MemorySublayer)}
+    return {sublayer: _sublayer_memories(model, cache, sublayer) for sublayer in get_args(MemorySublayer)}
 
 
-def _of_sublayer(model: HookedViT, cache: ViTActivationCache, sublayer: MemorySublayer) -> dict[str, Any]:
+def _sublayer_memories(model: HookedViT, cache: ViTActivationCache, sublayer: MemorySublayer) -> dict[str, Any]:
     parts: dict[str, list[Tensor]] = {name: [] for name in ("memory", "coefficient", "classes", "logits")}
     for layer in range(model.cfg.n_layers):
         coefficients = memory_coefficients(model, cache, layer, sublayer, "post")[0]
-        fired = coefficients.topk(min(_MEMORIES, coefficients.shape[-1]))
-        votes = value_logits(model, layer, sublayer).topk(min(_CLASSES, model.cfg.n_classes))
-        parts["memory"].append(fired.indices)
-        parts["coefficient"].append(fired.values)
-        parts["classes"].append(votes.indices[fired.indices])
-        parts["logits"].append(votes.values[fired.indices])
+        active = coefficients.topk(min(_MEMORIES, coefficients.shape[-1]))
+        tops = value_logits(model, layer, sublayer).topk(min(_CLASSES, model.cfg.n_classes))
+        parts["memory"].append(active.indices)
+        parts["coefficient"].append(active.values)
+        parts["classes"].append(tops.indices[active.indices])
+        parts["logits"].append(tops.values[active.indices])
     stacked = {name: torch.stack(values) for name, values in parts.items()}
     return {
         name: packed_linear(values) if values.is_floating_point() else packed(values)

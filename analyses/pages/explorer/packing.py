@@ -1,4 +1,4 @@
-"""Arrays inside a page: as few bits as their numbers need, compressed, as text; the page's script undoes it."""
+"""Arrays as text inside a page: with few bits per number, and compressed; the page's script unpacks them."""
 
 import base64
 import zlib
@@ -15,7 +15,7 @@ Packed = dict[str, Any]
 
 
 def packed(values: Int[Tensor, "*axes"] | Float[Tensor, "*axes"]) -> Packed:
-    """Whole numbers from 0, exactly; others as float32.
+    """Pack non-negative whole numbers exactly, others as float32.
 
     `{"type", "shape", "data"}`: little-endian numbers in the order of the axes, compressed by zlib, in base64.
 
@@ -30,7 +30,7 @@ def packed(values: Int[Tensor, "*axes"] | Float[Tensor, "*axes"]) -> Packed:
 
 
 def packed_linear(values: Float[Tensor, "*axes"]) -> Packed:
-    """In 65,536 equal steps from the smallest to the largest: `low + step * stored`, wrong by half a step at most.
+    """Pack in 65,536 equal steps from the smallest to the largest number: `low + step * stored`, error half a step.
 
     >>> stored = packed_linear(torch.tensor([-1.0, 0.0, 9.0]))
     >>> stored["low"], round(stored["step"] * 65535, 6)
@@ -43,13 +43,13 @@ def packed_linear(values: Float[Tensor, "*axes"]) -> Packed:
 
 
 def packed_rows(values: Float[Tensor, "*axes column"], levels: int) -> Packed:
-    """Each row relative to its number of largest magnitude: `largest * sign(stored) * (stored / levels)²`.
+    """Pack each row relative to its largest magnitude: `largest * sign(stored) * (stored / levels)²`.
 
-    Finer near zero, where most attention is, than near the largest; wrong by `largest / levels` at most, everywhere.
+    Steps are finer near zero, where most attention is; the error is at most `largest / levels` everywhere.
 
     Args:
-        values: Anything with rows along the last axis.
-        levels: How many, up to 255, or up to 127 where there are negative numbers.
+        values: Numbers, with rows along the last axis.
+        levels: Number of steps, up to 255, or up to 127 with negative numbers.
 
     >>> stored = packed_rows(torch.tensor([[0.0, 0.25, 1.0]]), levels=4)
     >>> stored["levels"], stored["largest"]["shape"]
@@ -64,7 +64,7 @@ def packed_rows(values: Float[Tensor, "*axes column"], levels: int) -> Packed:
 
 
 def text_length(part: Packed) -> int:
-    """About how many characters a packed array takes in the page.
+    """The approximate number of characters of a packed array in the page.
 
     >>> text_length(packed(torch.zeros(1000))) < 200
     True

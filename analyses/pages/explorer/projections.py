@@ -1,4 +1,4 @@
-"""Top classes of every token of every block, and the rank and logit of some classes, packed for a page."""
+"""Top classes at every token of every block, and the rank and logit of some classes, packed for a page."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,20 +14,22 @@ from hooked_vit import HookedViT, ViTActivationCache
 __all__ = ["EXPLORED_STREAMS", "projections"]
 
 EXPLORED_STREAMS: tuple[Stream, ...] = ("resid_post", "attn_out", "mlp_out")
-"""What a page can be coloured by."""
+"""The streams that a page shows."""
+
+CHUNK_ELEMENTS = 2**23
+"""Logits in memory at a time."""
 
 _TOP = 5
-_CHUNK = 2**23  # logits that are held at a time
 
 
 @torch.no_grad()
 def projections(model: HookedViT, cache: ViTActivationCache, classes: Sequence[int]) -> dict[str, Any]:
-    """Each stream projected onto the classes as `analyses.projection.project` does it, every vector once.
+    """Project each stream onto the classes, as `analyses.projection.project` does, every vector once.
 
     Args:
         model: The model.
-        cache: Of one image, with the hook points of `EXPLORED_STREAMS`.
-        classes: Whose rank and logit are wanted.
+        cache: The cache of one image, with the hook points of `EXPLORED_STREAMS`.
+        classes: The classes whose rank and logit are stored, by index.
 
     Returns:
         `top_classes`, `top_logits` [stream layer token k], `rank`, `logit` [stream layer token chosen]. Logits are
@@ -39,7 +41,7 @@ def projections(model: HookedViT, cache: ViTActivationCache, classes: Sequence[i
         for layer in range(model.cfg.n_layers):
             vectors = cache[f"blocks.{layer}.hook_{stream}"][0].to(model.cfg.device)
             shape = (len(EXPLORED_STREAMS), model.cfg.n_layers, len(vectors), -1)
-            for rows in vectors.split(max(1, _CHUNK // model.cfg.n_classes)):
+            for rows in vectors.split(max(1, CHUNK_ELEMENTS // model.cfg.n_classes)):
                 class_logits = model.class_logits(rows)
                 tops = class_logits.topk(min(_TOP, model.cfg.n_classes))
                 parts["top_classes"].append(tops.indices)
@@ -54,5 +56,5 @@ def projections(model: HookedViT, cache: ViTActivationCache, classes: Sequence[i
 
 
 def _ranks(class_logits: Float[Tensor, "row n_classes"], chosen: Int[Tensor, "chosen"]) -> Int[Tensor, "row chosen"]:
-    of_each = [class_ranks(class_logits, label.expand(len(class_logits))) for label in chosen]
-    return torch.stack(of_each, dim=-1)
+    ranks = [class_ranks(class_logits, label.expand(len(class_logits))) for label in chosen]
+    return torch.stack(ranks, dim=-1)

@@ -1,57 +1,54 @@
-// What is chosen, and every number that follows from it: nothing here touches the page.
+// What is selected, and every number that follows from it. Nothing here touches the page's elements.
 
-const nPrefix = data.prefix.length;
-const [nRows, nColumns] = data.grid;
-const hasCls = data.prefix[0] === "CLS";
-const nTokens = nPrefix + nRows * nColumns;
-const SUM = "all";  // in the place of a head: the mean of heads of attention, their sum of importance
+import { className, data, hasCls, nPrefix, nTokens, shortClassName } from "./data.js";
+import { unpack, unpackAll } from "./numbers.js";
 
-const state = {
-  pinned: 0, pointed: null, block: data.n_layers - 1, stream: 0, chosen: 0, view: "rank", head: SUM, everyBlock: true,
+/** In place of a head's number: the mean over heads of attention, the sum over heads of importance. */
+export const ALL_HEADS = "all";
+
+/** `chosen` is a position in the list of classes that the page holds, not a class index. */
+export const state = {
+  pinned: 0, pointed: null, block: data.n_layers - 1, stream: 0, chosen: 0, view: "rank", head: ALL_HEADS, everyBlock: true,
   sublayer: "mlp", strength: 0.78,
 };
 
-let projections, importance, contributions, memories;
+/** The page's arrays, once `loadNumbers` has unpacked them. */
+export const arrays = { projections: null, importance: null, contributions: null, memories: null };
 
-async function loadNumbers() {
-  [projections, importance, contributions, memories] = await Promise.all([
+export async function loadNumbers() {
+  [arrays.projections, arrays.importance, arrays.contributions, arrays.memories] = await Promise.all([
     unpackAll(data.projections), unpack(data.importance), unpackAll(data.contributions),
     Promise.all([unpackAll(data.memories.mlp), unpackAll(data.memories.attn)]).then(([mlp, attn]) => ({ mlp, attn })),
   ]);
   if (!hasCls) state.pinned = bestPatch();
 }
 
-/** Where the class stands best at the end: what to look at first where there is no CLS token. */
+/** The patch with the largest logit of the class after the last block: shown first where there is no CLS token. */
 function bestPatch() {
   let best = nPrefix;
   for (let token = nPrefix + 1; token < nTokens; token++) if (logitAt(state.block, token) > logitAt(state.block, best)) best = token;
   return best;
 }
 
-const shownToken = () => state.pointed ?? state.pinned;
-const classOf = (chosen) => data.shown[chosen];
-const nameOf = (label) => data.class_names[label];
-const shortName = (label) => nameOf(label).split(",")[0];
-const chosenName = () => shortName(classOf(state.chosen));
-const isLeading = () => state.chosen < data.n_leading;
-const tokenName = (token) => {
-  if (token < nPrefix) return data.prefix[token];
-  const patch = token - nPrefix;
-  return `Row ${Math.floor(patch / nColumns)}, column ${patch % nColumns}`;
-};
+export const shownToken = () => state.pointed ?? state.pinned;
+export const chosenClass = () => data.shown[state.chosen];
+export const chosenName = () => shortClassName(chosenClass());
+export const optionName = (position) => className(data.shown[position]);
+/** Whether importance and attribution are stored for the chosen class. */
+export const isLeading = () => state.chosen < data.n_leading;
 
-const rankAt = (block, token) => projections.rank.at(state.stream, block, token, state.chosen);
-const logitAt = (block, token) => projections.logit.at(state.stream, block, token, state.chosen);
-const identifiability = (rank) => 1 - rank / data.n_classes;
+export const rankAt = (block, token) => arrays.projections.rank.at(state.stream, block, token, state.chosen);
+export const logitAt = (block, token) => arrays.projections.logit.at(state.stream, block, token, state.chosen);
+export const identifiability = (rank) => 1 - rank / data.n_classes;
 
-/** Importance of a patch; null where there is none: prefix tokens, and classes it is not stored for. */
-function importanceAt(token, block, head) {
+/** Importance of a patch; null for prefix tokens and for classes it is not stored for. */
+export function importanceAt(token, block, head) {
   if (token < nPrefix || !isLeading()) return null;
-  return importance.at(state.chosen, block, head === SUM ? data.n_heads : head, token - nPrefix);
+  return arrays.importance.at(state.chosen, block, head === ALL_HEADS ? data.n_heads : head, token - nPrefix);
 }
 
-/** Over all patches. */
-function importanceTotal(block, head) {
+/** Sum over all patches. */
+export function importanceTotal(block, head) {
   let total = 0;
   for (let token = nPrefix; token < nTokens; token++) total += importanceAt(token, block, head);
   return total;
@@ -59,13 +56,13 @@ function importanceTotal(block, head) {
 
 const patterns = new Map();
 
-/** A block's stored attention, or null while it is being unpacked; then `whenReady` is called. */
+/** A block's stored attention, or null while it is being unpacked; `whenReady` is called afterwards. */
 function pattern(block, whenReady) {
   if (!patterns.has(block)) {
     patterns.set(block, null);
     const { heads, means } = data.attention;
-    Promise.all([heads[block] && unpack(heads[block]), means[block] && unpack(means[block])]).then(([ofHeads, mean]) => {
-      patterns.set(block, { ofHeads, mean });
+    Promise.all([heads[block] && unpack(heads[block]), means[block] && unpack(means[block])]).then(([byHead, mean]) => {
+      patterns.set(block, { byHead, mean });
       whenReady();
     });
   }
@@ -73,27 +70,27 @@ function pattern(block, whenReady) {
 }
 
 /** Whether the page holds this row of attention. */
-function hasAttention(query, head) {
+export function hasAttention(query, head) {
   const { kept } = data.attention;
   if (kept === "everything") return true;
   if (kept === "nothing") return false;
-  return query < nPrefix || (kept === "means" && head === SUM);
+  return query < nPrefix || (kept === "means" && head === ALL_HEADS);
 }
 
-/** Attention from a token to each, or null if it is not there (yet). */
+/** Attention from one token to every token; null if it is not stored, or not unpacked yet. */
 function attentionRow(block, head, query, whenReady) {
   if (!hasAttention(query, head)) return null;
   const stored = pattern(block, whenReady);
   if (!stored) return null;
-  if (head !== SUM) return stored.ofHeads.row(head, query);
+  if (head !== ALL_HEADS) return stored.byHead.row(head, query);
   if (stored.mean) return stored.mean.row(query);
   const mean = new Float32Array(nTokens);
-  for (let one = 0; one < data.n_heads; one++) stored.ofHeads.row(one, query).forEach((weight, key) => { mean[key] += weight / data.n_heads; });
+  for (let each = 0; each < data.n_heads; each++) stored.byHead.row(each, query).forEach((weight, key) => { mean[key] += weight / data.n_heads; });
   return mean;
 }
 
-/** What colours each token now, or null where there is nothing: `{values, low, high, kind}`. */
-function currentMap(whenReady) {
+/** The values that colour the tokens, or null where there are none: `{values, low, high, kind}`. */
+export function currentMap(whenReady) {
   const tokens = Array.from({ length: nTokens }, (_, token) => token);
   const { view, block } = state;
   if (view === "rank") {
@@ -103,9 +100,9 @@ function currentMap(whenReady) {
     return { kind: "amount", values: tokens.map((token) => identifiability(rankAt(block, token))), low: 0, high: 1 };
   }
   if (view === "logit") {
-    let [low, high] = [Infinity, -Infinity];  // of all blocks, so that colours can be compared from block to block
-    for (let one = 0; one < data.n_layers; one++) for (const token of tokens) {
-      const value = logitAt(one, token);
+    let [low, high] = [Infinity, -Infinity];  // over all blocks, so that colours can be compared between blocks
+    for (let layer = 0; layer < data.n_layers; layer++) for (const token of tokens) {
+      const value = logitAt(layer, token);
       low = Math.min(low, value);
       high = Math.max(high, value);
     }
@@ -116,7 +113,7 @@ function currentMap(whenReady) {
     return row && { kind: "amount", values: [...row], low: 0, high: row.subarray(nPrefix).reduce((a, b) => Math.max(a, b), 0) };
   }
   if (view === "importance" && isLeading()) {
-    const [layer, head] = state.everyBlock ? [data.n_layers, SUM] : [block, state.head];
+    const [layer, head] = state.everyBlock ? [data.n_layers, ALL_HEADS] : [block, state.head];
     const values = tokens.map((token) => importanceAt(token, layer, head));
     const most = Math.max(...values.map(Math.abs));
     return { kind: "signed", values, low: -most, high: most };

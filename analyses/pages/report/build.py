@@ -1,4 +1,4 @@
-"""A sweep's output folder as one page: the paper's figures of this model, defined, counted and controlled."""
+"""A sweep's folder as one page: the paper's figures for this model, with definitions, counts and controls."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from analyses.sweep.output import SweepOutput, read_sweep
 
 __all__ = ["Report", "report"]
 
-_NULL = "null"  # where `hooked-vit sweep --null-control` puts the untrained model's sweep
-_OWN_TABLES = ("accuracy", "skipped")
+_NULL = "null"  # the folder of the untrained model's sweep, from `hooked-vit sweep --null-control`
+_SWEEP_TABLES = ("accuracy", "skipped")  # which no analysis computed
 
 
 @dataclass(frozen=True)
 class Report:
-    """A page.
+    """A report page.
 
     Attributes:
-        html: All of it, with everything that it shows inside.
+        html: The whole page; it needs no other file.
         title: Its heading.
     """
 
@@ -36,10 +36,10 @@ class Report:
         return write_page(self.html, path)
 
     def save_pdf(self, path: str | Path) -> Path:
-        """Print the page to a PDF file, by a Chromium or Chrome that is installed here.
+        """Print the page to a PDF file, with an installed Chromium or Chrome.
 
         Raises:
-            ValueError: If none is found, or it fails.
+            ValueError: If there is none, or it fails.
         """
         return print_page(self.html, path)
 
@@ -47,19 +47,19 @@ class Report:
 def report(
     folder: str | Path, *, null: str | Path | None = None, model: str | None = None, published: str | None = None
 ) -> Report:
-    """Turn what a sweep left in a folder into one page.
+    """Turn the folder of a sweep into one page.
 
     Args:
-        folder: What `sweep(..., out=folder)` or `hooked-vit sweep --out` wrote.
-        null: The same of the model freshly initialised, over the same images: the null control. By default the
-            folder `null` inside, if it is there.
-        model: The model's name, where the record does not tell it.
-        published: Which of the paper's models to hold it against, as in `analyses.pages.report.published`: by default
-            the one whose weights the model's name names.
+        folder: The folder that `sweep(..., out=folder)` or `hooked-vit sweep --out` wrote.
+        null: The null control: the folder of the same sweep for the model freshly initialised, over the same images.
+            By default the folder `null` inside, if it exists.
+        model: The model's name, if the record does not contain it.
+        published: The paper's model to compare with, as in `analyses.pages.report.published`; by default the one with
+            the same weights, by the model's name.
 
     Raises:
         ValueError: If there is no finished sweep, the null control is of another model's shape or other images, or
-            nothing was published of such a model.
+            no values were published for such a model.
 
     >>> from analyses.data import EmojiScenes
     >>> from analyses.identifiability import Identifiability
@@ -73,19 +73,19 @@ def report(
     """
     found = read_sweep(folder)
     asked = found.asked
-    beside = found.folder / _NULL
-    if null is None and (beside / "record.json").is_file():
-        null = beside
+    default_null = found.folder / _NULL
+    if null is None and (default_null / "record.json").is_file():
+        null = default_null
     control = None if null is None else _checked_null(found, read_sweep(null))
     name = model or asked.get("model") or ""
     untrained = bool(asked.get("random_weights"))
     known = published_of(published or name)
     if published is not None and known is None:
-        raise ValueError(f"nothing was published of '{published}': see analyses.pages.report.published.PUBLISHED")
+        raise ValueError(f"no values were published for '{published}': see analyses.pages.report.published.PUBLISHED")
     if published is None and (untrained or asked.get("weights")):
-        known = None  # other weights than those of the name
-    sections = [section_of(found, table, control, known) for table in found.tables if table not in _OWN_TABLES]
-    title = name or f"A ViT of {found.record['model']['cfg'].get('n_layers', '?')} blocks"
+        known = None  # not the weights that the name refers to
+    sections = [section_of(found, table, control, known) for table in found.tables if table not in _SWEEP_TABLES]
+    title = name or f"A ViT with {found.record['model']['cfg'].get('n_layers', '?')} blocks"
     page = render_page(
         "report/report.html",
         styles=["report/report.css"],
@@ -108,15 +108,15 @@ def report(
 
 def _checked_null(found: SweepOutput, null: SweepOutput) -> SweepOutput:
     """The null control, if it can be one."""
-    ours, theirs = (_compared(one.record) for one in (found, null))
+    ours, theirs = (_compared(output.record) for output in (found, null))
     differing = [name for name in ours if ours[name] != theirs[name]]
     if differing:
         raise ValueError(
-            f"'{null.folder}' is no null control of '{found.folder}': they differ in {', '.join(differing)}; run the "
-            "same sweep with --random-weights, or both at once with --null-control"
+            f"'{null.folder}' is not a null control of '{found.folder}': they differ in {', '.join(differing)}; run "
+            "the same sweep with --random-weights, or both at once with --null-control"
         )
     if found.record["model"].get("weights_sha256") == null.record["model"].get("weights_sha256"):
-        raise ValueError(f"'{null.folder}' is no null control of '{found.folder}': it has the same weights")
+        raise ValueError(f"'{null.folder}' is not a null control of '{found.folder}': it has the same weights")
     return null
 
 

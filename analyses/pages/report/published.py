@@ -1,4 +1,4 @@
-"""The paper's published values, by model and quantity, to stand beside what was measured."""
+"""The paper's published values, by model and quantity, for comparison with measured ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ SOURCE = (
     "Vilas, Schaumlöffel and Roig: Analyzing Vision Transformers for Image Classification in Class Embedding Space, "
     "NeurIPS 2023, arXiv 2310.18969"
 )
-SETTING = "ImageNet-S, validation, 5 images a class"
+SETTING = "ImageNet-S, validation, 5 images per class"
 
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """What was published of one model.
+    """The published values of one model.
 
     Attributes:
-        title: As the paper calls it.
+        title: The paper's name for it.
         values: Quantity to number: `rate` and `images_with_one` (percent of patch tokens and of images, last block),
-            `accuracy` (percent), `rate_self_only`, `rate_no_cls`, and of context `…_before` and `…_after`; areas under
-            accuracy are `auc_DIRECTION/METHOD`.
-        untrained: The same of the model freshly initialised.
-        names: timm's names of these weights; none where they are not timm's.
+            `accuracy` (percent), `rate_self_only`, `rate_no_cls`, and for context `…_before` and `…_after`; areas
+            under the accuracy curve are `auc_DIRECTION/METHOD`.
+        untrained: The same for the model freshly initialised.
+        names: timm's names of these weights; empty if timm does not have them.
     """
 
     title: str
@@ -76,9 +76,9 @@ PUBLISHED = {
 
 
 def published_of(name: str) -> PublishedModel | None:
-    """What was published of a model: by timm's name with its tag, or by a short name out of `PUBLISHED`.
+    """The published values of a model, by timm's name with its tag, or by a short name from `PUBLISHED`.
 
-    A name without a tag is no model: timm changes what it stands for.
+    A name without a tag does not identify a model: timm may change the weights that it refers to.
 
     >>> published_of("vit_base_patch32_224.augreg_in21k_ft_in1k").title, published_of("vit_base_patch32_224")
     ('ViT-B/32', None)
@@ -91,7 +91,7 @@ def published_of(name: str) -> PublishedModel | None:
 
 
 def in_published_setting(dataset: Any) -> bool:
-    """Whether a record's description of its dataset is the paper's: ImageNet-S, validation, 5 images a class.
+    """Whether a record's description of its dataset is the paper's: ImageNet-S, validation, 5 images per class.
 
     >>> in_published_setting({"description": {"type": "analyses.data.emoji_scenes.scenes.EmojiScenes"}})
     False

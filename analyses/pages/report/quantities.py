@@ -1,6 +1,6 @@
-"""The numbers at the head of each section of a report: what was measured, its control, and what was published."""
+"""The numbers at the top of each section of a report: the measured value, its control, and the published value."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,19 +12,21 @@ from analyses.catalogue import CATALOGUE, Headline
 
 __all__ = ["Quantity", "has_blocks", "quantities_of"]
 
+_N_ABLATIONS = 5  # the largest, in a report
+
 
 @dataclass(frozen=True)
 class Quantity:
     """A number of a report.
 
     Attributes:
-        label: What it is.
-        unit: "%", "points" (of percent), "logits", or "" of what is between -1 and 1.
-        value: Measured.
-        low: Of its interval; NaN where it has none.
-        high: Of its interval.
-        control: The same of the control (see the section); NaN where there is none.
-        published: NaN where there is none.
+        label: Its name.
+        unit: "%", "points" (of percent), "logits", or "" for a quantity between -1 and 1.
+        value: The measured value.
+        low: The lower end of its interval; NaN if it has none.
+        high: The upper end of its interval.
+        control: The value of the control, which the section names; NaN if there is none.
+        published: The published value; NaN if there is none.
         published_control: The published value of the untrained model.
     """
 
@@ -48,46 +50,36 @@ def quantities_of(
     """The headline numbers of a table, those after the last block unless their label says otherwise.
 
     Args:
-        name: The analysis, as in `CATALOGUE`; one that is not in it has no headline.
-        table: What it computed.
-        null: The same of the untrained model.
-        published: By key, as in `analyses.pages.report.published`.
-        published_null: The same of the untrained model.
+        name: The analysis, as in `CATALOGUE`; others have no headlines.
+        table: The table of the analysis.
+        null: The same table for the untrained model.
+        published: Published values by key, as in `analyses.pages.report.published`.
+        published_null: The same for the untrained model.
     """
     published, published_null = published or {}, published_null or {}
-    found = []
+    quantities = []
     for headline in _headlines(name):
-        column = headline.column
-        row = _row(table, headline.where)
+        row = _last_row(table, headline.where)
         if row is None:
             continue
-        untrained = None if null is None else _row(null, headline.where)
-        # the interval of a perturbation is of its effect, not of what comes of it
-        low, high = (row[end] for end in ("low", "high")) if column == "value" else (np.nan, np.nan)
-        found.append(
+        untrained = None if null is None else _last_row(null, headline.where)
+        # other columns than `value` have no interval: that of a perturbation belongs to its effect
+        low, high = (row["low"], row["high"]) if headline.column == "value" else (np.nan, np.nan)
+        quantities.append(
             Quantity(
                 headline.label,
                 headline.unit,
-                float(row[column]),
+                float(row[headline.column]),
                 float(low),
                 float(high),
-                np.nan if untrained is None else float(untrained[column]),
+                np.nan if untrained is None else float(untrained[headline.column]),
                 published.get(headline.published, np.nan),
                 published_null.get(headline.published, np.nan),
             )
         )
-    own = {
-        "accuracy": _accuracies,
-        "perturbation": _perturbed_accuracies,
-        "key_value_agreement": _agreements,
-        "class_value_agreement": _class_values,
-        "faithfulness": _areas,
-        "localisation": _localised,
-        "ablation_study": _largest_ablations,
-    }
-    if name in own:
-        found += own[name](table, null, published)
-    return found
+    if name in _MORE_QUANTITIES:
+        quantities += _MORE_QUANTITIES[name](table, null, published)
+    return quantities
 
 
 def has_blocks(name: str) -> bool:
@@ -106,8 +98,8 @@ def _rows(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(table[chosen])
 
 
-def _row(table: pd.DataFrame, where: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Of the last block."""
+def _last_row(table: pd.DataFrame, where: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The row of the last block, if any row has these values."""
     rows = _rows(table, where).sort_values(by="layer")
     return rows.to_dict("records")[-1] if len(rows) else None
 
@@ -115,32 +107,30 @@ def _row(table: pd.DataFrame, where: Mapping[str, Any]) -> Mapping[str, Any] | N
 def _accuracies(table: pd.DataFrame, null: pd.DataFrame | None, published: Mapping[str, float]) -> list[Quantity]:
     row = table.iloc[0]
     n_images = int(row["n_images"])
-    ends = {}
-    for name in ("top1", "top5"):
-        interval = binomtest(round(row[name] * n_images / 100), n_images).proportion_ci(method="wilson")
-        ends[name] = {"low": 100 * interval.low, "high": 100 * interval.high}
-    untrained = dict.fromkeys(("top1", "top5"), np.nan) if null is None else null.iloc[0]
-    return [
-        Quantity("accuracy, top 1", "%", row["top1"], **ends["top1"], control=float(untrained["top1"]),
-                 published=published.get("accuracy", np.nan)),
-        Quantity("accuracy, top 5", "%", row["top5"], **ends["top5"], control=float(untrained["top5"])),
-    ]  # fmt: skip
+    quantities = []
+    for column, label, key in (("top1", "accuracy, top 1", "accuracy"), ("top5", "accuracy, top 5", "")):
+        interval = binomtest(round(row[column] * n_images / 100), n_images).proportion_ci(method="wilson")
+        control = np.nan if null is None else float(null.iloc[0][column])
+        known = published.get(key, np.nan)
+        quantities.append(Quantity(label, "%", row[column], 100 * interval.low, 100 * interval.high, control, known))
+    return quantities
 
 
 def _perturbed_accuracies(table: pd.DataFrame, null: pd.DataFrame | None, _: Mapping[str, float]) -> list[Quantity]:
-    of_null = {} if null is None else {row["perturbation"]: row["value"] for row in _records(null, metric="accuracy")}
-    found = []
+    null_rows = [] if null is None else _records(null, metric="accuracy")
+    controls = {row["perturbation"]: row["value"] for row in null_rows}
+    quantities = []
     for row in _records(table, metric="accuracy"):
         name = str(row["perturbation"])
         label = f"{name.replace('_', ' ').replace('cls', 'CLS')}: change of accuracy"
-        control = float(of_null.get(name, np.nan))
-        found.append(Quantity(label, "points", row["value"], row["low"], row["high"], control))
-    return found
+        control = float(controls.get(name, np.nan))
+        quantities.append(Quantity(label, "points", row["value"], row["low"], row["high"], control))
+    return quantities
 
 
 def _agreements(table: pd.DataFrame, null: pd.DataFrame | None, _: Mapping[str, float]) -> list[Quantity]:
-    found = []
-    names = {"z": "attention", "pre": "MLP, before f", "post": "MLP, after f"}
+    quantities = []
+    names = {"z": "attention", "pre": "MLP, before activation", "post": "MLP, after activation"}
     for coefficients, name in names.items():
         where = {"images": "all", "token_type": "all", "coefficients": coefficients}
         rates = _records(table, metric="agreement_rate", **where)
@@ -148,23 +138,23 @@ def _agreements(table: pd.DataFrame, null: pd.DataFrame | None, _: Mapping[str, 
             best = max(rates, key=lambda row: row["value"])
             chance = _records(table, metric="agreement_rate_random", layer=best["layer"], **where)[0]["value"]
             label = f"{name}: largest rate over blocks, block {best['layer']}"
-            found.append(Quantity(label, "%", best["value"], best["low"], best["high"], chance))
-    return found
+            quantities.append(Quantity(label, "%", best["value"], best["low"], best["high"], chance))
+    return quantities
 
 
-def _class_values(table: pd.DataFrame, null: pd.DataFrame | None, _: Mapping[str, float]) -> list[Quantity]:
-    found = []
+def _class_value_agreements(table: pd.DataFrame, null: pd.DataFrame | None, _: Mapping[str, float]) -> list[Quantity]:
+    quantities = []
     for stream, name in (("attn_out", "attention"), ("mlp_out", "MLP")):
         rows = _records(table, stream=stream)
         if rows:
             last = max(rows, key=lambda row: row["layer"])
             label = f"{name}: mean largest cosine, last block"
-            found.append(Quantity(label, "", last["value"], last["low"], last["high"], last["null"]))
-    return found
+            quantities.append(Quantity(label, "", last["value"], last["low"], last["high"], last["null"]))
+    return quantities
 
 
 def _areas(table: pd.DataFrame, null: pd.DataFrame | None, published: Mapping[str, float]) -> list[Quantity]:
-    found = []
+    quantities = []
     for direction, better in (("negative", "higher is better"), ("positive", "lower is better")):
         rows = _records(table, direction=direction, metric="auc_published")
         chance = {row["method"]: row["value"] for row in rows}.get("random", np.nan)
@@ -172,32 +162,42 @@ def _areas(table: pd.DataFrame, null: pd.DataFrame | None, published: Mapping[st
             method = str(row["method"])
             label = f"{method.replace('_', ' ')}: area, {direction} ({better})"
             known = published.get(f"auc_{direction}/{method}", np.nan)
-            found.append(Quantity(label, "", row["value"], row["low"], row["high"], chance, known))
-    return found
+            quantities.append(Quantity(label, "", row["value"], row["low"], row["high"], chance, known))
+    return quantities
 
 
-def _localised(table: pd.DataFrame, null: pd.DataFrame | None, _: Mapping[str, float]) -> list[Quantity]:
-    return [
-        Quantity(f"{row['method']}: {row['metric']}".replace("_", " ").replace("iou", "IoU"), "", row["value"],
-                 row["low"], row["high"], np.nan if row["metric"] == "mask_iou" else row["chance"])
-        for row in _records(table)
-    ]  # fmt: skip
+def _localisations(table: pd.DataFrame, null: pd.DataFrame | None, _: Mapping[str, float]) -> list[Quantity]:
+    quantities = []
+    for row in _records(table):
+        label = f"{row['method']}: {row['metric']}".replace("_", " ").replace("iou", "IoU")
+        chance = np.nan if row["metric"] == "mask_iou" else row["chance"]
+        quantities.append(Quantity(label, "", row["value"], row["low"], row["high"], chance))
+    return quantities
 
 
 def _largest_ablations(table: pd.DataFrame, null: pd.DataFrame | None, _: Mapping[str, float]) -> list[Quantity]:
     rows = [row for row in _records(table, metric="label_logit") if pd.isna(row["class_index"])]
-    found = []
-    for row in sorted(rows, key=lambda row: -abs(row["value"]))[:5]:
+    quantities = []
+    for row in sorted(rows, key=lambda row: -abs(row["value"]))[:_N_ABLATIONS]:
         part = "MLP" if row["component"] == "mlp" else f"head {row['head']:.0f}"
         label = f"block {row['layer']}, {part}: change of the correct class's logit"
-        found.append(Quantity(label, "logits", row["value"], row["low"], row["high"]))
-    return found
+        quantities.append(Quantity(label, "logits", row["value"], row["low"], row["high"]))
+    return quantities
 
 
 def _records(table: pd.DataFrame, **where: Any) -> list[dict[str, Any]]:
-    return list(_as_records(_rows(table, where)))
+    """The rows that have these values."""
+    records = _rows(table, where).to_dict("records")
+    return [{str(column): value for column, value in row.items()} for row in records]
 
 
-def _as_records(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    for row in rows.to_dict("records"):
-        yield {str(name): value for name, value in row.items()}
+_MORE_QUANTITIES: Mapping[str, Callable[..., list[Quantity]]] = {
+    "accuracy": _accuracies,
+    "perturbation": _perturbed_accuracies,
+    "key_value_agreement": _agreements,
+    "class_value_agreement": _class_value_agreements,
+    "faithfulness": _areas,
+    "localisation": _localisations,
+    "ablation_study": _largest_ablations,
+}
+"""By analysis: the quantities that are not single rows after the last block."""

@@ -1,4 +1,4 @@
-"""What a report says of the run behind it: model, dataset, analyses, options, versions, in rows to read."""
+"""The run of a report in readable rows: model, dataset, analyses, options and versions."""
 
 import json
 from collections.abc import Mapping
@@ -25,12 +25,12 @@ _ARCHITECTURE = (
 def record_rows(
     found: SweepOutput, null: SweepOutput | None = None, model_name: str | None = None
 ) -> list[tuple[str, str]]:
-    """Names and values of what the tables follow from.
+    """Names and values of everything that determines the tables.
 
     Args:
         found: The sweep.
         null: Its null control.
-        model_name: By default the one that the command was asked for.
+        model_name: By default the name that the command was given.
     """
     record, asked = found.record, found.asked
     model, dataset, versions = record["model"], record["dataset"], record.get("versions", {})
@@ -46,7 +46,7 @@ def record_rows(
         ("preprocessing", _listed(record.get("preprocessing"))),
         ("dataset", f"{asked.get('data', '')} {_listed(dataset.get('description'))}".strip()),
         ("images", f"{dataset['n_images']:,}"),
-        *((f"analysis: {name}", _listed(one.get("options"))) for name, one in record["analyses"].items()),
+        *((f"analysis: {name}", _listed(analysis.get("options"))) for name, analysis in record["analyses"].items()),
         ("options", _listed(record.get("options"))),
         ("null control", "" if null is None else f"SHA-256 {null.record['model'].get('weights_sha256', '')}"),
         ("date of the sweep", _date(found)),
@@ -66,9 +66,9 @@ def _date(found: SweepOutput) -> str:
 def _listed(value: Any) -> str:
     """A description (see `analyses.sweep.describe`) as a line."""
     if isinstance(value, Mapping):
-        kind = str(value.get("type", "")).rpartition(".")[2]
-        named = [f"{name} {_plain(one)}" for name, one in value.items() if name != "type" and one not in (None, {}, [])]
-        return " ".join([kind, ", ".join(named)]).strip()
+        type_name = str(value.get("type", "")).rpartition(".")[2]
+        fields = [(name, field) for name, field in value.items() if name != "type" and field not in (None, {}, [])]
+        return " ".join([type_name, ", ".join(f"{name} {_plain(field)}" for name, field in fields)]).strip()
     return _plain(value) if value not in (None, []) else ""
 
 
@@ -76,5 +76,5 @@ def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"SHA-256 {str(value['sha256'])[:12]}…" if "sha256" in value else f"({_listed(value)})"
     if isinstance(value, list):
-        return f"[{', '.join(_plain(one) for one in value)}]"
+        return f"[{', '.join(_plain(item) for item in value)}]"
     return value if isinstance(value, str) else json.dumps(value)

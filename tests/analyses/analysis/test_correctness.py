@@ -1,6 +1,7 @@
-"""Tables of all, correct and wrong images, against means by hand; all tokens together count each of them."""
+"""Tables of all, correct and wrong images compared with means by hand; all tokens together count each token."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analyses.analysis.correctness import correctness_tables
@@ -40,8 +41,20 @@ def test_each_row_is_the_mean_by_hand():
     assert set(table.query("region == 'object_minus_context'")["n_images"]) == {3}
 
 
-def test_images_of_one_sort_have_no_difference():
+def test_images_that_are_all_correct_have_no_difference():
     n_tokens = np.array([[1, 0, 0, 2, 0, 0]] * 3)
-    of = GroupSums.of_layers(np.ones((3, 1, 6)) * n_tokens[:, None], n_tokens, metric="mean")
-    table = correctness_tables(of, np.ones(3, dtype=bool), Resampling(9))
+    sums = GroupSums.of_layers(np.ones((3, 1, 6)) * n_tokens[:, None], n_tokens, metric="mean")
+    table = correctness_tables(sums, np.ones(3, dtype=bool), Resampling(9))
     assert set(table["images"]) == {"all", "correct"}
+
+
+def test_rows_of_all_tokens_are_optional():
+    generator = np.random.default_rng(1)
+    n_tokens = np.array([[1, 0, 0, 4, 1, 3]] * 4)
+    sums = GroupSums.of_layers(generator.random((4, 2, 6)) * n_tokens[:, None], n_tokens, metric="mean")
+    with_all, without = (
+        correctness_tables(sums, np.array([True, False] * 2), Resampling(9), all_tokens=all_tokens)
+        for all_tokens in (True, False)
+    )
+    kept = with_all[with_all["token_type"] != "all"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(without, kept)

@@ -1,4 +1,4 @@
-"""Groups of tokens, against the layout's types and a mask looked up patch by patch."""
+"""Groups of tokens compared with the layout's types and a mask read patch by patch."""
 
 import torch
 from analysis_batches import batch_of, model_of

@@ -1,4 +1,4 @@
-"""The comparison with the null control, against scipy called block by block."""
+"""The comparison with the null control compared with scipy, block by block."""
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
     return both[0], both[1]
 
 
-def test_each_block_and_kind_of_token_has_its_test(tables):
+def test_each_block_and_kind_of_token_is_tested(tables):
     measured, null = tables
     compared = compare_with_null(measured, null.sample(frac=1, random_state=0))
     for row in compared.to_dict("records"):
@@ -44,7 +44,7 @@ def test_each_block_and_kind_of_token_has_its_test(tables):
         assert of_patches.loc[place, "p_adjusted"] == pytest.approx(min(1, worst))
 
 
-def test_it_takes_the_analysis_itself(tables):
+def test_the_analysis_can_be_passed_itself(tables):
     analysis = Identifiability()
     analysis.update(batch_of("cls", [analysis], index=range(7)))
     pd.testing.assert_frame_equal(compare_with_null(analysis, tables[1]), compare_with_null(*tables))
@@ -70,7 +70,7 @@ def test_a_single_image_has_no_test(tables):
     assert compared["value"].notna().all()
 
 
-def test_both_must_be_of_the_same_images(tables):
+def test_different_images_are_refused(tables):
     measured, null = tables
     with pytest.raises(ValueError, match="in common: run both over one dataset"):
         compare_with_null(measured, null[null["index"] != 3])

@@ -1,4 +1,4 @@
-"""Rows of tables, against sums over images written out."""
+"""Rows of tables compared with sums over images written out."""
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ def counted() -> tuple[np.ndarray, np.ndarray]:
     return generator.integers(0, 9, (5, 4, 6)) * (n_tokens[:, None] > 0), n_tokens
 
 
-def test_a_row_for_each_layer_and_group_that_is_there(counted):
+def test_a_row_for_each_layer_and_group_with_tokens(counted):
     sums, n_tokens = counted
     table = ratio_rows(GroupSums.of_layers(sums, n_tokens, first_layer=3, metric="mean"), Resampling())
     assert len(table) == 4 * 5
@@ -85,9 +85,3 @@ def test_regions_are_paired_within_images(counted):
     assert set(table["n_images"]) == {4}
     assert set(table["n_tokens"]) == {n_tokens[[0, 1, 2, 4]][:, 4:].sum()}
     assert object_minus_context(of.of_images([0]), Resampling()).empty
-
-
-@pytest.mark.parametrize("options", [{"n_resamples": 0}, {"level": 95.0}, {"level": 0.0}])
-def test_what_cannot_be_drawn_is_told_before_a_dataset_is_gone_through(options):
-    with pytest.raises(ValueError, match=r"at least 1 and a level between 0 and 1, such as 0\.95, got "):
-        Resampling(**options)

@@ -1,4 +1,4 @@
-"""The command does what it says on real files, and tells a user's mistakes in one line, without a traceback."""
+"""`hooked-vit lens` works on real files, and reports a user's mistakes in one line, without a traceback."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def test_a_table_and_a_figure_for_each_picture(tmp_path: Path) -> None:
         "scene_03-lens.png", "scene_04-lens.png",
     ]  # fmt: skip
     assert f"scene_03.png: {SCENE.class_names[0]}" in result.stdout
-    assert result.stdout.count("on top at CLS") == 2
+    assert result.stdout.count("top class at CLS") == 2
 
 
 def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_names_are_printed_as_they_are(tmp_path: Path) -> None:
     assert "[red]tom-lens.png" in result.stdout.replace("\n", "")
 
 
-def test_a_picture_that_cannot_be_read_is_told_and_left_out(tmp_path: Path) -> None:
+def test_an_unreadable_picture_is_reported_and_left_out(tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_text("no picture")
     whole = SCENE.path.read_bytes()
     (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
@@ -98,7 +98,7 @@ def test_a_picture_that_cannot_be_read_is_told_and_left_out(tmp_path: Path) -> N
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["scene_03-lens.png"]
 
 
-def test_a_picture_too_large_to_be_true_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decompression_bomb_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     result = invoke("lens", SCENE.path, "--out", tmp_path)
     assert result.exit_code == 1
@@ -113,7 +113,7 @@ def test_without_any_picture_nothing_is_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "told"),
+    ("arguments", "status", "message"),
     [
         (("--model", "vit_base_patch16_223"), 1, "unknown model 'vit_base_patch16_223'; did you mean"),
         (("--model", "vit_base_patch16_223", "--random-weights"), 1, "did you mean"),
@@ -128,17 +128,17 @@ def test_without_any_picture_nothing_is_loaded(tmp_path: Path) -> None:
         (("--weights", "none.pt", "--random-weights"), 2, "exclude each other"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
-    arguments: tuple[str, ...], status: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_mistakes_are_reported_in_one_line(
+    arguments: tuple[str, ...], status: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     result = invoke("lens", SCENE.path, "--out", tmp_path, *arguments)
-    assert told in error_line(result)
+    assert message in error_line(result)
     assert result.exit_code == status
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = invoke("lens", SCENE.path, "--out", tmp_path / "file")
     assert result.exit_code == 1

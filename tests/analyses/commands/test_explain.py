@@ -1,4 +1,4 @@
-"""`hooked-vit explain` writes what it says, and tells in one line what went wrong."""
+"""`hooked-vit explain` prints a table and writes figures and maps, and reports errors in one line."""
 
 import importlib.util
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_maps_figures_and_a_table(tmp_path: Path) -> None:
     assert values.tolist() == pytest.approx(maps[0].tolist(), rel=1e-3, abs=1e-5)
 
 
-def test_the_tables_test_is_a_run_with_those_patches() -> None:
+def test_the_test_of_a_map_is_a_run_with_its_patches() -> None:
     model = HookedViT.from_pretrained("emoji-vit")
     table = explain_report(model, SCENE.picture, "x", [58], ["relevance"]).table
     image = model.preprocess(SCENE.picture)
@@ -65,7 +65,7 @@ def test_without_captum_its_methods_are_left_out(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "says"),
+    ("arguments", "status", "message"),
     [
         (["no.png"], 1, "error: no picture at 'no.png'"),
         ([SCENE.path, "--method", "relevence"], 2, "did you mean 'relevance'?"),
@@ -73,9 +73,9 @@ def test_without_captum_its_methods_are_left_out(monkeypatch: pytest.MonkeyPatch
         ([SCENE.path, "--class", "100"], 2, "class index 100 is out of range"),
     ],
 )
-def test_errors(arguments: list, status: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors(arguments: list, status: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = run(*arguments)
     assert (result.exit_code, result.output.count("error:")) == (status, 1)
-    assert says in result.output
+    assert message in result.output
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""`hooked-vit explore` writes one page, and tells in one line what went wrong."""
+"""`hooked-vit explore` writes one page, and reports errors in one line."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_a_page(tmp_path: Path) -> None:
     assert [path.name for path in out.parent.iterdir()] == ["page.html"]
 
 
-def test_without_out_it_is_named_after_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_default_the_page_is_named_after_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = run(SCENE.path, "--random-weights")
     assert result.exit_code == 0, result.output
@@ -34,10 +34,10 @@ def test_without_out_it_is_named_after_the_picture(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "says"),
+    ("arguments", "status", "message"),
     [
         (["no.png"], 1, "error: no picture at 'no.png'"),
-        ([SCENE.path, SCENE.path], 2, "a page is of one picture, got 2"),
+        ([SCENE.path, SCENE.path], 2, "a page shows one picture, got 2"),
         ([__file__], 1, "cannot be read as a picture"),
         ([SCENE.path, "--class", "crocodil"], 2, "did you mean 'crocodile'"),
         ([SCENE.path, "--class", "100"], 2, "class index 100 is out of range"),
@@ -45,10 +45,10 @@ def test_without_out_it_is_named_after_the_picture(tmp_path: Path, monkeypatch: 
         ([SCENE.path, "--weights", "x.pt", "--random-weights"], 2, "exclude each other"),
     ],
 )
-def test_errors(arguments: list, status: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors(arguments: list, status: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = run(*arguments)
     assert (result.exit_code, result.output.count("error:")) == (status, 1)
-    assert says in result.output
+    assert message in result.output
     assert "Traceback" not in result.output
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""What all commands have in common: an example that works, JSON alone on standard output, exit statuses, no noise."""
+"""Common to all commands: an example that works, only JSON with --json, exit statuses, no noise."""
 
 import inspect
 import json
@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from analyses import progress
 from analyses.commands.cli import COMMANDS, app, main
 from analyses.commands.load_model import load_model
+from analyses.commands.options import ModelOptions
 from analyses.data.emoji_scenes.sample_pictures import sample_scenes
 from analyses.data.emoji_scenes.scenes import EmojiScenes
 
@@ -25,38 +26,38 @@ SCENE = str(sample_scenes()[3].path)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a pair of pictures and a small sweep."""
-    place = tmp_path_factory.mktemp("place")
+    folder = tmp_path_factory.mktemp("folder")
     scenes = EmojiScenes(4, seed=11, scale=(0.6, 0.8))
-    scenes.picture(2).save(place / "clean.png")
-    scenes.swap_object().picture(2).save(place / "corrupt.png")
-    arguments = ["sweep", "--data", "emoji-scenes:4", "--analyses", "identifiability", "--out", str(place / "found")]
+    scenes.picture(2).save(folder / "clean.png")
+    scenes.swap_object().picture(2).save(folder / "corrupt.png")
+    arguments = ["sweep", "--data", "emoji-scenes:4", "--analyses", "identifiability", "--out", str(folder / "found")]
     assert CliRunner().invoke(app, arguments).exit_code == 0
-    return place
+    return folder
 
 
-def arguments_of(name: str, place: Path) -> list[str]:
-    """A run of the command that is quick."""
-    out = ["--out", str(place / f"{name}-out")]
+def arguments_of(name: str, folder: Path) -> list[str]:
+    """Arguments of a quick run of the command."""
+    out = ["--out", str(folder / f"{name}-out")]
     return [name, *{
         "lens": [SCENE, "--blocks", "0,7", *out],
-        "explore": [SCENE, "--out", str(place / "page.html")],
+        "explore": [SCENE, "--out", str(folder / "page.html")],
         "explain": [SCENE, "--method", "importance", "--method", "rollout", *out],
         "values": ["--layer", "6", "--neuron", "4,8", "--data", "emoji-scenes:4", *out],
-        "patch": [str(place / "clean.png"), str(place / "corrupt.png"), "--class", "dog", "--against", "cat", *out],
+        "patch": [str(folder / "clean.png"), str(folder / "corrupt.png"), "--class", "dog", "--against", "cat", *out],
         "sweep": ["--data", "emoji-scenes:4", "--analyses", "identifiability", *out],
-        "plot": [str(place / "found"), *out],
-        "report": [str(place / "found"), "--out", str(place / "report.html")],
+        "plot": [str(folder / "found"), *out],
+        "report": [str(folder / "found"), "--out", str(folder / "report.html")],
         "models": ["test_vit"],
     }[name]]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_json_is_one_document_and_nothing_else(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_is_one_document_and_nothing_else(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # on a terminal, too
     monkeypatch.setattr(progress, "Console", lambda **options: Console(force_terminal=True, **options))
-    result = CliRunner().invoke(app, [*arguments_of(name, place), "--json"])
+    result = CliRunner().invoke(app, [*arguments_of(name, folder), "--json"])
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     assert result.stdout.count("\n") == 1
@@ -70,17 +71,17 @@ def test_json_is_one_document_and_nothing_else(name: str, place: Path, monkeypat
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_piped_output_says_nothing_on_standard_error(name: str, place: Path) -> None:
-    result = CliRunner().invoke(app, arguments_of(name, place))
+def test_piped_output_says_nothing_on_standard_error(name: str, folder: Path) -> None:
+    result = CliRunner().invoke(app, arguments_of(name, folder))
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     assert "\x1b" not in result.stdout
 
 
-def test_tables_as_json_hold_the_numbers_of_the_files(place: Path) -> None:
-    result = CliRunner().invoke(app, [*arguments_of("sweep", place), "--json"])
+def test_tables_as_json_hold_the_numbers_of_the_files(folder: Path) -> None:
+    result = CliRunner().invoke(app, [*arguments_of("sweep", folder), "--json"])
     rows = json.loads(result.stdout)["tables"]["identifiability"]
-    table = pd.read_parquet(place / "sweep-out" / "identifiability.parquet")
+    table = pd.read_parquet(folder / "sweep-out" / "identifiability.parquet")
     assert len(rows) == len(table)
     assert [row["value"] for row in rows] == pytest.approx(table["value"].tolist(), rel=1e-12)
     missing = table["p_value"].isna().tolist()
@@ -89,9 +90,9 @@ def test_tables_as_json_hold_the_numbers_of_the_files(place: Path) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
-def test_every_command_explains_itself_with_an_example_that_parses(command: Callable[..., None]) -> None:
-    said = " ".join((inspect.getdoc(command) or "").partition("Example: ")[2].split())
-    program, name, *arguments = shlex.split(said)
+def test_the_help_of_every_command_has_an_example_that_parses(command: Callable[..., None]) -> None:
+    example = " ".join((inspect.getdoc(command) or "").partition("Example: ")[2].split())
+    program, name, *arguments = shlex.split(example)
     assert (program, name) == ("hooked-vit", command.__name__)
     group = typer.main.get_command(app)
     assert isinstance(group, click.Group) or hasattr(group, "commands")
@@ -99,7 +100,7 @@ def test_every_command_explains_itself_with_an_example_that_parses(command: Call
     for arguments in ([name, "--help"], ["--help"]):
         shown = CliRunner().invoke(app, arguments, env={"COLUMNS": "300"})
         assert shown.exit_code == 0
-        assert said in " ".join(shown.stdout.split())
+        assert example in " ".join(shown.stdout.split())
 
 
 def test_help_documents_the_exit_statuses() -> None:
@@ -134,7 +135,7 @@ def test_exit_statuses_of_the_program(
     assert bool(capsys.readouterr().err) == (status > 0)
 
 
-def test_progress_is_shown_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(progress, "Console", lambda **options: Console(force_terminal=True, **options))
     with progress.progress_bar(3, what="pictures") as advance:
         advance(2)
@@ -142,9 +143,9 @@ def test_progress_is_shown_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch, 
     assert "2/3" in shown.err
     assert "pictures" in shown.err
     assert shown.out == ""
-    load_model("emoji-vit")
+    load_model(ModelOptions("emoji-vit"))
     assert "loading emoji-vit" in capsys.readouterr().err
-    load_model("emoji-vit", progress=False)
+    load_model(ModelOptions("emoji-vit"), progress=False)
     with progress.progress_bar(3, show=False) as advance:
         advance(2)
     assert capsys.readouterr() == ("", "")
@@ -161,9 +162,12 @@ def test_progress_is_shown_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch, 
         ("plot", "tables"),
     ],
 )
-def test_commands_that_take_long_count(
-    name: str, counted: str, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_slow_commands_show_progress(
+    name: str, counted: str, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(progress, "Console", lambda **options: Console(force_terminal=True, **options))
-    arguments = [str(tmp_path / "new") if one.endswith(f"{name}-out") else one for one in arguments_of(name, place)]
+    arguments = [
+        str(tmp_path / "new") if argument.endswith(f"{name}-out") else argument
+        for argument in arguments_of(name, folder)
+    ]
     assert counted in CliRunner().invoke(app, arguments).stderr

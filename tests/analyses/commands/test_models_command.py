@@ -1,4 +1,4 @@
-"""`hooked-vit models` finds what is covered by part, wildcard and nearest name, and says what is not, and why."""
+"""`hooked-vit models` finds covered models by part of a name or wildcard, and explains why others are not covered."""
 
 import json
 
@@ -18,7 +18,7 @@ def names(*arguments: str) -> list[str]:
     return [row["name"] for row in json.loads(invoke(*arguments, "--json").stdout)["tables"]["models"]]
 
 
-def test_without_a_pattern_all_are_listed_whole() -> None:
+def test_without_a_pattern_all_are_listed() -> None:
     result = invoke()
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
@@ -29,7 +29,7 @@ def test_without_a_pattern_all_are_listed_whole() -> None:
     assert f"{len(set(table['architecture']))} architectures, {table['pretrained'].sum()} sets of weights" in lines[-1]
 
 
-def test_a_row_tells_what_the_model_is_like() -> None:
+def test_a_row_has_the_properties_of_the_model() -> None:
     [_, line, _] = invoke("vit_small_patch14_reg4_dinov2").stdout.splitlines()
     assert line.split() == [
         "vit_small_patch14_reg4_dinov2.lvd142m", "cls", "CLS,", "4", "registers", "37×37", "384", "12", "0", "22.1",
@@ -46,11 +46,11 @@ def test_patterns() -> None:
     assert "test_vit4" not in names("test_vit*", "--pretrained")
 
 
-def test_what_is_not_covered_is_named_with_the_reason() -> None:
+def test_models_that_are_not_covered_are_listed_with_the_reason() -> None:
     result = invoke("vit_relpos_small_patch16_224")
     assert result.exit_code == 0
-    said = "not covered: vit_relpos_small_patch16_224: the family VisionTransformerRelPos (relative position bias)"
-    assert said in result.stdout
+    line = "not covered: vit_relpos_small_patch16_224: the family VisionTransformerRelPos (relative position bias)"
+    assert line in result.stdout
     document = json.loads(invoke("resnet1*", "--json").stdout)
     assert document["tables"]["models"] == []
     assert {"name": "resnet18", "reason": "the family ResNet"} in document["not_covered"]
@@ -60,11 +60,12 @@ def test_what_is_not_covered_is_named_with_the_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "told"), [("vit_base_patch16_223", "vit_base_patch16_224"), ("qqqq", "`hooked-vit models` lists all")]
+    ("pattern", "suggestion"),
+    [("vit_base_patch16_223", "vit_base_patch16_224"), ("qqqq", "`hooked-vit models` lists all")],
 )
-def test_no_model_at_all_is_an_error_with_the_nearest(pattern: str, told: str) -> None:
+def test_no_match_is_an_error_with_the_nearest_names(pattern: str, suggestion: str) -> None:
     result = invoke(pattern)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"error: no model answers to '{pattern}'; ")
-    assert told in result.stderr
+    assert result.stderr.startswith(f"error: no model matches '{pattern}'; ")
+    assert suggestion in result.stderr
     assert result.stdout == ""

@@ -1,4 +1,4 @@
-"""`hooked-vit patch` on real pictures: a table, a figure, and mistakes told in one line."""
+"""`hooked-vit patch` on real pictures: a table, a figure, and mistakes reported in one line."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def test_the_stream_token_by_token(pair: tuple[Path, Path], tmp_path: Path) -> N
     assert table["value"].to_numpy() == pytest.approx(expected.values.flatten().numpy(), abs=1e-4)
     with Image.open(files[1]) as picture:
         assert min(picture.size) > 300
-    assert "dog above cat" in result.stdout
+    assert "logit of dog minus logit of cat" in result.stdout
     assert "clean-corrupt-resid_pre-denoising.png" in result.stdout
 
 
@@ -54,11 +54,11 @@ def test_heads_and_neurons_and_the_other_direction(pair: tuple[Path, Path], tmp_
     assert names == {f"clean-corrupt-{s}-noising.{kind}" for s in "zq" for kind in ("csv", "png")}
 
 
-def test_mistakes_are_told_in_one_line(pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_mistakes_are_reported_in_one_line(pair: tuple[Path, Path], tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out")
-    for arguments, status, told in [
+    for arguments, status, message in [
         ((pair[0], tmp_path / "none.png", *out), 1, "no picture at"),
-        ((pair[0], pair[0], *out), 2, "both pictures stand for"),
+        ((pair[0], pair[0], *out), 2, "both pictures have the class"),
         ((*pair, "--class", "hotdo", *out), 2, "did you mean 'hotdog'"),
         (
             (*pair, "--class", "1", "--against", "2", "--memory-limit", "0.01", *out, "--stream", "pattern"),
@@ -71,6 +71,6 @@ def test_mistakes_are_told_in_one_line(pair: tuple[Path, Path], tmp_path: Path) 
         assert result.exit_code == status, result.output
         assert result.stderr.startswith("error: ")
         assert result.stderr.count("\n") == 1
-        assert told in result.stderr
+        assert message in result.stderr
     assert invoke(*pair, "--stream", "resid", *out).exit_code == 2
     assert not (tmp_path / "out").exists()

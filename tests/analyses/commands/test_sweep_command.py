@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from analyses.catalogue import CATALOGUE
 from analyses.commands.cli import app
-from analyses.commands.sweep import make_analyses
+from analyses.commands.sweep_analyses import make_analyses
 from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.identifiability import Identifiability
 from analyses.statistics import Resampling
@@ -44,7 +44,7 @@ def test_tables_and_record_are_written(out: Path) -> None:
     assert record["options"]["batch_size"] == 3
 
 
-def test_another_sweep_in_the_same_folder_is_told_in_one_line(out: Path) -> None:
+def test_another_sweep_in_the_same_folder_is_an_error_of_one_line(out: Path) -> None:
     result = invoke("sweep", "--data", "emoji-scenes:6?seed=10", "--analyses", "identifiability", "--out", out)
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")
@@ -59,7 +59,7 @@ def test_each_analysis_is_drawn_by_its_own_figure(out: Path, tmp_path: Path) -> 
     assert result.stdout.strip() == str(tmp_path / "figures" / "identifiability.png")
 
 
-def test_analyses_of_ones_own_have_a_figure_a_metric(tmp_path: Path) -> None:
+def test_your_own_analyses_have_one_figure_per_metric(tmp_path: Path) -> None:
     class Mine(Identifiability):
         pass
 
@@ -101,7 +101,7 @@ def test_a_folder_of_pictures_with_a_broken_one(tmp_path: Path) -> None:
         (["--data", "emoji-scenes:3", "--model", "emoji-wit"], 1, "unknown model 'emoji-wit'"),
     ],
 )
-def test_mistakes_are_told_in_one_line(tmp_path: Path, arguments: list[str], status: int, message: str) -> None:
+def test_mistakes_are_reported_in_one_line(tmp_path: Path, arguments: list[str], status: int, message: str) -> None:
     result = invoke("sweep", "--out", tmp_path / "out", *arguments)
     assert result.exit_code == status, result.output
     assert message in result.stderr
@@ -128,6 +128,6 @@ def test_methods_are_chosen_by_name(tmp_path: Path) -> None:
 
 def test_every_analysis_that_exists_can_be_named() -> None:
     made = make_analyses(["identifiability", "updates", "perturbation", "updates"])
-    assert [type(one).__name__ for one in made] == ["Identifiability", "CategoricalUpdates", "Perturbation"]
+    assert [type(analysis).__name__ for analysis in made] == ["Identifiability", "CategoricalUpdates", "Perturbation"]
     for entry in CATALOGUE.values():
         assert re.search(rf"\b{entry.command}\b", invoke("sweep", "--help").stdout), "the help lists every analysis"

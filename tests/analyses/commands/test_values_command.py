@@ -1,4 +1,4 @@
-"""`hooked-vit values` prints and draws what memories speak for, and tells a user's mistakes in one line."""
+"""`hooked-vit values` prints and draws the classes of memories, and reports a user's mistakes in one line."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from analyses.commands.cli import app
-from analyses.commands.sweep import make_analyses
+from analyses.commands.sweep_analyses import make_analyses
 from analyses.value_vectors.vectors import top_classes, top_memories
 from hooked_vit import HookedViT
 
@@ -17,7 +17,7 @@ def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "160"})
 
 
-def test_neurons_are_told_with_their_classes(tmp_path: Path) -> None:
+def test_neurons_are_printed_with_their_classes(tmp_path: Path) -> None:
     result = invoke("values", "--model", "emoji-vit", "--layer", 6, "--neuron", "4,8,10", "--out", tmp_path / "a" / "b")
     assert result.exit_code == 0, result.output
     table = top_classes(HookedViT.from_pretrained("emoji-vit"), 6, [4, 8, 10])
@@ -27,7 +27,7 @@ def test_neurons_are_told_with_their_classes(tmp_path: Path) -> None:
     assert str(tmp_path / "a" / "b" / "values-6.png") in result.stdout
 
 
-def test_the_memories_of_a_class_with_the_pictures_that_call_on_them(tmp_path: Path) -> None:
+def test_the_memories_of_a_class_with_the_pictures_that_activate_them(tmp_path: Path) -> None:
     result = invoke("values", "--layer", "-1", "--class", "pizza", "--sublayer", "attn", "--top", 3, "--unit-length",
                     "--data", "emoji-scenes:6?seed=2", "--limit", 5, "--pictures", 2, "--out", tmp_path)  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -41,11 +41,11 @@ def test_the_memories_of_a_class_with_the_pictures_that_call_on_them(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "told"),
+    ("arguments", "status", "message"),
     [
         ((), 2, "say which memories: --neuron 4,8,10, or --class NAME"),
         (("--neuron", "4", "--class", "pizza"), 2, "say which memories"),
-        (("--neuron", "4,x"), 2, "numbers with commas between them, such as 4,8,10, got '4,x'"),
+        (("--neuron", "4,x"), 2, "numbers with commas between them, such as 0,4,8, got '4,x'"),
         (("--neuron", "512"), 2, "expected neurons from 0 to 511, got [512]"),
         (("--neuron", "4", "--sublayer", "head"), 2, "--sublayer is mlp or attn, not 'head'"),
         (("--class", "pizzza"), 2, "did you mean 'pizza'"),
@@ -54,13 +54,15 @@ def test_the_memories_of_a_class_with_the_pictures_that_call_on_them(tmp_path: P
         (("--neuron", "4", "--layer", "8"), 2, "expected a layer from 0 to 7"),
     ],
 )
-def test_mistakes_are_told_in_one_line(tmp_path: Path, arguments: tuple[str, ...], status: int, told: str) -> None:
+def test_mistakes_are_reported_in_one_line(
+    tmp_path: Path, arguments: tuple[str, ...], status: int, message: str
+) -> None:
     result = invoke("values", "--layer", "6", "--out", tmp_path, *arguments)
     assert result.exit_code == status, result.output
-    assert told in result.stderr
+    assert message in result.stderr
     assert result.stderr.count("\n") == 1
 
 
 def test_sweeps_know_the_analyses_of_memories() -> None:
     made = make_analyses(["key-value", "compositionality", "causal-memories"])
-    assert [type(one).__name__ for one in made] == ["KeyValueAgreement", "Compositionality", "CausalMemories"]
+    assert [type(analysis).__name__ for analysis in made] == ["KeyValueAgreement", "Compositionality", "CausalMemories"]

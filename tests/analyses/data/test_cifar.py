@@ -44,17 +44,17 @@ def test_items_are_pictures_with_labels(root: Path) -> None:
     assert Cifar100(root, train=True).labels == [5, 6]
 
 
-def test_n_images_of_each_class_are_the_first(root: Path) -> None:
+def test_n_takes_the_first_images_of_each_class(root: Path) -> None:
     dataset = Cifar100(root, n=2)
     assert dataset.labels == [7, 3, 7, 99, 3, 99]
     assert (np.asarray(dataset[5][0]) == np.asarray(Cifar100(root)[7][0])).all()
-    with pytest.raises(ValueError, match="expected n images of each class, 1 or more, got 0"):
+    with pytest.raises(ValueError, match="n, the number of images per class, must be at least 1, got 0"):
         Cifar100(root, n=0)
 
 
-def test_files_that_are_missing_or_changed_are_told(root: Path) -> None:
+def test_missing_or_changed_files_are_refused(root: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no CIFAR-100 in '.*nowhere': expected the unpacked folder"):
         Cifar100(root / "nowhere")
     (root / "cifar-100-python" / "test").write_bytes(b"changed")
-    with pytest.raises(FileNotFoundError, match="whole and unchanged"):
+    with pytest.raises(FileNotFoundError, match="complete and unchanged"):
         Cifar100(root)

@@ -1,4 +1,4 @@
-"""Folders of pictures: which class each is, by the model's names, and pictures that are broken."""
+"""Folders of pictures: their classes by the model's names, and broken pictures."""
 
 from pathlib import Path
 
@@ -47,17 +47,17 @@ def test_folders_are_numbered_as_torchvision_does(root: Path) -> None:
     assert ImageFolder(root, numbered_class_names(9)).samples == theirs.samples
 
 
-def test_or_found_among_the_models_names(root: Path) -> None:
+def test_folders_are_looked_up_among_the_models_names(root: Path) -> None:
     names = ["zebra", "house cat, cat", "dog", "wolf", "red fox"]
     assert labels(ImageFolder(root, names)) == {"a.png": 1, "b.jpeg": 1, "c.jpeg": 4, "d.jpg": 0}
 
 
-def test_wnids_are_imagenets_classes_also_when_some_are_missing(tmp_path: Path) -> None:
+def test_wnids_are_imagenets_classes_even_if_folders_are_missing(tmp_path: Path) -> None:
     add_picture(tmp_path, "n02123045/a.png")
     add_picture(tmp_path, "n15075141/b.png")
     assert labels(ImageFolder(tmp_path, imagenet_class_names(1000))) == {"a.png": 281, "b.png": 999}
     add_picture(tmp_path, "n99999999/c.png")
-    with pytest.raises(ValueError, match=r"folders .'n99999999'. are no classes of ImageNet's 1000"):
+    with pytest.raises(ValueError, match=r"folders .'n99999999'. are not among ImageNet's 1000 classes"):
         ImageFolder(tmp_path, imagenet_class_names(1000))
 
 
@@ -65,8 +65,8 @@ def test_items_are_paths_with_labels(root: Path) -> None:
     assert ImageFolder(root)[0] == (str(root / "cat" / "a.png"), 0)
 
 
-def test_what_does_not_fit_is_told(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"folder 'dog' is no class of the model: no class is called .* Rename it, or"):
+def test_invalid_folders_are_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"folder 'dog' is not a class of the model: .* Rename it, or"):
         ImageFolder(root, ["cat", "red fox", "zebra"])
     with pytest.raises(ValueError, match=r"are the same class: \['cat', 'dog'\]"):
         ImageFolder(root, ["cat, dog", "red fox", "zebra"])
@@ -82,7 +82,7 @@ def test_what_does_not_fit_is_told(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ours", [True, False])
-def test_a_sweep_takes_ours_and_torchvisions(root: Path, ours: bool) -> None:
+def test_a_sweep_accepts_our_folder_and_torchvisions(root: Path, ours: bool) -> None:
     truncated = add_picture(root, "zebra/e.jpeg")
     truncated.write_bytes(truncated.read_bytes()[:-300])
     (root / "zebra" / "f.jpeg").touch()

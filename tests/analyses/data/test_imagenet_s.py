@@ -1,4 +1,4 @@
-"""ImageNet-S in its published layout, on a tiny copy with everything that goes wrong in a real one."""
+"""ImageNet-S in its published layout, with a tiny copy that has the faults of real copies."""
 
 from pathlib import Path
 
@@ -65,18 +65,18 @@ def test_every_image_of_every_class_in_order(root: Path) -> None:
     assert dataset.segmentation(0).unique().tolist() == [0, 1, 400, IGNORED]
 
 
-def test_the_folder_itself_will_do(root: Path) -> None:
+def test_root_may_be_the_dataset_folder_itself(root: Path) -> None:
     assert ImageNetS(root / "ImageNetS919").samples == ImageNetS(root).samples
 
 
-def test_n_images_of_each_class_that_has_them(root: Path) -> None:
+def test_n_takes_images_of_classes_with_enough(root: Path) -> None:
     """As in the paper's code: classes with fewer are left out."""
     assert [name[-7:-5] for _, name in ImageNetS(root, n=2).samples] == ["04", "05", "50", "51", "10", "20"]
     with pytest.raises(ValueError, match=r"no images in .* in a class of at least 4"):
         ImageNetS(root, n=4)
 
 
-def test_exclusions_are_the_papers_unless_told_otherwise(root: Path) -> None:
+def test_exclusions_default_to_the_papers(root: Path) -> None:
     assert len(ImageNetS(root, exclude=())) == 9
     assert {wnid for wnid, _ in ImageNetS(root, exclude=[TENCH, TABBY]).samples} == {
         COCK, VOLCANO_NEIGHBOUR, PUBLISHED_EXCLUSIONS[1],
@@ -86,7 +86,7 @@ def test_exclusions_are_the_papers_unless_told_otherwise(root: Path) -> None:
     assert len(set(PUBLISHED_EXCLUSIONS)) == 10
 
 
-def test_a_listing_says_which_images_and_their_order(root: Path) -> None:
+def test_a_listing_gives_the_images_and_their_order(root: Path) -> None:
     listing = root / "validation_stim_info.csv"
     listing.write_text(
         "imagenet_id,index,cat,img_name,img_index\n"
@@ -100,7 +100,7 @@ def test_a_listing_says_which_images_and_their_order(root: Path) -> None:
         ImageNetS(root, listing=listing)
 
 
-def test_class_ids_are_places_among_the_sorted_wnids() -> None:
+def test_class_ids_are_positions_among_the_sorted_wnids() -> None:
     """Spot checks against the published table, whose rows are the sorted wnids."""
     ids = segmentation_ids()
     assert sorted(ids.values()) == list(range(1, 920))
@@ -116,7 +116,7 @@ def test_segmentations_are_read_as_r_plus_256_g(class_id: int) -> None:
     assert torch.equal(decode_segmentation(encode(np.full((2, 3), class_id))), torch.full((2, 3), class_id))
 
 
-def test_what_is_missing_is_told(root: Path) -> None:
+def test_missing_folders_are_named(root: Path) -> None:
     with pytest.raises(FileNotFoundError, match="expected ImageNet-S as it is published, with ImageNetS919/validation"):
         ImageNetS(root / "nowhere")
     (root / "ImageNetS919" / "test").mkdir()
@@ -128,14 +128,14 @@ def test_what_is_missing_is_told(root: Path) -> None:
         ImageNetS(root)
 
 
-def test_without_masks_none_is_needed(root: Path) -> None:
+def test_without_masks_no_segmentation_is_needed(root: Path) -> None:
     add_image(root, TENCH, 99, segmentation=False)
     dataset = ImageNetS(root, masks=False)
     assert len(dataset) == 9
     assert len(dataset[0]) == 2
 
 
-def test_a_sweep_skips_what_is_broken_and_lists_it(root: Path) -> None:
+def test_a_sweep_skips_broken_images_and_lists_them(root: Path) -> None:
     model = HookedViT.from_timm(make_timm("cls", num_classes=1000))
     missing = add_image(root, TENCH, 98, segmentation=False)
     truncated = add_image(root, TABBY, 99)

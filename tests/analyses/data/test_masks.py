@@ -1,4 +1,4 @@
-"""A mask goes where its pixels' picture goes, through every kind of crop and shape."""
+"""A mask is resized and cropped like its picture, for every kind of crop and shape."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def blocks(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("crop_pct", [0.875, 0.9, 1.0])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_the_mask_is_where_the_transform_puts_a_picture_of_it(
+def test_the_mask_equals_a_picture_of_it_after_the_transform(
     model: HookedViT, size: tuple[int, int], crop_mode: str, crop_pct: float, interpolation: str
 ) -> None:
     """The picture is white on the object; after the transform, object is where it is more white than black."""
@@ -50,12 +50,12 @@ def test_the_mask_is_where_the_transform_puts_a_picture_of_it(
     assert not found.all()
 
 
-def test_where_nothing_is_resized_pixels_stay(model: HookedViT) -> None:
+def test_without_resizing_the_mask_is_unchanged(model: HookedViT) -> None:
     mask = torch.rand(32, 24, generator=torch.Generator().manual_seed(0)) > 0.5
     assert torch.equal(mask_like(mask, {**model.data_config, "crop_pct": 1.0}), mask)
 
 
-def test_the_centre_is_what_is_cropped() -> None:
+def test_the_centre_is_cropped() -> None:
     mask = torch.zeros(100, 100, dtype=torch.bool)
     mask[10:90, 10:90] = True
     data_config = {"input_size": (3, 80, 80), "crop_pct": 0.8, "interpolation": "bilinear"}
@@ -63,7 +63,7 @@ def test_the_centre_is_what_is_cropped() -> None:
     assert mask_like(~mask, data_config).sum() == 0
 
 
-def test_a_border_is_no_object() -> None:
+def test_padding_does_not_belong_to_the_object() -> None:
     data_config = {"input_size": [3, 40, 40], "crop_pct": 1.0, "crop_mode": "border", "mean": (0.9, 0.9, 0.9)}
     found = mask_like(torch.ones(20, 40, dtype=torch.bool), data_config)
     assert found[10:30].all()
@@ -82,6 +82,6 @@ def test_masks_of_any_kind(mask: object) -> None:
 
 
 @pytest.mark.parametrize("mask", [torch.zeros(3, 3), torch.zeros(1, 3, 3, dtype=torch.bool), Image.new("RGB", (3, 3))])
-def test_what_is_no_mask_is_refused(mask: object) -> None:
+def test_other_values_are_refused(mask: object) -> None:
     with pytest.raises(ValueError, match=r"expected a mask of bool or whole numbers \[height width\], got torch"):
         as_mask(mask)

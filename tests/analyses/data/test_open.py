@@ -1,4 +1,4 @@
-"""Datasets by name, as on the command line."""
+"""Datasets by name, as on the command line, and the images of a model."""
 
 from pathlib import Path
 
@@ -9,7 +9,8 @@ from PIL import Image
 from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.data.image_folder import ImageFolder
 from analyses.data.imagenet_s import ImageNetS
-from analyses.data.open import open_dataset
+from analyses.data.open import images_for, open_dataset
+from hooked_vit import HookedViT
 
 
 def test_emoji_scenes_with_options() -> None:
@@ -56,13 +57,13 @@ def test_a_folder_gets_the_models_names(tmp_path: Path) -> None:
         ("cifar100:/nowhere?train=maybe", "train: expected yes or no, got 'maybe'"),
     ],
 )
-def test_what_cannot_be_opened_is_told(spec: str, message: str) -> None:
+def test_an_invalid_name_is_refused(spec: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         open_dataset(spec)
 
 
 @pytest.mark.parametrize("spec", ["folder:/nowhere/at/all", "imagenet-s:/nowhere/at/all", "cifar100:/nowhere/at/all"])
-def test_what_is_not_there_is_told(spec: str) -> None:
+def test_a_missing_folder_is_named(spec: str) -> None:
     with pytest.raises(FileNotFoundError, match="/nowhere/at/all"):
         open_dataset(spec)
 
@@ -71,3 +72,24 @@ def test_emoji_scenes_are_for_models_of_their_classes() -> None:
     assert len(open_dataset("emoji-scenes:3", EmojiScenes.class_names)) == 3
     with pytest.raises(ValueError, match="Emoji Scenes show none of this model's 2 classes: give other data, such as"):
         open_dataset("emoji-scenes:3", ["cat", "dog"])
+
+
+def test_images_for_a_model_are_emoji_scenes_of_its_size() -> None:
+    model = HookedViT.from_pretrained("emoji-vit")
+    scenes = images_for(model, n=5, seed=3)
+    assert vars(scenes) == vars(EmojiScenes(5, 3, image_size=model.cfg.image_size[0]))
+
+
+def test_images_for_a_model_from_given_data_ignore_the_number(tmp_path: Path) -> None:
+    (tmp_path / "fox").mkdir()
+    Image.fromarray(np.zeros((4, 4, 3), dtype=np.uint8)).save(tmp_path / "fox" / "a.png")
+    found = images_for(HookedViT.from_pretrained("emoji-vit"), n=40, data=f"folder:{tmp_path}")
+    assert isinstance(found, ImageFolder)
+    assert [label for _, label in found.samples] == [EmojiScenes.class_names.index("fox")]
+
+
+def test_images_for_a_model_of_other_classes_need_data() -> None:
+    model = HookedViT.from_pretrained("emoji-vit")
+    model.class_names = ("cat", "dog")
+    with pytest.raises(ValueError, match="Emoji Scenes show none of this model's 2 classes"):
+        images_for(model, n=3)

@@ -1,4 +1,4 @@
-"""Token labels against the obvious loop."""
+"""Patch labels compared with a loop over patches."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def slow_token_labels(mask: torch.Tensor, grid: tuple[int, int], offset: float) 
     ("size", "grid"),
     [((30, 21), (5, 7)), ((31, 22), (5, 7)), ((3, 4), (7, 9)), ((17, 5), (17, 5)), ((224, 160), (14, 10))],
 )
-def test_is_the_slow_loop(size, grid, anchor, offset) -> None:
+def test_labels_are_those_of_a_loop(size, grid, anchor, offset) -> None:
     mask = torch.rand(size, generator=torch.Generator().manual_seed(0)) < 0.4
     labels = token_labels(mask, grid, anchor)
     assert labels.tolist() == slow_token_labels(mask, grid, offset)
@@ -31,7 +31,7 @@ def test_is_the_slow_loop(size, grid, anchor, offset) -> None:
 
 
 @pytest.mark.parametrize(("anchor", "mode"), [("corner", "nearest"), ("centre", "nearest-exact")])
-def test_is_the_resize_of_torch(anchor, mode) -> None:
+def test_labels_are_torchs_nearest_resize(anchor, mode) -> None:
     masks = torch.rand(2, 6, 40, 27, generator=torch.Generator().manual_seed(1)) < 0.5
     resized = torch.nn.functional.interpolate(masks.float(), size=(5, 9), mode=mode)
     assert torch.equal(token_labels(masks, (5, 9), anchor), resized.flatten(-2).bool())

@@ -1,4 +1,4 @@
-"""Items of every kind become inputs; what is wrong with one image leaves it out, what is wrong with all raises."""
+"""Items of every type become inputs; a problem with one image leaves it out, a problem with the dataset raises."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_pictures_of_every_mode_can_be_read(model: HookedViT, pixels: np.ndarray
     assert torch.isfinite(batch.images).all()  # type: ignore[arg-type]
 
 
-def test_masks_go_where_their_pictures_go(model: HookedViT, pixels: np.ndarray) -> None:
+def test_masks_are_cropped_like_their_pictures(model: HookedViT, pixels: np.ndarray) -> None:
     mask = np.zeros((50, 60), dtype=bool)
     mask[:, :30] = True
     batch = read(model, [(pixels, 0, mask), (Image.fromarray(pixels), 1, Image.fromarray(mask))])
@@ -162,7 +162,7 @@ def test_an_image_that_cannot_be_read_is_left_out_with_its_reason(
         ),
     ],
 )
-def test_what_is_wrong_with_the_dataset_raises_anyway(model: HookedViT, items: list, message: str) -> None:
+def test_problems_with_the_dataset_always_raise(model: HookedViT, items: list, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         read(model, items)
 
@@ -172,7 +172,7 @@ def test_pictures_need_a_model_that_knows_its_preprocessing(model: HookedViT, pi
         ItemReader([(pixels, 0)], model.cfg, None).__getitems__([0])
 
 
-def test_one_broken_item_of_a_batch_costs_no_other(model: HookedViT) -> None:
+def test_a_broken_item_does_not_lose_the_rest_of_its_batch(model: HookedViT) -> None:
     class Broken(EmojiScenes):
         def __getitems__(self, indices):
             if 3 in indices:

@@ -1,4 +1,4 @@
-"""Ranks are a count, one position and image at a time, and the table is made of them."""
+"""Ranks are counted one position and image at a time, and the table is computed from them."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Probes are scikit-learn's Ridge, one at a time."""
+"""Probes equal scikit-learn's Ridge, fitted one at a time."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def data(n_samples: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("n_samples", [7, 40])  # fewer and more than the width
 @pytest.mark.parametrize("alpha", [0.1, 1, 30.0])
-def test_it_is_scikit_learns_ridge(n_samples: int, alpha: float) -> None:
+def test_probes_are_scikit_learns_ridge(n_samples: int, alpha: float) -> None:
     features, labels = data(n_samples)
     probe = fit_ridge_probe(features.double(), labels, n_classes=6, alpha=alpha)
     test, _ = data(9, seed=1)
@@ -36,10 +36,10 @@ def test_it_is_scikit_learns_ridge(n_samples: int, alpha: float) -> None:
             )
 
 
-def test_in_single_precision_and_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_precision_and_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = data(40)
     exact = fit_ridge_probe(features.double(), labels, 5)
-    monkeypatch.setattr("analyses.linear_probe.ridge._CHUNK", 1)
+    monkeypatch.setattr("analyses.linear_probe.ridge.CHUNK_ELEMENTS", 1)
     probe = fit_ridge_probe(features, labels, 5)
     assert (probe.alpha, probe.n_samples, probe.weight.dtype) == (1.0, 40, torch.float32)
     torch.testing.assert_close(probe.weight, exact.weight.float(), rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""A browser for each file of tests of pages; a test fails where a page complains, or asks somebody for something."""
+"""A browser for each file of page tests; a test fails if a page logs an error or sends a request."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
-@pytest.fixture(scope="module")  # no longer: Playwright leaves an event loop running as long as it is open
+@pytest.fixture(scope="module")  # not longer: while open, Playwright keeps an event loop running
 def browser() -> "Iterator[Browser]":
     """Headless Chromium."""
-    with started_browser() as one:
-        yield one
+    with started_browser() as started:
+        yield started
 
 
 @pytest.fixture
 def visit(browser: "Browser") -> Iterator[Callable[..., Visit]]:
-    """Opens a page as `browser.open_page` does, and holds every page opened to `assert_clean` after the test."""
+    """Opens pages as `browser.open_page` does; after the test, every opened page must pass `assert_clean`."""
     with ExitStack() as windows:
         opened: list[Visit] = []
 
@@ -30,5 +30,5 @@ def visit(browser: "Browser") -> Iterator[Callable[..., Visit]]:
             return opened[-1]
 
         yield open_
-        for one in opened:
-            one.assert_clean()
+        for page in opened:
+            page.assert_clean()

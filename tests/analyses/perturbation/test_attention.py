@@ -1,11 +1,12 @@
-"""Interventions on attention, against edits of the pattern written out token by token."""
+"""Interventions on attention compared with edits of the pattern written out token by token."""
 
 import pytest
 import torch
 from analysis_batches import model_of
 
-from analyses.perturbation.attention import attention_mask, block_attention, no_cls, restrict_attention, self_only
+from analyses.perturbation.attention import no_cls, self_only
 from hooked_vit import HookedViT, TokenLayout
+from hooked_vit.interventions import attention_mask, block_attention, restrict_attention
 
 
 def patterns(model: HookedViT, images: torch.Tensor, hooks) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,7 +64,7 @@ def test_no_cls(kind, images):
     torch.testing.assert_close(pattern[0, :, :, layout.prefix], before[0, :, :, layout.prefix])
 
 
-def test_what_is_left_may_sum_to_one(images):
+def test_the_remaining_attention_may_be_renormalised(images):
     model = model_of("dynamic")
     layout = model.token_layout
     _, pattern = patterns(model, images, block_attention(model, [("patch", "register"), ("cls", "others")]))
@@ -106,7 +107,7 @@ def test_interventions_compose(images, renormalise):
         torch.testing.assert_close(found, expected)
 
 
-def test_nothing_left_by_two_interventions_together_is_told(images):
+def test_interventions_that_leave_no_key_are_refused(images):
     model = model_of("cls")
     together = block_attention(model, [("patch", "self")]) + block_attention(model, [("patch", "others")])
     with pytest.raises(ValueError, match="query token 1 is left without a key to attend to"):
@@ -125,7 +126,7 @@ def test_any_mask(images, renormalise):
     torch.testing.assert_close(pattern[0], expected)
 
 
-def test_they_go_with_dropped_tokens(images):
+def test_interventions_apply_to_runs_with_dropped_tokens(images):
     model = model_of("cls")
     keep = torch.ones(2, 13, dtype=torch.bool)
     keep[0, 5:9], keep[1, 2] = False, False

@@ -1,4 +1,4 @@
-"""Perturbations over a dataset, against per-image runs summed in a loop."""
+"""Perturbations over a dataset compared with per-image runs summed in a loop."""
 
 import dataclasses
 from functools import partial
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from analysis_batches import batch_of
+from analysis_batches import batch_of, whole_and_merged
 
 from analyses.analysis.base import AnalysisBatch
 from analyses.analysis.groups import TOKEN_GROUPS, token_groups
@@ -76,7 +76,7 @@ def test_every_number_is_that_of_the_loop(kind):
         assert row["n_images"] == len(counted)
 
 
-def test_every_patch_that_shows_some_of_the_object_can_be_dropped():
+def test_all_patches_that_show_some_of_the_object_can_be_dropped():
     analysis = Perturbation({}, removals=["touched"], resampling=Resampling(30))
     batch = batch_of("cls", [analysis], index=range(4))
     layout, mask = batch.model.token_layout, torch.zeros(4, 32, 24, dtype=torch.bool)
@@ -95,7 +95,7 @@ def test_every_patch_that_shows_some_of_the_object_can_be_dropped():
     assert rows["after"].tolist() == pytest.approx(expected.tolist())
 
 
-def test_removals_leave_out_images_of_one_region_alone():
+def test_removals_leave_out_images_with_a_single_region():
     analysis = Perturbation({}, resampling=Resampling(30))
     analysis.update(batch_of("cls", [analysis], index=range(4)))  # image 1 shows no context
     assert set(analysis.compute()["n_images"]) == {3}
@@ -121,14 +121,7 @@ def test_chosen_interventions_alone():
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 def test_shards_merge_to_one_pass():
-    whole, shards = Perturbation(resampling=Resampling(30)), [Perturbation(resampling=Resampling(30)) for _ in range(3)]
-    for shard, index in zip(shards, ([0, 1, 2], [3, 4], [5, 6, 7, 8]), strict=True):
-        batch = batch_of("cls", [whole], index=index)
-        whole.update(batch)
-        shard.update(batch)
-    merged = Perturbation(resampling=Resampling(30))
-    for one in (2, 0, 1):
-        merged.merge_state(shards[one])
+    whole, merged = whole_and_merged(lambda: Perturbation(resampling=Resampling(30)), "cls")
     pd.testing.assert_frame_equal(merged.compute(), whole.compute(), check_exact=True)
 
 
@@ -145,7 +138,7 @@ def test_errors_say_what_is_wrong(bad_input):
     for wrong in ("context", ["context", "background"]):
         with pytest.raises(ValueError, match="removals out of 'context', 'object', 'touched', got "):
             Perturbation(removals=wrong)
-    with pytest.raises(ValueError, match="several perturbations are called no_context: name each"):
+    with pytest.raises(ValueError, match="several perturbations are called no_context: give each its own name"):
         Perturbation({"no_context": self_only})
     with pytest.raises(ValueError, match="no image was seen"):
         Perturbation().compute()

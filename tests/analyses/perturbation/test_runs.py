@@ -1,4 +1,4 @@
-"""Perturbed runs, against plain runs whose tokens are ranked one at a time."""
+"""Perturbed runs compared with plain runs whose tokens are ranked one at a time."""
 
 import pytest
 import torch
@@ -102,5 +102,5 @@ def test_errors_say_what_is_wrong(images, bad_input):
     with pytest.raises(ValueError, match="out of 'object', 'context', 'untouched', got 'background'"):
         region_mask(torch.ones(1, 4, 3, dtype=torch.bool), model.token_layout, "background")
     for early in ("hook_embed", "hook_tokens"):
-        with pytest.raises(ValueError, match=f"'{early}' comes before the stream's start"):
+        with pytest.raises(ValueError, match=f"'{early}' comes before the start of the stream"):
             perturb(model, images, LABELS, fwd_hooks=[(early, lambda tokens, hook: tokens)])

@@ -1,9 +1,9 @@
-"""Lines over blocks hold the values they are given."""
+"""Lines over blocks show the given values."""
 
 import pytest
 from matplotlib.figure import Figure
 
-from analyses.plots.curves import draw_block_lines
+from analyses.plots.curves import TOKEN_STYLES, draw_block_lines
 
 
 def test_a_line_for_each_name() -> None:
@@ -14,12 +14,21 @@ def test_a_line_for_each_name() -> None:
     assert ax.get_ylabel() == "identifiability"
 
 
-def test_one_legend_is_enough() -> None:
+def test_names_of_token_kinds_have_the_style_of_that_kind() -> None:
+    ax = Figure().subplots()
+    draw_block_lines(ax, {"other": [0.1], "patches": [0.5], "CLS": [0.9]}, "rate", legend=False)
+    other, patches, cls = ax.lines
+    assert patches.get_color() == TOKEN_STYLES["patch", "all"]["color"]
+    assert cls.get_marker() == TOKEN_STYLES["cls", "all"]["marker"]
+    assert other.get_color() not in (patches.get_color(), cls.get_color())
+
+
+def test_the_legend_can_be_left_out() -> None:
     ax = Figure().subplots()
     draw_block_lines(ax, {"CLS": [0.5]}, "rate", legend=False)
     assert ax.get_legend() is None
 
 
-def test_no_more_lines_than_can_be_told_apart() -> None:
+def test_too_many_lines_are_an_error() -> None:
     with pytest.raises(ValueError, match="at most 6 lines"):
         draw_block_lines(Figure().subplots(), {f"{n}": [0.0] for n in range(7)}, "rate")

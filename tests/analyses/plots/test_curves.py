@@ -1,4 +1,4 @@
-"""A curve shows its rows, its band and which of its blocks are significant."""
+"""Curves show their rows, bands and significant blocks; every figure has the same styles for tokens."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ def test_another_column_has_no_band():
     assert not ax.collections
 
 
-def test_rows_and_kinds_are_found():
+def test_rows_and_token_kinds_are_found():
     table = pd.DataFrame({"layer": [1, 0, 0], "head": [None, 2, None], "token_type": ["patch", "cls", "patch"],
                           "region": ["context", "all", "all"]})  # fmt: skip
     assert rows_of(table, head=None)["layer"].tolist() == [0, 1]
@@ -43,6 +43,6 @@ def test_rows_and_kinds_are_found():
     assert tokens_in(table, regions=False) == [("cls", "all"), ("patch", "all")]
 
 
-def test_no_two_kinds_look_alike():
-    for what in ("color", "marker", "label"):
-        assert len({style[what] for style in TOKEN_STYLES.values()}) == len(TOKEN_STYLES)
+def test_token_kinds_differ_in_colour_marker_and_label():
+    for key in ("color", "marker", "label"):
+        assert len({style[key] for style in TOKEN_STYLES.values()}) == len(TOKEN_STYLES)

@@ -1,4 +1,4 @@
-"""Curves, areas and scores are those of the table."""
+"""Figures of explanation methods and probes show the numbers of their tables."""
 
 import pandas as pd
 import pytest
@@ -11,15 +11,19 @@ def faithfulness() -> pd.DataFrame:
     rows = []
     for method, level in (("importance", 0.9), ("random", 0.5)):
         for direction in ("negative", "positive"):
-            of = {"method": method, "direction": direction, "n_images": 9, "n_patches": 4,
+            given = {"method": method, "direction": direction, "n_images": 9, "n_patches": 4,
                   "samples": "all images", "removal": "tokens dropped"}  # fmt: skip
-            rows.append({**of, "metric": "auc_published", "n_removed": None, "value": level, "low": 0.1, "high": 1.0})
+            rows.append(
+                {**given, "metric": "auc_published", "n_removed": None, "value": level, "low": 0.1, "high": 1.0}
+            )
             for n in range(5):
-                rows.append({**of, "metric": "accuracy", "n_removed": n, "value": level - n / 10, "low": 0, "high": 1})
+                rows.append(
+                    {**given, "metric": "accuracy", "n_removed": n, "value": level - n / 10, "low": 0, "high": 1}
+                )
     return pd.DataFrame(rows).astype({"n_removed": "Int64"})
 
 
-def test_curves_from_both_ends() -> None:
+def test_curves_of_both_orders() -> None:
     figure = faithfulness_figure(faithfulness(), title="$model")
     for ax, order in zip(figure.axes, (["importance  0.900", "random  0.500"], ["random  0.500", "importance  0.900"]),
                          strict=True):  # fmt: skip
@@ -30,7 +34,7 @@ def test_curves_from_both_ends() -> None:
     assert "9 images. All images; tokens dropped." in figure.get_supxlabel()
 
 
-def test_localisation_has_a_row_a_method() -> None:
+def test_localisation_has_one_row_per_method() -> None:
     given = {"low": 0.1, "high": 0.9, "chance": 0.2, "n_images": 9}
     rows = [
         {"method": method, "metric": metric, "value": value, **given}
@@ -45,13 +49,16 @@ def test_localisation_has_a_row_a_method() -> None:
 
 
 def test_probes() -> None:
-    at = [(method, shots, kind, layer) for method, shots in (("projection", 0), ("probe", 1), ("probe", 5),
+    keys = [(method, shots, kind, layer) for method, shots in (("projection", 0), ("probe", 1), ("probe", 5),
           ("probe_null", 1), ("probe_null", 5)) for kind in ("cls", "patch") for layer in (0, 1)]  # fmt: skip
-    rows = [{"method": method, "shots": shots, "token_type": kind, "layer": layer, "metric": "accuracy", "n_images": 9,
-             "value": 10.0 * shots + layer, "low": 0.0, "high": 90.0} for method, shots, kind, layer in at]  # fmt: skip
+    rows = [
+        {"method": method, "shots": shots, "token_type": kind, "layer": layer, "metric": "accuracy", "n_images": 9,
+         "value": 10.0 * shots + layer, "low": 0.0, "high": 90.0}
+        for method, shots, kind, layer in keys
+    ]  # fmt: skip
     figure = probe_figure(pd.DataFrame(rows))
-    names = ["projection, nothing fitted", "probe, 1 image a class", "probe, 5 images a class",
-             "probe of 5, labels shuffled"]  # fmt: skip
+    names = ["projection, no fitting", "probe, 1 image per class", "probe, 5 images per class",
+             "probe, 5 per class, labels shuffled"]  # fmt: skip
     for ax in figure.axes:
         assert [line.get_label() for line in ax.lines] == names
         assert ax.lines[2].get_ydata().tolist() == [50, 51]

@@ -1,4 +1,4 @@
-"""The identifiability figure shows the table's numbers, and leaves out what the table has not."""
+"""The identifiability figure shows the numbers of the table, and leaves out what the table lacks."""
 
 import pytest
 from analysis_batches import batch_of
@@ -19,19 +19,21 @@ def lines(ax) -> dict[str, list[float]]:
     return {line.get_label(): list(line.get_ydata()) for line in ax.lines}
 
 
-def test_curves_are_the_tables(tmp_path):
+def test_curves_show_the_table(tmp_path):
     measured, null = analysed("cls"), analysed("qk_norm")
     table, untrained = measured.compute(), null.compute()
     figure = identifiability_figure(table, untrained, compare_with_null(measured, null))
     evolution, rates, regions, change = figure.axes
-    of_patches = "token_type == 'patch' and region == 'all' and metric == "
-    assert lines(evolution)["patches"] == table.query(of_patches + "'identifiability'")["value"].tolist()
-    assert lines(evolution)["patches, untrained"] == untrained.query(of_patches + "'identifiability'")["value"].tolist()
-    assert lines(rates)["patches"] == table.query(of_patches + "'identifiability_rate'")["value"].tolist()
-    with_one = table.query(of_patches + "'images_with_identifiable'")["value"].tolist()
-    assert lines(rates)["images with such a patch"] == with_one
+    all_patches = "token_type == 'patch' and region == 'all' and metric == "
+    assert lines(evolution)["patches"] == table.query(all_patches + "'identifiability'")["value"].tolist()
+    assert (
+        lines(evolution)["patches, untrained"] == untrained.query(all_patches + "'identifiability'")["value"].tolist()
+    )
+    assert lines(rates)["patches"] == table.query(all_patches + "'identifiability_rate'")["value"].tolist()
+    with_one = table.query(all_patches + "'images_with_identifiable'")["value"].tolist()
+    assert lines(rates)["images with at least one such patch"] == with_one
     difference = table.query("region == 'object_minus_context' and metric == 'identifiability'")["value"].tolist()
-    assert lines(regions)["of each image, mean over images"] == difference
+    assert lines(regions)["within images, mean over images"] == difference
     assert lines(change)["CLS"] == table.query("token_type == 'cls' and metric == 'change_rate'")["value"].tolist()
     assert change.lines[1].get_xdata().tolist() == [1, 2]
     figure.savefig(tmp_path / "figure.png")
@@ -47,7 +49,7 @@ def test_chance_title_and_caption():
 
 
 @pytest.mark.parametrize("kind", ["gap_registers_layerscale", "distilled", "post_norm"])
-def test_models_and_datasets_without_some_of_it(kind, tmp_path):
+def test_models_without_cls_and_datasets_without_masks(kind, tmp_path):
     figure = identifiability_figure(analysed(kind, masks=False).compute())
     labels = set(lines(figure.axes[0]))
     assert ("CLS" in labels) == (kind == "distilled")

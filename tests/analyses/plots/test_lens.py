@@ -1,5 +1,6 @@
-"""The figure shows what the projection holds: classes, ranks and CLS where they belong, and nothing of registers."""
+"""The figure shows the projection: classes, ranks and CLS in the right places, and no registers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from analyses.plots.class_colours import ClassColours
 from analyses.plots.lens import lens_figure, spread_blocks
 from analyses.projection import Projection, project
 from hooked_vit import HookedViT
@@ -67,14 +69,14 @@ def test_a_patch_has_the_colour_of_its_class(kind: str, images: torch.Tensor) ->
     assert not lower[0].collections
 
 
-def test_titles_tell_what_cls_stands_for(images: torch.Tensor) -> None:
+def test_titles_show_the_top_class_of_cls(images: torch.Tensor) -> None:
     model, p = projected("dynamic", images)
     figure = lens_figure(PICTURE, p, model.cfg, model.class_names, reference=5, predicted=2, blocks=[2, 0])
     upper, _ = panels(figure)
     assert [ax.get_title() for ax in upper] == ["correct: class 5", "block 2", "block 0"]
-    of_cls = [int(p.top_classes[block, 0, model.token_layout.cls, 0]) for block in (2, 0)]
+    cls_tops = [int(p.top_classes[block, 0, model.token_layout.cls, 0]) for block in (2, 0)]
     assert [ax.texts[0].get_text() for ax in upper] == [
-        "predicted: class 2", *(f"CLS: class {top}" for top in of_cls),
+        "predicted: class 2", *(f"CLS: class {top}" for top in cls_tops),
     ]  # fmt: skip
     model, p = projected("map", images)
     without_cls, _ = panels(lens_figure(PICTURE, p, model.cfg, model.class_names, reference=5))
@@ -92,6 +94,43 @@ def test_pictures_of_any_shape_are_drawn(size: tuple[int, int], tmp_path: Path) 
     figure = lens_figure(np.zeros((*size, 3)), p, model.cfg, names, reference=3, reference_is="predicted", mask=mask)
     figure.savefig(tmp_path / "lens.png")
     assert (tmp_path / "lens.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("size", [(16, 80), (64, 16), (32, 24)])
+@pytest.mark.parametrize("n_tops", [1, 7])
+def test_rows_are_aligned_and_the_legend_is_inside_the_figure(size: tuple[int, int], n_tops: int) -> None:
+    model = HookedViT.from_timm(make_timm("dynamic"))
+    _, cache = model.run_with_cache(torch.zeros(1, 3, *size))
+    p = project(model, cache, labels=torch.tensor([3]), k=1)
+    p = replace(p, top_classes=(torch.arange(p.top_classes.numel()) % n_tops).reshape(p.top_classes.shape))
+    figure = lens_figure(np.zeros((*size, 3)), p, model.cfg, model.class_names, reference=3)
+    figure.draw_without_rendering()
+    upper, lower = panels(figure)
+    for row in (upper, lower[1:]):
+        assert np.ptp([ax.get_position().y1 for ax in row]) < 1e-6
+        assert np.ptp([ax.get_position().height for ax in row]) < 1e-6
+    inside = figure.bbox.padded(1)
+    texts = [text for ax in upper for text in (ax.title, *ax.texts)]
+    for artist in (lower[0].get_legend(), figure.axes[-1].yaxis.label, *texts):
+        assert all(inside.contains(*corner) for corner in artist.get_window_extent().get_points())
+
+
+def test_a_class_has_one_colour_in_figures_that_share_their_colours() -> None:
+    model = HookedViT.from_timm(make_timm("dynamic"))
+    _, cache = model.run_with_cache(torch.zeros(1, 3, 32, 24))
+    p = project(model, cache, labels=torch.tensor([0]), k=1)
+    shared, legends = ClassColours(), []
+    for step in (1, 2):
+        tops = (1 + step * torch.arange(p.top_classes.numel()) % 5).reshape(p.top_classes.shape)
+        figure = lens_figure(
+            PICTURE, replace(p, top_classes=tops), model.cfg, model.class_names, reference=0, colours=shared
+        )
+        legend = panels(figure)[1][0].get_legend()
+        pairs = zip(legend.get_texts(), legend.get_patches(), strict=True)
+        legends.append({text.get_text(): to_hex(patch.get_facecolor()) for text, patch in pairs})
+    both = legends[0].keys() & legends[1].keys()
+    assert len(both) > 3
+    assert all(legends[0][name] == legends[1][name] for name in both)
 
 
 def test_drawing_leaves_no_global_state(images: torch.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Maps beside their pictures show each patch's number, image by image."""
+"""Maps next to their pictures show each patch's number, image by image."""
 
 import numpy as np
 import torch

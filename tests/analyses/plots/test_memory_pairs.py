@@ -13,7 +13,7 @@ def table_of(analysis, kind="cls", **options):
     return analysis.compute()
 
 
-def test_agreement_and_random_class_are_the_tables(tmp_path):
+def test_agreement_and_random_class_are_drawn(tmp_path):
     table = table_of(KeyValueAgreement(resampling=Resampling(30)))
     figure = key_value_agreement_figure(table)
     titles = [ax.get_title(loc="left") for ax in figure.axes]
@@ -30,22 +30,22 @@ def test_agreement_and_random_class_are_the_tables(tmp_path):
     figure.savefig(tmp_path / "figure.png")
 
 
-def test_a_model_without_cls_and_images_of_one_sort(tmp_path):
+def test_a_model_without_cls_that_classifies_all_images_alike(tmp_path):
     table = table_of(KeyValueAgreement(["attn"], resampling=Resampling(9)), "gap_registers_layerscale", masks=False)
     table = table[table["images"] != "correct_minus_wrong"]
     figure = key_value_agreement_figure(table)
     assert [ax.get_title(loc="left") for ax in figure.axes] == [
         "attention, all tokens", "attention, patches", "attention, correct − wrong",
     ]  # fmt: skip
-    assert "all images are one" in figure.axes[-1].texts[0].get_text()
+    assert "all images are classified" in figure.axes[-1].texts[0].get_text()
     figure.savefig(tmp_path / "figure.png")
 
 
-def test_compositionality_has_a_curve_for_each_k(tmp_path):
+def test_compositionality_has_one_curve_per_k(tmp_path):
     table = table_of(Compositionality(ks=[1, 3], resampling=Resampling(30)))
     figure = compositionality_figure(table)
     assert [ax.get_title(loc="left") for ax in figure.axes] == [
-        "attention", "MLP, coefficients before f", "MLP, coefficients after f",
+        "attention", "MLP, coefficients before activation", "MLP, coefficients after activation",
     ]  # fmt: skip
     of = "metric == 'compositionality' and images == 'all' and token_type == 'all' and coefficients == 'post'"
     drawn = [list(line.get_ydata()) for line in figure.axes[2].lines]

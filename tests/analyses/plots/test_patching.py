@@ -1,4 +1,6 @@
-"""Figures of patching sweeps show the numbers that they are given."""
+"""Figures of patching sweeps show the numbers of the sweep."""
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,14 +16,14 @@ PICTURE = np.zeros((16, 24, 3))
 
 
 def sweep(axes: tuple[str, ...], **labels: range) -> PatchResult:
-    values = torch.linspace(-1, 2, int(np.prod([len(one) for one in labels.values()])))
-    return PatchResult(
-        "resid_pre", "denoising", axes, {name: tuple(one) for name, one in labels.items()},
-        values.reshape([len(one) for one in labels.values()]), torch.tensor(0.0), torch.tensor(1.0), LAYOUT,
-    )  # fmt: skip
+    """A sweep whose values rise from -1 to 2."""
+    shape = [len(numbers) for numbers in labels.values()]
+    values = torch.linspace(-1, 2, int(np.prod(shape))).reshape(shape)
+    named = {name: tuple(numbers) for name, numbers in labels.items()}
+    return PatchResult("resid_pre", "denoising", axes, named, values, torch.tensor(0.0), torch.tensor(1.0), LAYOUT)
 
 
-def test_each_block_has_its_map_and_prefix_tokens_a_place_of_their_own() -> None:
+def test_each_block_has_a_map_and_prefix_tokens_have_a_panel() -> None:
     result = sweep(("layer", "token"), layer=range(12), token=range(9))
     mask = torch.zeros(16, 24, dtype=torch.bool)
     mask[2:9, 3:20] = True
@@ -38,9 +40,7 @@ def test_each_block_has_its_map_and_prefix_tokens_a_place_of_their_own() -> None
 def test_without_prefix_tokens_and_with_many_blocks() -> None:
     layout = TokenLayout(0, 0, 0, (2, 3))
     result = sweep(("layer", "token"), layer=range(24), token=range(6))
-    result = PatchResult(*(getattr(result, name) for name in ("stream", "direction", "axes", "labels", "values", "base",
-                                                               "source")), layout)  # fmt: skip
-    figure = token_patching_figure(result, PICTURE, PICTURE, (8, 8))
+    figure = token_patching_figure(replace(result, layout=layout), PICTURE, PICTURE, (8, 8))
     blocks = [ax.get_title() for ax in figure.axes if ax.get_title().startswith("block")]
     assert (len(blocks), blocks[0], blocks[-1]) == (8, "block 0", "block 23")
 
@@ -49,7 +49,9 @@ def test_heads() -> None:
     result = sweep(("layer", "head"), layer=range(4), head=range(3))
     figure = head_patching_figure({"z": result, "pattern": result}, numbers_in_cells=True)
     assert [ax.get_title() for ax in figure.axes[:2]] == ["z", "pattern"]
-    assert [text.get_text() for text in figure.axes[0].texts] == [f"{one:.2f}" for one in result.recovered.flatten()]
+    assert [text.get_text() for text in figure.axes[0].texts] == [
+        f"{share:.2f}" for share in result.recovered.flatten()
+    ]
     figure.canvas.draw()
     with pytest.raises(ValueError, match="expected sweeps over layer × head, 'z' is over layer, token"):
         head_patching_figure({"z": sweep(("layer", "token"), layer=range(2), token=range(9))})
@@ -75,6 +77,34 @@ def ablated(heads: list[float], mlp: float) -> pd.DataFrame:
     ).astype({"head": "Int64", "class_index": "Int64"})  # fmt: skip
 
 
+def test_labels_of_colour_scales_are_below_their_panels() -> None:
+    """To the left of the next panel, a label would look like that panel's axis."""
+    figure = ablation_figure(ablated([-0.5, 0.2], mlp=-1.0))
+    figure.draw_without_rendering()
+    for panel, scale in zip(figure.axes[:3], figure.axes[3:], strict=True):
+        label, box = scale.xaxis.label, panel.get_window_extent()
+        assert label.get_text()
+        assert box.x0 <= label.get_window_extent().x0 <= label.get_window_extent().x1 <= box.x1
+        assert label.get_window_extent().y1 < box.y0
+    result = sweep(("layer", "token"), layer=range(12), token=range(9))
+    tokens = token_patching_figure(result, PICTURE, PICTURE, (8, 8))
+    (scale,) = (ax for ax in tokens.axes if "share of the difference" in ax.get_xlabel())
+    assert not scale.get_ylabel()
+
+
+def test_one_large_patch_does_not_hide_the_others_and_the_figure_says_so() -> None:
+    result = sweep(("layer", "token"), layer=range(12), token=range(9))
+    values = result.values.clone()
+    values[5, 4] = 1e5
+    labels = []
+    for swept in (result, replace(result, values=values)):
+        figure = token_patching_figure(swept, PICTURE, PICTURE, (8, 8))
+        labels += [ax.get_xlabel() for ax in figure.axes if "share of the difference" in ax.get_xlabel()]
+        highest = figure.axes[3].collections[0].norm.vmax
+    assert ["98th percentile" in label for label in labels] == [False, True]
+    assert highest < 1e3
+
+
 @pytest.mark.parametrize("nothing", [0.0, -1e-9, 3e-7])
 def test_an_ablation_that_changes_nothing_is_white_on_a_scale_of_ones(nothing: float) -> None:
     figure = ablation_figure(ablated([0.0, nothing], mlp=nothing))
@@ -83,8 +113,8 @@ def test_an_ablation_that_changes_nothing_is_white_on_a_scale_of_ones(nothing: f
     assert [text.get_text() for text in drawn.texts] == ["0", "0", "0"]
     assert np.asarray(drawn.images[0].get_array())[..., :3].min() > 0.95
     colours = figure.axes[3]
-    assert colours.get_ylim() == (-1, 1)
-    assert not colours.yaxis.get_offset_text().get_text()
+    assert colours.get_xlim() == (-1, 1)
+    assert not colours.xaxis.get_offset_text().get_text()
 
 
 def test_numbers_in_cells_keep_two_digits_of_the_largest_and_read_as_numbers() -> None:

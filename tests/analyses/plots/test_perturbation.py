@@ -15,11 +15,11 @@ def table_of(kind: str, masks: bool = True):
 
 
 @pytest.mark.parametrize("metric", ["identifiability", "identifiability_rate"])
-def test_curves_are_the_tables(metric, tmp_path):
+def test_curves_show_the_table(metric, tmp_path):
     table = table_of("cls")
     figure = perturbation_figure(table, metric)
     names = [ax.get_title(loc="left") for ax in figure.axes]
-    assert names == ["self only", "no cls", "no context", "no object", "accuracy (line: before)"]
+    assert names == ["self only", "no cls", "no context", "no object", "accuracy (black line: before)"]
     of = f"perturbation == 'self_only' and token_type == 'patch' and region == 'all' and metric == '{metric}'"
     drawn = [list(line.get_ydata()) for line in figure.axes[0].lines]
     assert table.query(of)["after"].tolist() in drawn
@@ -31,5 +31,5 @@ def test_curves_are_the_tables(metric, tmp_path):
 
 def test_one_perturbation_of_a_model_without_cls(tmp_path):
     figure = perturbation_figure(table_of("post_norm", masks=False))
-    assert [ax.get_title(loc="left") for ax in figure.axes] == ["self only", "accuracy (line: before)"]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["self only", "accuracy (black line: before)"]
     figure.savefig(tmp_path / "figure.png")

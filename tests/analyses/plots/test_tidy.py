@@ -1,10 +1,11 @@
-"""Figures of a tidy table: a figure a metric, a panel a stream, a line a kind of token."""
+"""Figures of a tidy table: one figure per metric, one panel per stream, one line per kind of token."""
 
 import itertools
 
 import pandas as pd
 import pytest
 
+from analyses.plots.curves import TOKEN_STYLES
 from analyses.plots.tidy import block_figures
 
 
@@ -15,7 +16,7 @@ def table(**columns: list) -> pd.DataFrame:
     return rows.assign(value=rows["layer"] * 0.1, low=rows["layer"] * 0.1 - 0.05, high=rows["layer"] * 0.1 + 0.05)
 
 
-def test_a_figure_for_each_metric_a_panel_a_stream_a_line_a_kind_of_token() -> None:
+def test_one_figure_per_metric_one_panel_per_stream_and_one_line_per_token_kind() -> None:
     figures = block_figures(
         table(
             metric=["rate", "change_rate"], stream=["attn_out", "mlp_out"], token_type=["cls", "patch"], region=["all"]
@@ -28,7 +29,10 @@ def test_a_figure_for_each_metric_a_panel_a_stream_a_line_a_kind_of_token() -> N
         assert len(ax.lines) == 2
         assert list(ax.lines[0].get_ydata()) == pytest.approx([0, 0.1, 0.2])
         assert len(ax.collections) == 2
-    assert [text.get_text() for text in figures["rate"].legends[0].get_texts()] == ["cls", "patch"]
+    assert [text.get_text() for text in figures["rate"].legends[0].get_texts()] == ["CLS", "patches"]
+    styles = [TOKEN_STYLES[kind, "all"] for kind in ("cls", "patch")]
+    assert [line.get_color() for line in axes[0].lines] == [style["color"] for style in styles]
+    assert [line.get_marker() for line in axes[0].lines] == [style["marker"] for style in styles]
     assert figures["rate"].get_suptitle() == "rate"
 
 
@@ -44,7 +48,7 @@ def test_heads_and_subsets_of_images_are_left_out() -> None:
     assert len(ax.lines) == 1
 
 
-def test_rows_of_no_block_are_left_out() -> None:
+def test_rows_without_a_block_are_left_out() -> None:
     rows = pd.concat([table(metric=["rate"]), pd.DataFrame({"layer": [None], "metric": ["accuracy"], "value": [80.0]})])
     assert list(block_figures(rows)) == ["rate"]
 
@@ -57,14 +61,14 @@ def test_many_panels_fill_rows() -> None:
     figure.canvas.draw()
 
 
-def test_differences_have_a_panel_of_their_own() -> None:
+def test_differences_have_a_separate_panel() -> None:
     regions = ["all", "object", "context", "object_minus_context"]
     figure = block_figures(table(metric=["rate"], token_type=["patch"], region=regions))["rate"]
     assert [ax.get_title() for ax in figure.axes] == ["", "object minus context"]
     assert [len(ax.lines) for ax in figure.axes] == [3, 1]
 
 
-def test_what_a_perturbation_changes_is_said() -> None:
+def test_the_title_says_that_values_are_changes() -> None:
     figure = block_figures(table(perturbation=["no_cls"], token_type=["patch"]).assign(before=0.5, after=0.6))["value"]
     assert figure.get_suptitle() == "value (after minus before)"
 

@@ -1,4 +1,4 @@
-"""The figure of value vectors has a bar for each class, and frames the patch of each picture."""
+"""The figure of value vectors has one bar per class, on one scale, and frames the patch of each picture."""
 
 import numpy as np
 import pytest
@@ -26,16 +26,18 @@ def test_bars_and_pictures(sublayer, tmp_path):
     assert figure.axes[0].get_title(loc="left") == (
         "block 1, neuron 3" if sublayer == "mlp" else "block 1, head 0, dimension 3"
     )
-    for ax, best in zip((figure.axes[1], figure.axes[2]), activations.to_dict("records"), strict=False):
-        assert float(ax.images[0].get_array()[0, 0, 0]) == pytest.approx(best["index"] / 4)
-        if best["token_type"] == "patch":
-            assert ax.patches[0].get_xy() == (8 * best["column"], 8 * best["row"])
+    assert len({figure.axes[position].get_xlim() for position in (0, 3)}) == 1, "bars share their scale"
+    assert "one scale for all rows" in figure.axes[3].get_xlabel()
+    for ax, activation in zip((figure.axes[1], figure.axes[2]), activations.to_dict("records"), strict=False):
+        assert float(ax.images[0].get_array()[0, 0, 0]) == pytest.approx(activation["index"] / 4)
+        if activation["token_type"] == "patch":
+            assert ax.patches[0].get_xy() == (8 * activation["column"], 8 * activation["row"])
         else:
-            assert ax.texts[0].get_text().startswith(best["token_type"].upper())
+            assert ax.texts[0].get_text().startswith(activation["token_type"].upper())
     figure.savefig(tmp_path / "figure.png")
 
 
-def test_without_pictures_there_are_bars_alone(tmp_path):
+def test_without_pictures_there_are_only_bars(tmp_path):
     classes = top_classes(model_of("cls"), 2, [3], k=3)
     figure = value_vectors_figure(classes)
     assert len(figure.axes) == 1

@@ -1,47 +1,10 @@
-"""Effect sizes and bootstrap intervals, against their definitions."""
+"""Bootstrap intervals compared with loops over the resamples."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from analyses.statistics.effect_sizes import cliffs_delta, cohens_d, rank_biserial
-from analyses.statistics.intervals import bootstrap_difference, bootstrap_interval, bootstrap_ratio
-
-
-@pytest.fixture
-def pair() -> tuple[np.ndarray, np.ndarray]:
-    generator = np.random.default_rng(0)
-    return generator.integers(0, 6, 9).astype(float), generator.integers(0, 5, 9).astype(float)
-
-
-def test_rank_biserial_sums_signed_ranks(pair):
-    x, y = pair
-    differences = [a - b for a, b in zip(x, y, strict=True) if a != b]
-    favourable = unfavourable = 0.0
-    for d in differences:
-        smaller = sum(abs(other) < abs(d) for other in differences)
-        equal = sum(abs(other) == abs(d) for other in differences)
-        rank = smaller + (equal + 1) / 2
-        favourable, unfavourable = favourable + rank * (d > 0), unfavourable + rank * (d < 0)
-    assert rank_biserial(x, y) == pytest.approx((favourable - unfavourable) / (favourable + unfavourable))
-    assert rank_biserial([1.0, 2.0], [1.0, 2.0]) == 0.0
-
-
-def test_cliffs_delta_compares_every_pair(pair):
-    a, b = pair[0], pair[1][:5]
-    expected = np.mean([float(x > y) - float(x < y) for x in a for y in b])
-    assert cliffs_delta(a, b) == pytest.approx(expected)
-    assert cliffs_delta([1.0, 1.0], [1.0, 1.0]) == 0.0
-
-
-def test_cohens_d(pair):
-    a, b = pair[0], pair[1][:5]
-    pooled = np.sqrt((((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum()) / (9 + 5 - 2))
-    assert cohens_d(a, b) == pytest.approx((a.mean() - b.mean()) / pooled)
-    x, y = pair
-    assert cohens_d(x, y, paired=True) == pytest.approx((x - y).mean() / (x - y).std(ddof=1))
-    assert cohens_d([1.0, 1.0], [1.0, 1.0]) == 0.0
-    assert cohens_d([1.0, 1.0], [2.0, 2.0]) == -np.inf
+from analyses.statistics.intervals import Resampling, bootstrap_difference, bootstrap_interval, bootstrap_ratio
 
 
 def test_interval_of_a_mean_is_scipys():
@@ -68,7 +31,7 @@ def test_ratio_resamples_observations_whole():
         assert interval.high[place] == pytest.approx(np.percentile(null, 90))
 
 
-def test_difference_resamples_each_group_for_itself():
+def test_difference_resamples_each_group_separately():
     generator = np.random.default_rng(0)
     a, b = generator.normal(0.5, 1, (9, 2)), generator.normal(0, 2, (6, 2))
     interval = bootstrap_difference(a, b, n_resamples=300, level=0.8, seed=5)
@@ -103,10 +66,26 @@ def test_degenerate_observations():
         (lambda: bootstrap_difference([], [1.0]), "same trailing axes, got shapes \\(0,\\) and \\(1,\\)"),
         (lambda: bootstrap_difference([[1.0]], [1.0]), "same trailing axes"),
         (lambda: bootstrap_difference([1.0], [np.nan, 1.0]), "1 of 2 numbers in b are NaN"),
-        (lambda: cliffs_delta([1.0], [1.0, 2.0]), "at least two observations in a"),
-        (lambda: cohens_d([[1.0, 2.0]], [1.0, 2.0]), "one number each"),
     ],
 )
 def test_errors_say_what_is_wrong(call, message, bad_input):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_resampling_passes_its_numbers_on():
+    generator = np.random.default_rng(0)
+    a, b = generator.normal(0.5, 1, (9, 2)), generator.normal(2, 0.1, (9, 2))
+    resampling, options = Resampling(50, level=0.8, seed=3), {"n_resamples": 50, "level": 0.8, "seed": 3}
+    for found, expected in (
+        (resampling.interval(a), bootstrap_interval(a, **options)),
+        (resampling.ratio(a, b), bootstrap_ratio(a, b, **options)),
+        (resampling.difference(a, b), bootstrap_difference(a, b, **options)),
+    ):
+        assert (found.low.tolist(), found.high.tolist()) == (expected.low.tolist(), expected.high.tolist())
+
+
+@pytest.mark.parametrize("options", [{"n_resamples": 0}, {"level": 95.0}, {"level": 0.0}])
+def test_invalid_resampling_fails_when_it_is_made(options):
+    with pytest.raises(ValueError, match=r"at least 1 and a level between 0 and 1, such as 0\.95, got "):
+        Resampling(**options)

@@ -1,4 +1,4 @@
-"""Accuracy against the plain definition, with ties."""
+"""Accuracy compared with its definition, with ties."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Descriptions are the same in every process, tell different objects apart, and say where they differ."""
+"""Descriptions are the same in every process, distinguish different objects, and list their differences."""
 
 import functools
 import json
@@ -28,7 +28,7 @@ class Holder:
 
 
 def adder(k: int) -> Callable[[int], int]:
-    """A function that uses what it was made with."""
+    """A function that uses the variable `k`."""
     return lambda x: x + k
 
 
@@ -46,9 +46,12 @@ PAIRS = {
     "objects": (Holder([1]), Holder([2])),
     "functions": (torch.sum, torch.mean),
     "lambdas": (lambda x: x in {"a", "b"}, lambda x: x in {"a", "c"}),
-    "what lambdas use": (adder(1), adder(2)),
+    "variables of lambdas": (adder(1), adder(2)),
     "defaults of lambdas": (lambda x=1: x, lambda x=2: x),
+    "keyword defaults of lambdas": (lambda *, x=1: x, lambda *, x=2: x),
+    "cached functions": (functools.cache(adder(1)), functools.cache(adder(2))),
     "partials": (functools.partial(max, 1), functools.partial(max, 2)),
+    "partials of lambdas": (functools.partial(lambda x: x + 1, 1), functools.partial(lambda x: x + 2, 1)),
     "types": (int, float),
     "generators": (torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)),
     "modules": (torch.nn.LayerNorm(2), torch.nn.LayerNorm(2, bias=False)),
@@ -58,16 +61,26 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("what", PAIRS)
-def test_different_objects_are_told_apart_in_json(what: str) -> None:
-    one, other = (describe(value) for value in PAIRS[what])
-    assert one != other
-    assert json.loads(json.dumps(one)) == one == describe(PAIRS[what][0])
-    assert list(differences(one, other))
-    assert not list(differences(one, one))
+@pytest.mark.parametrize("name", PAIRS)
+def test_different_objects_have_different_descriptions(name: str) -> None:
+    first, second = (describe(value) for value in PAIRS[name])
+    assert first != second
+    assert json.loads(json.dumps(first)) == first == describe(PAIRS[name][0])
+    assert list(differences(first, second))
+    assert not list(differences(first, first))
 
 
-def test_nothing_of_this_process_is_in_them() -> None:
+def test_a_function_may_use_itself_or_a_variable_without_a_value() -> None:
+    def recursive(n: int) -> int:
+        return recursive(n - 1) + later if n else 0
+
+    before = describe(recursive)
+    later = 1
+    assert before["uses"].keys() == {"recursive"}
+    assert describe(recursive)["uses"]["later"] == 1
+
+
+def test_descriptions_do_not_depend_on_the_process() -> None:
     code = (
         "import json; from analyses.sweep.describe import describe;"
         "print(json.dumps(describe([{'b', 'a', 'c'}, object(), print, iter([]), lambda x: x in {'a', 'b', 'c'}])))"
@@ -77,13 +90,13 @@ def test_nothing_of_this_process_is_in_them() -> None:
     assert "0x" not in found[0]
 
 
-def test_what_holds_itself_ends() -> None:
+def test_an_object_may_contain_itself() -> None:
     holder = Holder([])
     holder.held.append(holder)  # type: ignore[attr-defined]
     assert "itself" in json.dumps(describe(holder))
 
 
-def test_differences_name_the_place() -> None:
+def test_differences_are_listed_with_their_paths() -> None:
     then, now = {"a": {"b": [1, 2], "c": 3}}, {"a": {"b": [1, 3]}, "d": "x" * 200}
     assert list(differences(then, now)) == [
         "a.b: [1, 2] then, [1, 3] now",
@@ -92,8 +105,8 @@ def test_differences_name_the_place() -> None:
     ]
 
 
-def test_a_hash_sees_names_shapes_and_types() -> None:
+def test_a_hash_depends_on_names_shapes_and_types() -> None:
     zeros = torch.zeros(4)
     different = [{"a": zeros}, {"b": zeros}, {"a": zeros.reshape(2, 2)}, {"a": zeros.int()}, {"a": -zeros}]
-    assert len({hash_tensors(one) for one in different}) == 5
+    assert len({hash_tensors(tensors) for tensors in different}) == 5
     assert hash_tensors({"a": torch.ones(3, 2).T}) == hash_tensors({"a": torch.ones(2, 3)})

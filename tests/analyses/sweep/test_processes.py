@@ -1,4 +1,4 @@
-"""Which batches each process takes, and a store that earlier starts have written to."""
+"""The batches of each process, and the store of a launcher that restarts its processes."""
 
 import itertools
 import threading
@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from torch import distributed
 
-from analyses.sweep.processes import Processes, _unused, join_processes
+from analyses.sweep.processes import Processes, fresh_store, join_processes
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 12])
@@ -18,7 +18,7 @@ def test_shares_are_all_batches_in_order(count: int, n_batches: int) -> None:
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_one_process_has_nobody_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_waits_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert join_processes() == Processes()
     monkeypatch.setenv("WORLD_SIZE", "1")
@@ -26,15 +26,15 @@ def test_one_process_has_nobody_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> 
     assert join_processes() == Processes()
 
 
-def test_each_start_finds_a_part_of_the_store_that_is_its_own() -> None:
-    """The first process comes last, so that the others find what the start before has left."""
+def test_each_start_has_its_own_part_of_the_store() -> None:
+    """The first process joins last, so that the others find the entries of the previous start."""
     shared = distributed.HashStore()
     shared.set_timeout(timedelta(seconds=20))
     for start in range(3):
         found: dict[int, distributed.Store] = {}
 
         def join(rank: int, found: dict[int, distributed.Store] = found) -> None:
-            found[rank] = _unused(shared, rank, 3)
+            found[rank] = fresh_store(shared, rank, 3)
 
         threads = [threading.Thread(target=join, args=(rank,)) for rank in (2, 1, 0)]
         for thread in threads:
@@ -44,4 +44,4 @@ def test_each_start_finds_a_part_of_the_store_that_is_its_own() -> None:
         assert sorted(found) == [0, 1, 2]
         assert not found[0].check(["address"])
         found[0].set("address", str(start))
-        assert all(one.get("address").decode() == str(start) for one in found.values())
+        assert all(store.get("address").decode() == str(start) for store in found.values())

@@ -1,4 +1,4 @@
-"""A sweep that is killed goes on where it was and ends as if nothing had happened; another sweep is refused."""
+"""A killed sweep resumes and ends with the tables of an uninterrupted one; a different sweep is refused."""
 
 import json
 import os
@@ -28,27 +28,12 @@ from sweep_toys import (
 
 from analyses.sweep.run import sweep
 from analyses.sweep.store import Store
-from hooked_vit import HookedViT
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
-    """What comes out when nothing happens."""
+    """The tables of an uninterrupted sweep."""
     return run(str(tmp_path_factory.mktemp("undisturbed")))
-
-
-@pytest.fixture
-def images_passed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of images of each forward pass."""
-    seen: list[int] = []
-    forward = HookedViT.forward
-
-    def counted(self, input, *args, **kwargs):
-        seen.append(len(input))
-        return forward(self, input, *args, **kwargs)
-
-    monkeypatch.setattr(HookedViT, "forward", counted)
-    return seen
 
 
 def in_a_copy(work: Callable[[], Any], tmp_path: Path) -> Any:
@@ -65,7 +50,7 @@ def test_kill_9_loses_and_repeats_nothing(
     tables = run(str(out), at_image, marker)
     assert_same_tables(tables, undisturbed)
     assert tables["image_rows"]["index"].tolist() == READABLE
-    # a checkpoint was written after each batch, so only those from the kill on are done now
+    # a checkpoint was written after each batch, so only the batches from the kill on are run now
     assert sum(images_passed) == len([index for index in READABLE if index >= at_image // BATCH_SIZE * BATCH_SIZE])
     assert {path.name for path in out.iterdir()} == {*(f"{name}.parquet" for name in tables), "record.json"}
 
@@ -82,7 +67,7 @@ def test_killed_again_and_again(undisturbed: dict[str, pd.DataFrame], tmp_path: 
 def test_killed_while_a_file_is_written(
     undisturbed: dict[str, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
-    """Record, checkpoints, tables: a file that is not whole never takes the place of one that is."""
+    """An incomplete record, checkpoint or table never replaces a complete one."""
     calls = iter(range(1, 1000))
 
     def killed_in_between(descriptor: int) -> None:
@@ -92,7 +77,7 @@ def test_killed_while_a_file_is_written(
 
     def interrupted() -> dict[str, pd.DataFrame]:
         monkeypatch.setattr(os, "fsync", killed_in_between)
-        monkeypatch.setattr("analyses.sweep.store._flush_folder", lambda folder: None)
+        monkeypatch.setattr("analyses.sweep.store.flush_folder", lambda folder: None)
         return run(str(tmp_path / "out"))
 
     assert in_a_copy(interrupted, tmp_path) == "killed"
@@ -130,7 +115,7 @@ def test_a_finished_sweep_is_read_not_repeated(
     assert not images_passed
 
 
-def test_resume_false_starts_over_and_leaves_what_is_not_its_own(tmp_path: Path, images_passed: list[int]) -> None:
+def test_resume_false_starts_over_and_leaves_other_files(tmp_path: Path, images_passed: list[int]) -> None:
     out = tmp_path / "out"
     sweep(toy_model(), ToyImages(5), [FloatSums()], 2, out)
     (out / "notes.txt").write_text("mine")
@@ -160,7 +145,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize("what", CHANGES)
-def test_another_sweep_is_refused_and_told_why(tmp_path: Path, what: str, finished: bool) -> None:
+def test_a_different_sweep_is_refused_with_the_differences(tmp_path: Path, what: str, finished: bool) -> None:
     arguments: dict[str, Any] = {
         "model": toy_model(), "dataset": ToyImages(), "analyses": [FloatSums()], "batch_size": 4,
         "out": tmp_path / "out",
@@ -178,7 +163,7 @@ def test_another_sweep_is_refused_and_told_why(tmp_path: Path, what: str, finish
 
 
 def test_checkpoints_run_no_code(tmp_path: Path) -> None:
-    """A checkpoint that holds more than tensors and numbers is refused."""
+    """A checkpoint that holds anything but tensors, numbers and strings is refused."""
 
     class Malicious:
         def __reduce__(self):
@@ -194,7 +179,7 @@ def test_checkpoints_run_no_code(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_record_says_what_the_tables_follow_from(tmp_path: Path) -> None:
+def test_the_record_describes_the_sweep(tmp_path: Path) -> None:
     run(str(tmp_path))
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["finished"] is True

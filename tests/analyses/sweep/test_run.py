@@ -29,20 +29,6 @@ def model() -> HookedViT:
     return toy_model()
 
 
-@pytest.fixture
-def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of images of each forward pass of any model, as they happen."""
-    seen: list[int] = []
-    forward = HookedViT.forward
-
-    def counted(self, input, *args, **kwargs):
-        seen.append(len(input))
-        return forward(self, input, *args, **kwargs)
-
-    monkeypatch.setattr(HookedViT, "forward", counted)
-    return seen
-
-
 class Watching(Analysis):
     """Keeps the names in the cache of each batch."""
 
@@ -66,18 +52,18 @@ class Watching(Analysis):
 # ---------------------------------------------------------------------- one pass
 
 
-def test_one_forward_pass_a_batch_for_all_analyses(model: HookedViT, forwards: list[int]) -> None:
-    one, other = Watching("blocks.1.hook_resid_post"), Watching("hook_pooled", "blocks.1.hook_resid_post")
-    sweep(model, ToyImages(10), {"one": one, "other": other}, batch_size=BATCH_SIZE)
-    assert forwards == [4, 3, 0 + 1][:2]  # of images 4 to 7 one is unreadable; of 8 and 9 none is readable
-    assert one.seen == other.seen == [{"hook_pooled", "blocks.1.hook_resid_post"}] * 2
+def test_one_forward_pass_per_batch_for_all_analyses(model: HookedViT, images_passed: list[int]) -> None:
+    first, second = Watching("blocks.1.hook_resid_post"), Watching("hook_pooled", "blocks.1.hook_resid_post")
+    sweep(model, ToyImages(10), {"first": first, "second": second}, batch_size=BATCH_SIZE)
+    assert images_passed == [4, 3]  # one of images 4 to 7 is unreadable, and so are both 8 and 9
+    assert first.seen == second.seen == [{"hook_pooled", "blocks.1.hook_resid_post"}] * 2
 
 
-def test_without_names_nothing_is_cached(model: HookedViT, forwards: list[int]) -> None:
+def test_without_names_nothing_is_cached(model: HookedViT, images_passed: list[int]) -> None:
     analysis = Watching()
     sweep(model, ToyImages(4), [analysis], batch_size=3)
     assert analysis.seen == [set(), set()]
-    assert forwards == [3, 1]
+    assert images_passed == [3, 1]
 
 
 @torch.no_grad()
@@ -113,7 +99,7 @@ def test_accuracy_comes_with_every_sweep(model: HookedViT) -> None:
     assert 0 < expected["top1"] < expected["top5"] < 100
 
 
-def test_interventions_are_on_throughout_and_off_afterwards(model: HookedViT) -> None:
+def test_interventions_apply_to_every_batch_and_are_removed_afterwards(model: HookedViT) -> None:
     def silence(activation, hook):
         return torch.zeros_like(activation)
 
@@ -128,12 +114,12 @@ def test_limit_takes_the_first_images(model: HookedViT) -> None:
     assert sweep(model, ToyImages(), [ImageRows()], 3, limit=7)["image_rows"]["index"].tolist() == [0, 1, 2, 3, 4, 6]
 
 
-def test_workers_read_the_same(model: HookedViT) -> None:
+def test_worker_processes_read_the_same_images(model: HookedViT) -> None:
     assert_same_tables(sweep(model, ToyImages(12), toy_analyses(), 3, num_workers=2),
                        sweep(model, ToyImages(12), toy_analyses(), 3))  # fmt: skip
 
 
-def test_chance_outside_is_left_alone(model: HookedViT) -> None:
+def test_the_global_random_state_is_unchanged(model: HookedViT) -> None:
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
@@ -141,20 +127,20 @@ def test_chance_outside_is_left_alone(model: HookedViT) -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_a_second_sweep_with_the_same_analysis_starts_afresh(model: HookedViT) -> None:
+def test_a_second_sweep_resets_the_analysis(model: HookedViT) -> None:
     analyses = toy_analyses()
     once = sweep(model, ToyImages(9), analyses, 4)
     assert_same_tables(sweep(model, ToyImages(9), analyses, 4), once)
 
 
-def test_afterwards_an_analysis_holds_the_whole_dataset(model: HookedViT) -> None:
+def test_afterwards_an_analysis_has_the_state_of_the_whole_dataset(model: HookedViT) -> None:
     analysis = ImageRows()
     table = sweep(model, ToyImages(), [analysis], 4)["image_rows"]
     assert torch.cat(analysis.index).tolist() == READABLE
     assert_frame_equal(analysis.compute(), table)
 
 
-def test_a_bar_is_shown_when_asked_for(model: HookedViT, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_progress_bar_is_shown_on_request(model: HookedViT, capsys: pytest.CaptureFixture[str]) -> None:
     sweep(model, ToyImages(4), [])
     assert capsys.readouterr() == ("", "")
     sweep(model, ToyImages(4), [], batch_size=1, progress=True)
@@ -164,7 +150,7 @@ def test_a_bar_is_shown_when_asked_for(model: HookedViT, capsys: pytest.CaptureF
     assert not shown.out
 
 
-# ---------------------------------------------------------------------- what cannot be read
+# ---------------------------------------------------------------------- unreadable images
 
 
 def test_unreadable_images_are_left_out_and_listed(model: HookedViT) -> None:
@@ -175,16 +161,16 @@ def test_unreadable_images_are_left_out_and_listed(model: HookedViT) -> None:
     assert sweep(model, ToyImages(4), [])["skipped"].dtypes.astype(str).tolist() == skipped.dtypes.astype(str).tolist()
 
 
-def test_or_they_stop_the_sweep(model: HookedViT) -> None:
+def test_unreadable_images_can_stop_the_sweep(model: HookedViT) -> None:
     with pytest.raises(ValueError, match=r"image 5 of the dataset cannot be read: OSError: .* on_error='skip'"):
         sweep(model, ToyImages(), [], on_error="raise")
 
 
-def test_a_dataset_of_nothing_readable_is_an_error(model: HookedViT) -> None:
+def test_a_dataset_without_readable_images_is_an_error(model: HookedViT) -> None:
     class Broken(ToyImages):
         broken = range(100)
 
-    with pytest.raises(ValueError, match="none of the 6 images could be read; of image 0: OSError: image 0 is on"):
+    with pytest.raises(ValueError, match="none of the 6 images could be read; image 0: OSError: image 0 is on"):
         sweep(model, Broken(6), toy_analyses(), 4)
 
 
@@ -195,7 +181,7 @@ def test_a_dataset_of_nothing_readable_is_an_error(model: HookedViT) -> None:
         ({"analyses": [FloatSums(), FloatSums(2)]}, "several analyses are called .'float_sums'.*pass a dict"),
         ({"analyses": {"skipped": FloatSums()}}, "'skipped' cannot name a table"),
         ({"analyses": {"a/b": FloatSums()}}, "'a/b' cannot name a table"),
-        ({"analyses": [FloatSums]}, "must be an analysis, got FloatSums itself: pass an instance"),
+        ({"analyses": [FloatSums]}, "must be an analysis, got the class FloatSums: pass an instance"),
         ({"analyses": [Watching("hook_poled")]}, "unknown hook point 'hook_poled'; did you mean"),
         ({"batch_size": 0}, "batch_size and limit must be at least 1, got 0 and None"),
         ({"on_error": "ignore"}, "on_error is 'skip' or 'raise', not 'ignore'"),
@@ -204,7 +190,7 @@ def test_a_dataset_of_nothing_readable_is_an_error(model: HookedViT) -> None:
         ({"dataset": [(torch.zeros(3, 32, 24), 7)]}, "item 0 of the dataset has label 7, the model has classes 0 to 6"),
     ],
 )
-def test_what_does_not_fit_is_told(model: HookedViT, change: dict, message: str) -> None:
+def test_invalid_arguments_are_refused(model: HookedViT, change: dict, message: str) -> None:
     arguments = {"dataset": ToyImages(4), "analyses": [], **change}
     with pytest.raises((ValueError, TypeError), match=message):
         sweep(model, **arguments)
@@ -224,7 +210,7 @@ def test_states_that_do_not_add_up_are_refused(model: HookedViT) -> None:
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
-    """From 200 to 2,000 images; the issue's bound is 50 MB."""
+    """From 200 to 2,000 images, less than 20 MB."""
     code = """
 import resource, sys
 from sweep_toys import ToyImages, FloatSums, ImageRows, toy_model, sweep

@@ -1,4 +1,4 @@
-"""Several processes: the tables of one process to the bit, also when one of them is killed and all start again."""
+"""Several processes compute the tables of one process to the bit, also when one is killed and all are restarted."""
 
 import os
 import signal
@@ -22,13 +22,13 @@ from hooked_vit import HookedViT
 
 
 @pytest.fixture(scope="module")
-def of_one_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
-    """What one process finds."""
+def one_process_tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
+    """The tables that one process computes."""
     return run(str(tmp_path_factory.mktemp("one")))
 
 
 def together(works: Sequence[Callable[[], Any]], tmp_path: Path) -> list[Any]:
-    """Do works in as many processes that know of each other as torchrun tells them; those left waiting are ended."""
+    """Run each of `works` in its own process, with torchrun's environment; processes left waiting are killed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -39,7 +39,7 @@ def together(works: Sequence[Callable[[], Any]], tmp_path: Path) -> list[Any]:
         for rank, (work, file) in enumerate(zip(works, files, strict=True))
     ]
     results: list[Any] = [None] * len(works)
-    # the last first, as it is the one that is killed; as torchrun does, end the others then
+    # the last one first, since it is the one that is killed; the others are then killed, as torchrun does
     for rank in reversed(range(len(works))):
         results[rank] = forked_result(copies[rank], files[rank])
         if results[rank] == "killed":
@@ -49,20 +49,22 @@ def together(works: Sequence[Callable[[], Any]], tmp_path: Path) -> list[Any]:
 
 
 @pytest.mark.parametrize("n_processes", [2, 3, 11])
-def test_tables_are_those_of_one_process(
-    of_one_process: dict[str, pd.DataFrame], tmp_path: Path, n_processes: int
+def test_tables_are_those_one_process_tables(
+    one_process_tables: dict[str, pd.DataFrame], tmp_path: Path, n_processes: int
 ) -> None:
     """Ten batches, the last of one image: 5 and 5 of 20 and 17 images, 3, 3 and 4, and more processes than batches."""
     results = together([lambda: run(str(tmp_path / "out"))] * n_processes, tmp_path)
     for result in results:
-        assert_same_tables(result, of_one_process)
-    assert_same_tables({n: pd.read_parquet(tmp_path / "out" / f"{n}.parquet") for n in of_one_process}, of_one_process)
+        assert_same_tables(result, one_process_tables)
+    assert_same_tables(
+        {n: pd.read_parquet(tmp_path / "out" / f"{n}.parquet") for n in one_process_tables}, one_process_tables
+    )
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 
-def test_nothing_needs_to_be_written(of_one_process: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+def test_processes_share_a_sweep_without_a_folder(one_process_tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:
     for result in together([lambda: sweep(toy_model(), ToyImages(), toy_analyses(), 4)] * 2, tmp_path):
-        assert_same_tables(result, of_one_process)
+        assert_same_tables(result, one_process_tables)
 
 
 def test_the_papers_analyses_merge_exactly(tmp_path: Path) -> None:
@@ -79,17 +81,17 @@ def test_the_papers_analyses_merge_exactly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shared_disk", [True, False])
-def test_the_second_process_is_killed_and_all_start_again(
-    of_one_process: dict[str, pd.DataFrame], tmp_path: Path, shared_disk: bool
+def test_all_processes_restart_after_one_is_killed(
+    one_process_tables: dict[str, pd.DataFrame], tmp_path: Path, shared_disk: bool
 ) -> None:
     outs = [str(tmp_path / ("out" if shared_disk else f"out-{rank}")) for rank in range(2)]
     works = [lambda out=out: run(out, at_image=29, marker=str(tmp_path / "marker")) for out in outs]
     assert together(works, tmp_path)[1] == "killed"
     for result in together(works, tmp_path):
-        assert_same_tables(result, of_one_process)
+        assert_same_tables(result, one_process_tables)
     # and a finished one is read by all
     for result in together(works, tmp_path):
-        assert_same_tables(result, of_one_process)
+        assert_same_tables(result, one_process_tables)
 
 
 def test_another_number_of_processes_cannot_continue(tmp_path: Path) -> None:
@@ -99,8 +101,8 @@ def test_another_number_of_processes_cannot_continue(tmp_path: Path) -> None:
         run(str(tmp_path / "out"))
 
 
-def test_a_problem_of_one_process_is_raised_in_all(tmp_path: Path) -> None:
-    """Instead of leaving the others waiting for ever."""
+def test_a_problem_one_process_tables_is_raised_in_all(tmp_path: Path) -> None:
+    """The other processes are not left waiting."""
     works = [lambda seed=seed: sweep(toy_model(seed), ToyImages(), [], 4, tmp_path / f"{seed}") for seed in range(2)]
     sweep(toy_model(5), ToyImages(), [], 4, tmp_path / "1")
     for result in together(works, tmp_path):
@@ -109,10 +111,10 @@ def test_a_problem_of_one_process_is_raised_in_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_torchrun_restarts_what_was_killed(of_one_process: dict[str, pd.DataFrame], tmp_path: Path) -> None:
-    """The real thing: an agent, two programs on the loopback interface, the second killed, both started again.
+def test_torchrun_restarts_what_was_killed(one_process_tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+    """A real agent and two programs on the loopback interface; the second is killed and both are restarted.
 
-    By itself, torch 2.14 fails here or hangs: gloo finds the addresses of the first start in the agent's store.
+    Without `fresh_store`, torch 2.14 fails or hangs: gloo finds the addresses of the first start in the agent's store.
     """
     script = str(Path(sweep_toys.__file__))
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1", "--monitor-interval=0.1",
@@ -121,4 +123,4 @@ def test_torchrun_restarts_what_was_killed(of_one_process: dict[str, pd.DataFram
     assert (tmp_path / "marker").exists()
     assert "exitcode: -9" in result.stderr
     for rank in range(2):
-        assert_same_tables(pd.read_pickle(tmp_path / f"result-{rank}.pickle"), of_one_process)
+        assert_same_tables(pd.read_pickle(tmp_path / f"result-{rank}.pickle"), one_process_tables)

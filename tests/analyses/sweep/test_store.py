@@ -1,4 +1,4 @@
-"""Files of a sweep: whole or not there, and nothing else in the folder is touched."""
+"""Files of a sweep are complete or absent, and no other file of the folder is touched."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from analyses.sweep.store import Store, as_read
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path)
     store.write_record({"finished": False})
 
@@ -34,8 +34,8 @@ def test_tables_come_back(tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(table, tables[name])
 
 
-def test_what_is_read_is_known_before(tmp_path: Path) -> None:
-    """A column of Python objects comes back as strings, and a frame's index as it was."""
+def test_as_read_predicts_the_tables_that_are_read(tmp_path: Path) -> None:
+    """A column of Python objects comes back as strings, and a frame's index is unchanged."""
     tables = {"one": pd.DataFrame({"reference": pd.Series(["a", None], dtype=object), "head": [1, None]})[::-1]}
     store = Store(tmp_path)
     store.write_tables(tables, {})
@@ -54,7 +54,7 @@ def test_checkpoints_come_back_by_rank(tmp_path: Path) -> None:
     assert store.read_checkpoint(0, 2) is None
 
 
-def test_clearing_takes_its_own_files_alone(tmp_path: Path) -> None:
+def test_clearing_removes_only_the_sweeps_files(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write_tables({"one": pd.DataFrame({"x": [1]})}, {})
     store.write_checkpoint(0, 1, {})
@@ -64,10 +64,11 @@ def test_clearing_takes_its_own_files_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.parquet"]
 
 
-def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
+def test_a_file_or_a_damaged_record_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="is a file: out must be a folder"):
         Store(tmp_path / "file")
-    (tmp_path / "record.json").write_text("{")
-    with pytest.raises(ValueError, match="is no record of a sweep"):
-        Store(tmp_path).read_record()
+    for damaged in ("{", "[]", "{}"):
+        (tmp_path / "record.json").write_text(damaged)
+        with pytest.raises(ValueError, match=r"is not the record of a sweep: .*; choose another folder"):
+            Store(tmp_path).read_record()

@@ -1,4 +1,4 @@
-"""Totals: the same bits however batches are divided, and states as torchmetrics would have them."""
+"""Totals are bit-identical however batches are divided, and are the states that torchmetrics would have."""
 
 import itertools
 
@@ -32,54 +32,52 @@ class Toy(Metric):
 
 
 def batches(n: int) -> list[Tensor | None]:
-    """Of different lengths and magnitudes; every seventh has no images."""
+    """Batches of different lengths and magnitudes; every seventh has no images."""
     generator = torch.Generator().manual_seed(n)
     return [None if i % 7 == 3 else 10 ** (i % 5) * torch.randn(1 + i % 4, generator=generator) for i in range(n)]
 
 
-def total(some: list[Tensor | None], first: int = 0) -> Totals:
+def total(values: list[Tensor | None], first: int = 0) -> Totals:
     metric, totals = Toy(), Totals()
-    for place, batch in enumerate(some, first):
-        if batch is not None:
-            metric.update(batch)
-        totals.take(metric, place)
+    for number, value in enumerate(values, first):
+        if value is not None:
+            metric.update(value)
+        totals.add_batch(number, metric)
     return totals
 
 
 def state(totals: Totals) -> dict[str, Tensor]:
     metric = Toy()
     totals.put_into(metric)
-    return {name: torch.cat(one) if isinstance(one, list) else one for name, one in metric.metric_state.items()}
+    return {name: torch.cat(value) if isinstance(value, list) else value for name, value in metric.metric_state.items()}
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8, 13])
 def test_the_same_bits_however_batches_are_divided(n: int) -> None:
-    some = batches(n)
-    expected = state(total(some))
+    values = batches(n)
+    expected = state(total(values))
     for cuts in itertools.chain.from_iterable(itertools.combinations(range(n + 1), k) for k in (1, 2, 3)):
         ends = [0, *cuts, n]
         merged = Totals()
         for first, last in itertools.pairwise(ends):
-            merged.merge(Totals.unpack(total(some[first:last], first).pack()))
+            merged.merge(Totals.unpack(total(values[first:last], first).pack()))
         for name, value in state(merged).items():
             assert torch.equal(value, expected[name]), (name, cuts)
 
 
-def test_a_plain_sum_would_not_do() -> None:
-    """The numbers of these tests are such that another order of summing shows."""
-    some = [one.sum() for one in batches(13) if one is not None]
-    plain = sum(some)
-    turned = sum(reversed(some))
-    assert not torch.equal(torch.as_tensor(plain), torch.as_tensor(turned))
+def test_a_plain_sum_depends_on_the_order() -> None:
+    """With the numbers of these tests, another order of summation changes the result."""
+    sums = [batch.sum() for batch in batches(13) if batch is not None]
+    assert not torch.equal(torch.as_tensor(sum(sums)), torch.as_tensor(sum(reversed(sums))))
 
 
 def test_states_are_torchmetrics_own() -> None:
-    some = batches(9)
+    values = batches(9)
     metric = Toy()
-    for batch in some:
-        if batch is not None:
-            metric.update(batch)
-    found, plain = state(total(some)), metric.metric_state
+    for value in values:
+        if value is not None:
+            metric.update(value)
+    found, plain = state(total(values)), metric.metric_state
     assert torch.equal(found["rows"], torch.cat(plain["rows"]))  # type: ignore[arg-type]
     for name in ("whole", "largest", "smallest"):
         assert found[name] == plain[name]
@@ -87,11 +85,11 @@ def test_states_are_torchmetrics_own() -> None:
     assert metric.update_count == 8
 
 
-def test_what_is_kept_grows_with_the_logarithm() -> None:
+def test_the_number_of_nodes_is_logarithmic() -> None:
     totals, metric = Totals(), Toy()
-    for place in range(1000, 1500):
+    for number in range(1000, 1500):
         metric.update(torch.ones(1))
-        totals.take(metric, place)
+        totals.add_batch(number, metric)
         assert len(totals.pack()["nodes"]) <= 2 * 9
 
 
@@ -101,9 +99,9 @@ def test_whole_numbers_do_not_overflow() -> None:
             self.whole = torch.tensor(2**31 - 1, dtype=torch.int32)
 
     totals, metric = Totals(), Small()
-    for place in range(3):
+    for number in range(3):
         metric.update(torch.ones(1))
-        totals.take(metric, place)
+        totals.add_batch(number, metric)
     totals.put_into(metric)
     assert metric.whole == 3 * (2**31 - 1)
 
@@ -120,7 +118,7 @@ def test_states_made_at_the_first_update_are_restored() -> None:
 
     totals, metric = Totals(), Late()
     metric.update(torch.ones(3))
-    totals.take(metric, 0)
+    totals.add_batch(0, metric)
     fresh = Late()
     Totals.unpack(totals.pack()).put_into(fresh)
     assert fresh.compute().tolist() == [1, 1, 1]
@@ -130,7 +128,7 @@ def test_states_made_at_the_first_update_are_restored() -> None:
     ("default", "reduction"),
     [(torch.zeros(1), "mean"), (torch.zeros(1), None), (torch.ones(1), "sum"), (torch.zeros(1), lambda x: x.prod(0))],
 )
-def test_what_does_not_add_up_is_refused(default: Tensor, reduction: object) -> None:
+def test_a_state_that_does_not_add_up_is_refused(default: Tensor, reduction: object) -> None:
     class Other(Toy):
         def __init__(self) -> None:
             super().__init__()
@@ -139,4 +137,4 @@ def test_what_does_not_add_up_is_refused(default: Tensor, reduction: object) -> 
     metric = Other()
     metric.update(torch.ones(1))
     with pytest.raises(ValueError, match=r'state \'other\' of Other does not add up .* "sum" with a default of zeros'):
-        Totals().take(metric, 0)
+        Totals().add_batch(0, metric)

@@ -1,4 +1,4 @@
-"""Batches of scenes: boxes against a loop, images against the pixels, one scene against its batch."""
+"""Batches of scenes: boxes compared with a loop, images with the pixels, a scene with its batch."""
 
 import numpy as np
 import torch

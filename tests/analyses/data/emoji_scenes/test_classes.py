@@ -1,4 +1,4 @@
-"""The class table: complete, consistent, and clear about classes that do not exist."""
+"""The class table is complete and consistent, and unknown classes are refused."""
 
 import pytest
 

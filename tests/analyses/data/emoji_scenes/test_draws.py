@@ -1,4 +1,4 @@
-"""Random numbers of items: independent of order and company, uniform, and not alike between purposes."""
+"""Random numbers of items: uniform, independent of order and batch, and different for each purpose."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from analyses.data.emoji_scenes.draws import GAUSSIAN_STD, SceneDraws, gaussian_
 INDICES = np.arange(5000)
 
 
-def test_a_number_depends_on_seed_item_and_purpose_alone() -> None:
+def test_a_number_depends_only_on_seed_item_and_purpose() -> None:
     together = SceneDraws(3, INDICES).uniform("scale", 2)
     alone = SceneDraws(3, INDICES[[4321]]).uniform("scale", 2)
     longer = SceneDraws(3, INDICES).uniform("scale", 5)

@@ -1,4 +1,4 @@
-"""Controlled variations: what is meant to change does, and no other pixel."""
+"""Controlled edits change what they should, and no other pixel."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def differs(a: EmojiScenes, b: EmojiScenes) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_swapped_pairs_differ_only_where_one_of_the_two_is(scenes: EmojiScenes, which: int) -> None:
+def test_swapped_pairs_differ_only_at_the_two_emoji(scenes: EmojiScenes, which: int) -> None:
     corrupt = scenes.swap_object(which=which)
     before, after = scenes.batch(ROWS), corrupt.batch(ROWS)
     there = before.labels[:, which] >= 0
@@ -43,7 +43,7 @@ def test_swapped_pairs_differ_only_where_one_of_the_two_is(scenes: EmojiScenes, 
     assert changed.flatten(1).any(dim=1).equal(there)
 
 
-def test_what_is_swapped_in(scenes: EmojiScenes) -> None:
+def test_swapped_in_classes(scenes: EmojiScenes) -> None:
     before = scenes.batch(ROWS).labels[:, 0]
     assert (scenes.swap_object("fox").batch(ROWS).labels[:, 0] == 3).all()
     same = scenes.swap_object(relation="same_group").batch(ROWS).labels[:, 0]
@@ -112,7 +112,7 @@ def test_edits_add_up(scenes: EmojiScenes) -> None:
     assert (twice.occluders[:, 1].any(axis=1) == (twice.labels[:, 1] >= 0)).all()
 
 
-def test_an_edited_item_depends_on_its_index_alone(scenes: EmojiScenes) -> None:
+def test_an_edited_item_depends_only_on_its_index(scenes: EmojiScenes) -> None:
     edited = scenes.swap_object().move_object().swap_background().occlude(0.4)
     alone = edited.batch([17])
     assert torch.equal(edited.batch(ROWS).pixels[17], alone.pixels[0])

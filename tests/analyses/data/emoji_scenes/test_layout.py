@@ -1,4 +1,4 @@
-"""What scenes contain: balanced classes, the recipe's ranges, backgrounds that tell the group."""
+"""The content of scenes: balanced classes, the recipe's ranges, backgrounds in the colours of a group."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_a_choice_of_classes_is_balanced_too() -> None:
     assert (labels[:, 0] != labels[:, 1]).all()
 
 
-def test_one_object_lies_within_the_picture() -> None:
+def test_one_object_is_within_the_picture() -> None:
     layout = EmojiScenes(2000, seed=1).layout(range(2000))
     half = layout.scales[:, :, None] / 2
     assert (layout.centres - half >= -1e-12).all()
@@ -46,7 +46,7 @@ def test_one_object_lies_within_the_picture() -> None:
     assert np.abs(np.bincount(layout.artists[:, 0]) / 2000 - 1 / 3).max() < 0.05
 
 
-def test_two_objects_lie_in_opposite_corners() -> None:
+def test_two_objects_are_in_opposite_corners() -> None:
     layout = EmojiScenes(500, seed=1, objects=2).layout(range(500))
     assert ((layout.centres[:, 0] < 0.5) != (layout.centres[:, 1] < 0.5)).all()
     for corner in ((True, True), (True, False), (False, True), (False, False)):
@@ -64,7 +64,7 @@ def test_three_in_ten_mixed_scenes_have_two_objects() -> None:
     assert (layout.scales[paired] <= 0.5).all()
 
 
-def test_backgrounds_tell_the_group_as_often_as_asked() -> None:
+def test_backgrounds_have_the_groups_colour_with_the_given_probability() -> None:
     of_class = np.array(group_of_class())
     layouts = {
         strength: EmojiScenes(2000, seed=1, background_strength=strength).layout(range(2000))

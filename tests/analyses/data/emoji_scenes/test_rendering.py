@@ -1,4 +1,4 @@
-"""Rendered scenes against a renderer that does one pixel at a time, and against themselves drawn otherwise."""
+"""Rendered scenes compared with a renderer of one pixel at a time, and with other sizes and machines."""
 
 import hashlib
 import math
@@ -40,7 +40,7 @@ def slow_object(layout, row: int, slot: int, size: int) -> np.ndarray:
     return drawn
 
 
-def test_objects_are_the_atlas_turned_scaled_and_placed() -> None:
+def test_objects_are_the_atlas_rotated_scaled_and_placed() -> None:
     # large enough to be drawn from the 64-pixel sprites, so that only the sixteenths of a texel differ
     layout = EmojiScenes(100, seed=4, scale=(0.6, 0.95)).layout(range(4))
     rendered = render(layout, 64)
@@ -54,7 +54,7 @@ def test_objects_are_the_atlas_turned_scaled_and_placed() -> None:
         assert np.abs(difference[inside]).mean() < 9  # the pixel noise: 0.03 of 255
 
 
-def test_masks_are_what_the_object_adds_to_the_picture() -> None:
+def test_masks_show_where_the_object_changes_the_picture() -> None:
     """Over black and over white, the same scene tells its alpha: what the background does not shine through."""
     scenes = EmojiScenes(100, seed=4, objects="mixed")
     layout = scenes.layout(range(12))
@@ -92,7 +92,7 @@ def test_other_sizes_show_the_same_scene(image_size: int) -> None:
     assert (small - large).abs().mean() < 12
 
 
-def test_the_bytes_are_those_of_every_other_machine() -> None:
+def test_the_bytes_are_the_same_on_every_machine() -> None:
     rendered = render(
         EmojiScenes(10_000, seed=11, objects="mixed", background_strength=0.5).layout(range(0, 9000, 97)), 64
     )

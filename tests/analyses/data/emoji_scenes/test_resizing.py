@@ -1,4 +1,4 @@
-"""Cubic resampling against the kernel written out for one sample at a time."""
+"""Cubic resampling compared with the kernel written out for one sample at a time."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_weights_are_the_kernel_at_pixel_centres(n_out: int, n_in: int) -> None:
 
 
 @pytest.mark.parametrize(("n_out", "n_in"), [(23, 64), (64, 16)])
-def test_is_pillows_bicubic_filter(n_out: int, n_in: int) -> None:
+def test_weights_are_those_of_pillows_bicubic_filter(n_out: int, n_in: int) -> None:
     picture = np.random.default_rng(0).uniform(0, 255, (n_in, n_in)).astype(np.float32)
     matrix = resampling_matrix(n_out, n_in, 4096) / 4096
     pillow = np.asarray(Image.fromarray(picture).resize((n_out, n_out), Image.Resampling.BICUBIC))

@@ -1,4 +1,4 @@
-"""The sample pack: complete, small, and the very scenes that Emoji Scenes draws."""
+"""The bundled samples are complete, small, and the scenes that Emoji Scenes draws."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from analyses.data.emoji_scenes.scenes import EmojiScenes
 FOLDER = sample_scenes()[0].path.parent
 
 
-def test_the_pack_is_varied_and_small() -> None:
+def test_the_samples_are_varied_and_small() -> None:
     samples = sample_scenes()
     assert len(samples) == 36
     assert sum(len(sample.labels) == 2 for sample in samples) == 12
@@ -21,7 +21,7 @@ def test_the_pack_is_varied_and_small() -> None:
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 500_000
 
 
-def test_the_pack_is_what_emoji_scenes_draws() -> None:
+def test_the_samples_are_what_emoji_scenes_draws() -> None:
     """Files written once, anywhere, equal what is drawn here: pictures, masks, boxes, labels."""
     samples = sample_scenes()
     scenes = EmojiScenes(36, seed=58, objects="mixed")

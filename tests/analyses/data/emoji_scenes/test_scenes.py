@@ -1,4 +1,4 @@
-"""Emoji Scenes as a dataset: the same item anywhere, pleasant to iterate, clear about bad options."""
+"""Emoji Scenes as a dataset: the same items everywhere, iteration, and errors for invalid options."""
 
 import pickle
 
@@ -56,7 +56,7 @@ def test_items_are_the_same_in_other_processes_and_threads() -> None:
     assert torch.equal(copied.batch(range(9)).pixels, SCENES.occlude(0.5).batch(range(9)).pixels)
 
 
-def test_a_longer_dataset_begins_alike_and_another_seed_does_not() -> None:
+def test_a_longer_dataset_begins_with_the_same_scenes() -> None:
     pixels = SCENES.batch(range(10)).pixels
     assert torch.equal(EmojiScenes(10**9, seed=6, objects="mixed").batch(range(10)).pixels, pixels)
     other = EmojiScenes(1000, seed=7, objects="mixed").batch(range(10))
@@ -73,7 +73,7 @@ def test_indices_from_the_end_and_beyond_it() -> None:
             SCENES[index]
 
 
-def test_objects_and_artists_are_those_asked_for() -> None:
+def test_objects_and_artists_are_as_configured() -> None:
     assert EmojiScenes(9, seed=0).batch([0, 1]).labels.shape == (2, 1)
     two = EmojiScenes(50, seed=0, objects=2, artists=["fluent-3d", "noto"]).batch(range(50))
     assert (two.labels >= 0).all()
@@ -112,6 +112,6 @@ def test_bad_options(options: dict, message: str) -> None:
 
 
 @pytest.mark.usefixtures("bad_input")
-def test_one_index_is_no_batch() -> None:
+def test_a_single_index_is_not_a_batch() -> None:
     with pytest.raises(ValueError, match=r"expected a sequence of indices, got 3: for one scene use scenes.scene"):
         SCENES.batch(3)

@@ -1,4 +1,4 @@
-"""The sprite table against the atlases it is made of."""
+"""The sprite table compared with the atlases from which it is built."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A page's attention is the model's pattern, within what its levels promise; it takes the room that there is."""
+"""A page's attention is the model's pattern, to the precision of its levels, and fits into the room."""
 
 import json
 
@@ -22,7 +22,7 @@ def test_every_weight_of_every_head(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["cls", "gap_registers_layerscale", "post_norm"])
-def test_with_less_room_first_precision_goes_then_rows(kind: str) -> None:
+def test_with_less_room_precision_is_reduced_first_and_then_rows(kind: str) -> None:
     model, cache, _ = explored(kind)
     n_prefix, seen = model.token_layout.n_prefix, []
     for room in range(8000, -1, -100):

@@ -1,4 +1,4 @@
-"""One picture, one page: the picture as the model saw it, the classes that were asked for, mistakes in plain words."""
+"""An explorer page shows one picture as the model saw it, with the classes asked for; errors are in plain words."""
 
 import base64
 import html
@@ -49,22 +49,22 @@ def test_a_page_of_a_file(emoji: HookedViT, tmp_path: Path) -> None:
     assert f"{len(page.html) / 1e6:.1f} MB" in repr(page)
 
 
-def test_arrays_and_pictures_will_do(emoji: HookedViT) -> None:
+def test_arrays_and_pictures_are_accepted(emoji: HookedViT) -> None:
     of_file, of_picture, of_array = (
-        data_of(explore(emoji, one)) for one in (SCENE.path, SCENE.picture, np.array(SCENE.picture))
+        data_of(explore(emoji, picture)) for picture in (SCENE.path, SCENE.picture, np.array(SCENE.picture))
     )
     assert of_picture["title"] == of_array["title"] == "picture"
     assert of_file["projections"] == of_picture["projections"] == of_array["projections"]
 
 
-def test_the_picture_is_what_the_model_saw() -> None:
+def test_the_picture_is_the_models_input() -> None:
     page = explore(ported("cls"), Image.fromarray(np.full((90, 300, 3), (200, 40, 90), dtype=np.uint8)))
     shown = picture_of_page(page)
     assert shown.shape == (32, 24, 3)
     assert np.abs(shown.astype(int) - (200, 40, 90)).max() <= 2
 
 
-def test_where_the_grid_is_larger_than_the_picture_it_is_grey() -> None:
+def test_padding_is_grey() -> None:
     model = HookedViT.from_timm(make_timm("dynamic", dynamic_img_pad=True))
     assert model.data_config is not None
     model.data_config = {**model.data_config, "input_size": (3, 30, 20)}
@@ -78,7 +78,7 @@ def test_where_the_grid_is_larger_than_the_picture_it_is_grey() -> None:
 
 
 @pytest.mark.parametrize("n_channels", [1, 4])
-def test_models_of_other_channels(n_channels: int) -> None:
+def test_models_with_other_numbers_of_channels(n_channels: int) -> None:
     model = HookedViT.from_timm(make_timm("cls", in_chans=n_channels))
     page = explore(model, Image.fromarray(np.full((32, 24, 3), (200, 40, 90), dtype=np.uint8)))
     right = (200, 40, 90) if n_channels == 4 else np.array(Image.new("RGB", (1, 1), (200, 40, 90)).convert("L")).item()
@@ -90,16 +90,16 @@ def test_one_class_many_classes_one_head(changes: dict[str, int]) -> None:
     model = HookedViT.from_timm(make_timm("cls", **changes))
     data = data_of(explore(model, Image.new("RGB", (24, 32)), [0]))
     n_shown = {1: 1, 300: 10}.get(model.cfg.n_classes, 7)
-    assert len(data["shown"]) in (n_shown, n_shown + 1)  # one more where the class asked for is none of the ten
+    assert len(data["shown"]) in (n_shown, n_shown + 1)  # one more if the class asked for is not among the ten
     assert data["projections"]["rank"]["shape"] == [3, model.cfg.n_layers, 13, len(data["shown"])]
 
 
-def test_half_precision_will_do() -> None:
+def test_half_precision_is_accepted() -> None:
     model = HookedViT.from_timm(make_timm("cls").to(torch.bfloat16))
     assert data_of(explore(model, Image.new("RGB", (24, 32))))["attention"]["kept"] == "everything"
 
 
-def test_a_notebook_shows_the_page_in_a_frame_that_can_reach_nothing(emoji: HookedViT) -> None:
+def test_a_notebook_shows_the_page_in_a_sandboxed_frame(emoji: HookedViT) -> None:
     page = explore(emoji, SCENE.path)
     shown = page._repr_html_()
     [document] = re.findall(r'srcdoc="([^"]*)"', shown)
@@ -107,7 +107,7 @@ def test_a_notebook_shows_the_page_in_a_frame_that_can_reach_nothing(emoji: Hook
     assert 'sandbox="allow-scripts"' in shown
 
 
-def test_the_model_is_left_as_it_was(emoji: HookedViT) -> None:
+def test_the_model_is_unchanged(emoji: HookedViT) -> None:
     before = {name: parameter.clone() for name, parameter in emoji.named_parameters()}
     explore(emoji, SCENE.path)
     assert all(torch.equal(before[name], parameter) for name, parameter in emoji.named_parameters())
@@ -125,6 +125,6 @@ def test_the_model_is_left_as_it_was(emoji: HookedViT) -> None:
         ("no-such.png", [], "no picture at 'no-such.png'"),
     ],
 )
-def test_mistakes(emoji: HookedViT, picture: Any, classes: list, says: str) -> None:
+def test_errors(emoji: HookedViT, picture: Any, classes: list, says: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(says)):
         explore(emoji, picture, classes)

@@ -1,4 +1,4 @@
-"""What a page is made of: from one forward pass, for any token layout, in no more room than there is."""
+"""The data of a page come from one forward pass, for any token layout, and fit into the room."""
 
 import json
 
@@ -52,13 +52,13 @@ def test_an_image_of_another_size_has_its_own_grid() -> None:
     assert data["importance"]["shape"] == [7, 4, 4, 10]
 
 
-def test_the_room_is_kept() -> None:
+def test_the_data_fit_into_the_room() -> None:
     whole = len(json.dumps(explored("cls")[2]))
     data = explorer_data(ported("cls"), an_image(), ASKED, room=whole - 2000)
     assert data["attention"]["kept"] != "everything"
     assert len(json.dumps(data)) <= whole - 2000
 
 
-def test_a_model_without_classes_is_told_what_to_do() -> None:
+def test_a_model_without_classes_is_an_error() -> None:
     with pytest.raises(ValueError, match="with_class_embeddings"):
         explorer_data(HookedViT.from_timm(make_timm("cls", num_classes=0)), an_image())

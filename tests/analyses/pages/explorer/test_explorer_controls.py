@@ -1,4 +1,4 @@
-"""What is chosen by mouse or keyboard on an explorer page shows the numbers that the analyses compute."""
+"""Selections by mouse or keyboard on an explorer page show the numbers that the analyses compute."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,24 +23,24 @@ STREAMS: tuple[Stream, ...] = ("resid_post", "attn_out", "mlp_out")
 
 @pytest.fixture(scope="module")
 def truth() -> Truth:
-    """The run that the page is of."""
+    """The run that the page shows."""
     return Truth.of(HookedViT.from_pretrained("emoji-vit"), SCENE.path)
 
 
 @pytest.fixture(scope="module")
 def path(truth: Truth, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page, which opens at the crocodile."""
+    """The page of a scene with a crocodile."""
     return explore(truth.model, SCENE.path, ["crocodile"]).save(tmp_path_factory.mktemp("page") / "page.html")
 
 
 @pytest.fixture
 def read(path: Path, visit: Callable[..., Visit]) -> Reading:
-    """The page, open."""
+    """The open page."""
     return Reading.when_ready(visit(path).page)
 
 
 def shows(read: Reading, truth: Truth, label: int, stream: Stream, block: int, token: int) -> None:
-    """The page shows this: in the line under the picture, and in the table."""
+    """Check the line under the picture, and the table."""
     p = truth.projected(label, stream)
     assert p.rank is not None
     assert p.label_logit is not None
@@ -88,7 +88,7 @@ def test_block_stream_and_class_by_mouse(read: Reading, truth: Truth) -> None:
         shows(read, truth, eggplant, stream, 4, 0)
 
 
-def test_everything_by_keyboard(read: Reading, truth: Truth) -> None:
+def test_all_selections_by_keyboard(read: Reading, truth: Truth) -> None:
     keys, crocodile = read.page.keyboard, truth.model.class_index("crocodile")
     for _ in range(20):
         keys.press("Tab")
@@ -127,7 +127,7 @@ def test_everything_by_keyboard(read: Reading, truth: Truth) -> None:
     assert "5 / 7" in read.text("#block-number")
 
 
-def test_colours_are_of_the_numbers(read: Reading, truth: Truth) -> None:
+def test_colours_show_the_numbers(read: Reading, truth: Truth) -> None:
     p = truth.projected(truth.model.class_index("crocodile"))
     assert p.rank is not None
     viridis, rank = matplotlib.colormaps["viridis"], p.rank[-1, 0, 1:].double()
@@ -159,7 +159,7 @@ def test_attention_of_a_head_and_their_mean(read: Reading, truth: Truth) -> None
                 assert shown == pytest.approx(100 * row[1 + patch].item(), abs=error)
         read.page.locator("#prefix button").hover()
         assert "CLS" in read.text("#readout")
-    assert "gives to each token" in read.text("#view-means")
+    assert "share of attention from" in read.text("#view-means")
 
 
 def test_importance_by_block_and_head(read: Reading, truth: Truth) -> None:
@@ -191,7 +191,7 @@ def test_importance_by_block_and_head(read: Reading, truth: Truth) -> None:
 
 
 @pytest.mark.parametrize("sublayer", ["mlp", "attn"])
-def test_memories_that_fire(read: Reading, truth: Truth, sublayer: str) -> None:
+def test_most_active_memories(read: Reading, truth: Truth, sublayer: str) -> None:
     read.page.locator(f"#sublayer input[value={sublayer}]").check(force=True)
     read.page.locator("#tops tbody tr").nth(6).click()
     read.patch(21).hover()
@@ -202,7 +202,7 @@ def test_memories_that_fire(read: Reading, truth: Truth, sublayer: str) -> None:
         assert name == (f"neuron {memory}" if sublayer == "mlp" else f"head {memory // 32}, {memory % 32}")
         assert number(shown) == pytest.approx(coefficient, abs=0.0052)
         table = top_classes(truth.model, 6, [memory], sublayer, k=3)  # pyright: ignore[reportArgumentType]
-        assert votes == ", ".join(one.split(",")[0] for one in table["class_name"])
+        assert votes == ", ".join(name.split(",")[0] for name in table["class_name"])
 
 
 def test_bars_add_up_to_the_logit(read: Reading, truth: Truth) -> None:
@@ -227,7 +227,7 @@ def test_bars_add_up_to_the_logit(read: Reading, truth: Truth) -> None:
     assert heads == pytest.approx([*parts.head[7, 0].tolist(), parts.attn_bias[7].item()], abs=0.0051)
 
 
-def test_what_is_chosen_is_said(read: Reading) -> None:
+def test_selections_are_announced(read: Reading) -> None:
     assert read.page.locator("#readout").get_attribute("role") == "status"
     assert read.page.locator("#patches").get_attribute("aria-label") == "Patches, 8 rows by 8 columns"
     assert read.page.locator("#block").get_attribute("aria-valuetext") == "block 7 of 0 to 7"

@@ -1,4 +1,4 @@
-"""An explorer page in a real browser: whole, quiet, escaped, readable in light and dark and on a phone."""
+"""An explorer page in a real browser: complete, without errors, escaped, readable in light, dark and on a phone."""
 
 import functools
 from collections.abc import Callable
@@ -110,7 +110,7 @@ def test_light_and_dark_have_contrast(scheme: str, emoji: Path, visit: Callable[
 
     def luminance(selector: str, kind: str) -> float:
         colour = read.page.locator(selector).first.evaluate(f"e => getComputedStyle(e).{kind}")
-        parts = np.array([float(one) for one in colour[colour.index("(") + 1 : -1].split(",")[:3]]) / 255
+        parts = np.array([float(number) for number in colour[colour.index("(") + 1 : -1].split(",")[:3]]) / 255
         linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
         return float(linear @ [0.2126, 0.7152, 0.0722])
 
@@ -149,7 +149,7 @@ def test_one_class_and_many(n_classes: int, visit: Callable[..., Visit], tmp_pat
     assert read.text("#class option:checked") == "class 0"
 
 
-def test_who_wants_less_motion_gets_none(emoji: Path, visit: Callable[..., Visit]) -> None:
+def test_reduced_motion_is_respected(emoji: Path, visit: Callable[..., Visit]) -> None:
     read = Reading.when_ready(visit(emoji, reduced_motion="reduce").page)
     read.page.locator("#tops tbody tr").nth(2).click()
     read.patch(7).hover()
@@ -157,14 +157,14 @@ def test_who_wants_less_motion_gets_none(emoji: Path, visit: Callable[..., Visit
     assert "smooth" not in read.page.evaluate("getComputedStyle(document.documentElement).scrollBehavior")
 
 
-def test_attention_that_did_not_fit_is_told(
+def test_missing_attention_is_reported(
     visit: Callable[..., Visit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(explorer, "explorer_data", functools.partial(explorer_data, room=0))
     read = Reading.when_ready(visit(explore(ported("cls"), small_picture()).save(tmp_path / "page.html")).page)
     read.view("attention")
-    assert "is not stored here" in read.text("#readout")
-    assert "no room for attention" in read.text("#precision")
+    assert "is not stored in this page" in read.text("#readout")
+    assert "Attention did not fit" in read.text("#precision")
 
 
 def test_a_notebook_shows_it_in_a_frame(visit: Callable[..., Visit], tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_notebook_shows_it_in_a_frame(visit: Callable[..., Visit], tmp_path: P
 
 
 @pytest.mark.slow
-def test_base_16_with_noise_for_attention_is_small_and_ready_soon(visit: Callable[..., Visit], tmp_path: Path) -> None:
+def test_a_large_model_has_a_small_page_that_is_ready_soon(visit: Callable[..., Visit], tmp_path: Path) -> None:
     model = freshly_initialised(HookedViT.from_timm(timm.create_model("vit_base_patch16_224")), seed=0)
     pixels = torch.rand(300, 260, 3, generator=torch.Generator().manual_seed(0)).numpy()
     path = explore(model, pixels).save(tmp_path / "page.html")

@@ -26,7 +26,7 @@ def test_they_are_those_of_project(kind: str) -> None:
 
 def test_in_chunks_it_is_the_same(monkeypatch) -> None:
     model, cache, data = explored("cls")
-    monkeypatch.setattr(module, "_CHUNK", 5 * model.cfg.n_classes)
+    monkeypatch.setattr(module, "CHUNK_ELEMENTS", 5 * model.cfg.n_classes)
     again = projections(model, cache, data["shown"])
     for name, part in data["projections"].items():
         assert torch.allclose(unpacked(again[name]).double(), unpacked(part).double(), atol=1e-4)

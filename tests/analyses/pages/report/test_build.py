@@ -1,4 +1,4 @@
-"""A report is one page that says what a sweep found, whatever is in the folder; names in it are text."""
+"""A report is one page with the results of a sweep, for any content of the folder; names in it are text."""
 
 import json
 import re
@@ -64,7 +64,7 @@ def test_the_page_has_every_section_and_its_parts(folder: Path) -> None:
     page = report(folder)
     assert page.title == "emoji-vit"
     text = text_of(page.html)
-    for told in (
+    for expected in (
         "Class identifiability, block by block",
         "Sub-layer updates and residual composition",
         "section 5.1",
@@ -75,16 +75,20 @@ def test_the_page_has_every_section_and_its_parts(folder: Path) -> None:
         "The run",
         "emoji-scenes:6?seed=2",
         "the model freshly initialised",
-        "Of this model no values were published",
+        "No values were published for this model",
     ):
-        assert told in text  # fmt: skip
+        assert expected in text  # fmt: skip
     table = pd.read_parquet(folder / "identifiability.parquet")
-    of_last = "layer == 7 and metric == 'identifiability_rate' and token_type == 'patch' and region == 'all'"
-    null = pd.read_parquet(folder / "null" / "identifiability.parquet").query(of_last)["value"].item()
-    row = table.query(of_last).iloc[0]
-    said = f"patch tokens with the class on top {row['value']:.2f} % {row['low']:.2f} to {row['high']:.2f} {null:.2f}"
-    assert said in text
-    assert page.html.count("<img ") == 3  # identifiability has the null control in it, updates beside it
+    last_block = "layer == 7 and metric == 'identifiability_rate' and token_type == 'patch' and region == 'all'"
+    null = pd.read_parquet(folder / "null" / "identifiability.parquet").query(last_block)["value"].item()
+    row = table.query(last_block).iloc[0]
+    expected = (
+        f"patch tokens with the class on top {row['value']:.2f} % {row['low']:.2f} to {row['high']:.2f} {null:.2f}"
+    )
+    assert expected in text
+    assert (
+        page.html.count("<img ") == 3
+    )  # identifiability includes the null control; updates has a separate figure of it
     assert set(re.findall(r'src="(data:image/svg\+xml)', page.html)) == {"data:image/svg+xml"}
     assert set(re.findall(r'href="#([^"]*)"', page.html)) <= set(re.findall(r'id="([^"]*)"', page.html))
     assert "http://" not in re.sub(r'src="data:[^"]*"', "", page.html)
@@ -92,7 +96,7 @@ def test_the_page_has_every_section_and_its_parts(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep from Python: its record tells no names."""
+    """A sweep from Python, whose record has no names."""
     folder = tmp_path_factory.mktemp("plain")
     sweep(
         HookedViT.from_pretrained("emoji-vit"),
@@ -103,11 +107,11 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_published_values_stand_beside_with_their_setting(plain: Path, tmp_path: Path) -> None:
+def test_published_values_are_shown_with_their_setting(plain: Path, tmp_path: Path) -> None:
     page = text_of(report(plain, published="B/32").html)
     assert "60.73 (untrained 0.066)" in page
     assert "81.71" in page
-    assert "Their setting is ImageNet-S, validation, 5 images a class." in page
+    assert "Their dataset is ImageNet-S, validation, 5 images per class." in page
     assert "are not comparable with them" in page
     by_name = text_of(report(plain, model="vit_base_patch32_224.augreg_in21k_ft_in1k").html)
     assert "60.73 (untrained 0.066)" in by_name
@@ -117,11 +121,11 @@ def test_published_values_stand_beside_with_their_setting(plain: Path, tmp_path:
     untrained = report(tmp_path, model="vit_base_patch32_224.augreg_in21k_ft_in1k")
     assert "60.73" not in text_of(untrained.html)
     assert "freshly initialised" in text_of(untrained.html)
-    with pytest.raises(ValueError, match="nothing was published of 'B/17'"):
+    with pytest.raises(ValueError, match="no values were published for 'B/17'"):
         report(plain, published="B/17")
 
 
-def test_an_analysis_of_ones_own_has_a_section_and_its_names_are_text(tmp_path: Path) -> None:
+def test_your_own_analysis_has_a_section_and_its_names_are_text(tmp_path: Path) -> None:
     model = HookedViT.from_pretrained("emoji-vit")
     sweep(model, EmojiScenes(2, 0), {"mine": Own(), "id": Identifiability(resampling=Resampling(9))}, out=tmp_path)
     record = json.loads((tmp_path / "record.json").read_text())
@@ -138,7 +142,7 @@ def test_a_table_that_cannot_be_drawn_says_why(tmp_path: Path) -> None:
     model, scenes = HookedViT.from_pretrained("emoji-vit"), EmojiScenes(2, 0)
     without_masks = [scenes[index][:2] for index in range(2)]
     sweep(model, without_masks, [Localisation(["importance"], resampling=Resampling(9))], out=tmp_path / "masks")
-    assert "cannot be drawn or summed up: nothing was localised: the dataset has no masks" in text_of(
+    assert "cannot be drawn or summed up: the table is empty: the dataset has no masks" in text_of(
         report(tmp_path / "masks").html
     )
     sweep(model, scenes, [Identifiability(resampling=Resampling(9))], out=tmp_path / "other")
@@ -146,7 +150,7 @@ def test_a_table_that_cannot_be_drawn_says_why(tmp_path: Path) -> None:
     assert "cannot be drawn or summed up: it lacks &#39;metric&#39;" in text_of(report(tmp_path / "other").html)
 
 
-def test_what_is_no_null_control(folder: Path, tmp_path: Path) -> None:
+def test_unsuitable_null_controls_are_errors(folder: Path, tmp_path: Path) -> None:
     model = HookedViT.from_pretrained("emoji-vit")
     sweep(
         freshly_initialised(model, 0),
@@ -154,7 +158,7 @@ def test_what_is_no_null_control(folder: Path, tmp_path: Path) -> None:
         [Identifiability(resampling=Resampling(9))],
         out=tmp_path / "five",
     )
-    with pytest.raises(ValueError, match=r"is no null control of .*: they differ in the dataset; run the same sweep"):
+    with pytest.raises(ValueError, match=r"is not a null control of .*: they differ in the dataset; run the"):
         report(folder, null=tmp_path / "five")
     with pytest.raises(ValueError, match="it has the same weights"):
         report(folder, null=folder)

@@ -1,4 +1,4 @@
-"""The report in a real browser: clean, its contents lead somewhere, names are text, and it prints."""
+"""The report in a real browser: no errors, working contents, names as text, and printable."""
 
 import json
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ NASTY = "<img src=x onerror=document.title='broken'>"
 @pytest.fixture(scope="module")
 def chromium() -> "Iterator[Browser]":
     """A browser for this file."""
-    with started_browser() as one:
-        yield one
+    with started_browser() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,11 @@ def test_it_is_clean_and_fits(chromium: "Browser", page: Report, tmp_path: Path,
         assert visit.page.title() == NASTY
         assert NASTY in visit.page.inner_text("h1")
         assert visit.page.evaluate("document.documentElement.scrollWidth") == width
-        images = visit.page.eval_on_selector_all("img", "all => all.map(one => [one.complete, one.naturalWidth > 100])")
+        images = visit.page.eval_on_selector_all(
+            "img", "all => all.map(image => [image.complete, image.naturalWidth > 100])"
+        )
         assert images == [[True, True]] * 2
-        card = visit.page.eval_on_selector(".card", "one => getComputedStyle(one).backgroundColor")
+        card = visit.page.eval_on_selector(".card", "card => getComputedStyle(card).backgroundColor")
         assert card == "rgb(255, 255, 255)"
         ground = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
