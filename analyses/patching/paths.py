@@ -14,7 +14,7 @@ from analyses.patching.metrics import Metric, checked_metric, metric_values
 from analyses.patching.result import Direction, check_direction
 from analyses.patching.runs import check_pair, rows_within
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
-from hooked_vit.interventions.places import token_choice
+from hooked_vit.interventions.selection import select_tokens
 
 __all__ = ["PathResult", "Receiver", "Sender", "all_receivers", "all_senders", "path_patching"]
 
@@ -153,7 +153,7 @@ def path_patching(
     (base_logits, base), (source_logits, source) = (model.run_with_cache(one, names_filter=names) for one in images)
     ends = [checked_metric(metric, logits, per_image) for logits in (base_logits, source_logits)]
     n_tokens, n_images = base["resid_pre", 0].shape[1], len(clean)
-    at = token_choice("any" if tokens is None else tokens, model.cfg.token_layout, n_tokens).to(clean.device)
+    at = select_tokens("any" if tokens is None else tokens, model.cfg.token_layout, n_tokens).to(clean.device)
     at = (at if at.ndim == 2 else at[None])[..., None]
     n_rows = rows_within(model, "pattern", n_tokens, memory_limit)
     n_senders, values = max(1, n_rows // n_images), []
