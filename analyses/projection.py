@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
+from hooked_vit.class_space import describe_indices
 
 __all__ = ["STREAMS", "Projection", "Stream", "class_ranks", "project", "stream_names"]
 
@@ -229,5 +230,5 @@ def _labels_of_rows(labels: Tensor, shape: Sequence[int], n_classes: int) -> Ten
     if labels.shape != (shape[0],):
         raise ValueError(f"labels must be a class index for each image, [{shape[0]}], got shape {tuple(labels.shape)}")
     if labels.is_floating_point() or labels.min() < 0 or labels.max() >= n_classes:
-        raise ValueError(f"labels must be class indices from 0 to {n_classes - 1}, got {labels.tolist()}")
+        raise ValueError(f"labels must be class indices from 0 to {n_classes - 1}, got {describe_indices(labels)}")
     return repeat(labels, "batch -> (batch row)", row=prod(shape[1:]))

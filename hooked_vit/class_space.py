@@ -17,6 +17,18 @@ from hooked_vit.config import HookedViTConfig
 CHUNK_ELEMENTS = 2**25
 
 
+def describe_indices(indices: Tensor) -> str:
+    """The range of some indices, or the dtype of what cannot be indices, for an error.
+
+    >>> describe_indices(torch.tensor([3, 100, 7])), describe_indices(torch.tensor([0.5]))
+    ('3 to 100', 'torch.float32')
+    """
+    if indices.is_floating_point() or indices.dtype == torch.bool or not indices.numel():
+        return str(indices.dtype) if indices.numel() else "none"
+    low, high = int(indices.min()), int(indices.max())
+    return str(low) if low == high else f"{low} to {high}"
+
+
 class ClassSpace(nn.Module):
     """The classes of a HookedViT."""
 
@@ -104,7 +116,7 @@ class ClassSpace(nn.Module):
             )
         if classes.is_floating_point() or classes.min() < 0 or classes.max() >= self.cfg.n_classes:
             raise ValueError(
-                f"expected class indices from 0 to {self.cfg.n_classes - 1}, got {classes.unique().tolist()}: "
+                f"expected class indices from 0 to {self.cfg.n_classes - 1}, got {describe_indices(classes)}: "
                 "`model.class_index(name)` gives the index of a name"
             )
         classes = classes.to(self.cfg.device)

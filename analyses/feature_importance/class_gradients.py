@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.func import vjp, vmap
 
 from hooked_vit import HookedViT, HookedViTConfig
+from hooked_vit.class_space import describe_indices
 from hooked_vit.components.pool import pool_tokens
 
 __all__ = ["checked_classes", "class_gradients", "pull_back", "read_tokens"]
@@ -98,7 +99,7 @@ def checked_classes(
         )
     if classes.is_floating_point() or classes.min() < 0 or classes.max() >= n_classes:
         raise ValueError(
-            f"classes must be class indices from 0 to {n_classes - 1}, got {classes.unique().tolist()}: "
+            f"classes must be class indices from 0 to {n_classes - 1}, got {describe_indices(classes)}: "
             "`model.class_index(name)` gives that of a name"
         )
     return (classes if classes.ndim == 2 else classes[:, None]).to(model.cfg.device)

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hooked_vit.class_space import describe_indices
+
 __all__ = ["RidgeProbe", "fit_ridge_probe"]
 
 CHUNK_ELEMENTS = 2**25
@@ -76,7 +78,9 @@ def fit_ridge_probe(
     if labels.shape != (n_samples,):
         raise ValueError(f"labels must be a class for each of {n_samples} samples, got shape {tuple(labels.shape)}")
     if n_samples == 0 or labels.min() < 0 or labels.max() >= n_classes:
-        raise ValueError(f"labels must be from 0 to {n_classes - 1}, of one sample at least, got {labels.tolist()}")
+        raise ValueError(
+            f"labels must be from 0 to {n_classes - 1}, of one sample at least, got {describe_indices(labels)}"
+        )
     if not alpha > 0:
         raise ValueError(f"alpha must be above 0, got {alpha}: with fewer samples than width, only then is W unique")
     labels = labels.to(features.device)

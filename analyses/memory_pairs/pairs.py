@@ -10,6 +10,7 @@ from analyses.memory_pairs.lookup import MemoryTables
 from analyses.projection import Stream, project
 from analyses.value_vectors.vectors import MemorySublayer, check_sublayer
 from hooked_vit import HookedViT, ViTActivationCache
+from hooked_vit.class_space import describe_indices
 
 __all__ = ["compositionality", "first_match", "key_value_agreement", "output_of"]
 
@@ -112,6 +113,6 @@ def _checked_labels(labels: Tensor, model: HookedViT) -> Tensor:
     n_classes = model.cfg.n_classes
     if labels.ndim != 1 or labels.is_floating_point() or labels.min() < 0 or labels.max() >= n_classes:
         raise ValueError(
-            f"labels must be a class index from 0 to {n_classes - 1} for each image, got {labels.tolist()}"
+            f"labels must be a class index from 0 to {n_classes - 1} for each image, got {describe_indices(labels)}"
         )
     return labels

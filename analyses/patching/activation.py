@@ -55,9 +55,10 @@ def activation_patching(
             `pattern`: one a head, at all tokens; `post`: one a neuron of the MLP, at all tokens.
         layers: Which blocks; all by default.
         tokens: Only these, or, in streams of heads or neurons, one patch for each head and each of these: indices, a
-            slice, `"patch"`, `"cls"` and the like. Of a pattern, these are queries.
-        groups: Tokens that are patched together, in the place of one at a time: by name, tokens as above, or masks
-            that differ from image to image [batch token], such as `object` and `context`.
+            slice, a group (`"patch"`, `"cls"`), or a bool mask: [token], or [batch token] for one per image, where a
+            token is patched in the images whose mask holds it. Of a pattern, these are queries.
+        groups: Tokens that are patched together instead of one at a time: by name, tokens as above, such as masks per
+            image of `object` and `context`.
         heads: Only these.
         neurons: Only these.
         direction: `denoising` puts parts of the clean run into the corrupt one: what suffices to restore the metric.

@@ -153,7 +153,8 @@ def path_patching(
     (base_logits, base), (source_logits, source) = (model.run_with_cache(one, names_filter=names) for one in images)
     ends = [checked_metric(metric, logits, per_image) for logits in (base_logits, source_logits)]
     n_tokens, n_images = base["resid_pre", 0].shape[1], len(clean)
-    at = select_tokens("any" if tokens is None else tokens, model.cfg.token_layout, n_tokens).to(clean.device)
+    at = select_tokens("any" if tokens is None else tokens, model.cfg.token_layout, n_tokens, n_images=n_images)
+    at = at.to(clean.device)
     at = (at if at.ndim == 2 else at[None])[..., None]
     n_rows = rows_within(model, "pattern", n_tokens, memory_limit)
     n_senders, values = max(1, n_rows // n_images), []

@@ -119,14 +119,14 @@ def plan_patches(
         labels["group"] = tuple(groups)
         masks = _group_masks(groups, cfg, n_tokens, n_images)
     elif tokens is not None or components is None:
-        each = select_tokens("any" if tokens is None else tokens, cfg.token_layout, n_tokens)
-        if each.ndim == 2:
-            raise ValueError(
-                "tokens is a mask that differs from image to image, and so no axis: pass groups={'object': mask}, "
-                "which patches the tokens of each image's mask together"
-            )
-        labels[axis] = tuple(each.nonzero()[:, 0].tolist())
-        masks = torch.eye(n_tokens, dtype=torch.bool)[each][:, None]
+        each = select_tokens("any" if tokens is None else tokens, cfg.token_layout, n_tokens, n_images=n_images).cpu()
+        per_image = each if each.ndim == 2 else each[None]
+        in_some_image = per_image.any(dim=0)
+        if not in_some_image.any():
+            raise ValueError("expected at least one token to patch, got a mask without any")
+        labels[axis] = tuple(in_some_image.nonzero()[:, 0].tolist())
+        # a token is patched in the images whose mask holds it
+        masks = torch.eye(n_tokens, dtype=torch.bool)[in_some_image][:, None] & per_image
     return PatchPlan(stream, at_layers, tuple(labels), labels, masks, components, n_components)
 
 
@@ -135,10 +135,7 @@ def _group_masks(groups: Mapping[str, Any], cfg: HookedViTConfig, n_tokens: int,
         raise ValueError("expected at least one group of tokens, got none")
     masks = []
     for name, members in groups.items():
-        mask = select_tokens(members, cfg.token_layout, n_tokens, f"group '{name}'")
-        mask = mask if mask.ndim == 2 else mask[None]
-        if len(mask) not in (1, n_images):
-            raise ValueError(f"group '{name}' is a mask for {len(mask)} images, there are {n_images}")
-        masks.append(mask.cpu())
+        mask = select_tokens(members, cfg.token_layout, n_tokens, f"group '{name}'", n_images)
+        masks.append((mask if mask.ndim == 2 else mask[None]).cpu())
     n_rows = max(len(mask) for mask in masks)
     return torch.stack([mask.expand(n_rows, -1) for mask in masks])
