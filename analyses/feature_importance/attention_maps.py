@@ -8,13 +8,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.feature_importance.class_gradients import read_tokens
-from analyses.feature_importance.traits import traits
+from analyses.feature_importance.traits import with_traits
 from hooked_vit import HookedViT, HookedViTConfig
 
 __all__ = ["attention_rollout", "raw_attention", "readout_row"]
 
 
-@traits(class_agnostic=True)
+@with_traits(class_agnostic=True)
 @torch.no_grad()
 def raw_attention(
     model: HookedViT,
@@ -36,7 +36,7 @@ def raw_attention(
     return pattern[:, read_tokens(model.cfg), model.cfg.token_layout.n_prefix :].mean(dim=1)
 
 
-@traits(class_agnostic=True)
+@with_traits(class_agnostic=True)
 @torch.no_grad()
 def attention_rollout(
     model: HookedViT,

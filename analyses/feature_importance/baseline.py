@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analyses.feature_importance.traits import traits
+from analyses.feature_importance.traits import with_traits
 from hooked_vit import HookedViT
 
 __all__ = ["random_map"]
 
 
-@traits(class_agnostic=True)
+@with_traits(class_agnostic=True)
 def random_map(
     model: HookedViT,
     images: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.feature_importance.class_gradients import checked_classes
-from analyses.feature_importance.traits import traits
+from analyses.feature_importance.traits import with_traits
 from hooked_vit import HookedViT
 
 __all__ = ["captum_map", "input_gradients", "integrated_gradients"]
@@ -16,7 +16,7 @@ __all__ = ["captum_map", "input_gradients", "integrated_gradients"]
 STEPS_AT_ONCE = 32  # images in a forward pass of integrated gradients, unless the batch itself is larger
 
 
-@traits(needs_pixels=True)
+@with_traits(needs_pixels=True)
 def input_gradients(
     model: HookedViT,
     images: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
@@ -33,7 +33,7 @@ def input_gradients(
     return captum_map("Saliency", model, images, classes, start_at_layer=start_at_layer)
 
 
-@traits(needs_pixels=True)
+@with_traits(needs_pixels=True)
 def integrated_gradients(
     model: HookedViT,
     images: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],

@@ -3,19 +3,19 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["traits"]
+__all__ = ["with_traits"]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def traits(*, needs_pixels: bool = False, class_agnostic: bool = False) -> Callable[[Method], Method]:
+def with_traits(*, needs_pixels: bool = False, class_agnostic: bool = False) -> Callable[[Method], Method]:
     """Decorate a method with what sets it apart from the others.
 
     Args:
         needs_pixels: It differentiates with respect to pixels, so the stream's start is not enough.
         class_agnostic: Its map is the same for every class.
 
-    >>> @traits(class_agnostic=True)
+    >>> @with_traits(class_agnostic=True)
     ... def mine(model, images, classes, *, start_at_layer=None): ...
     >>> mine.needs_pixels, mine.class_agnostic
     (False, True)

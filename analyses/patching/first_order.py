@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.patching.metrics import Metric, checked_metric
+from analyses.patching.metrics import Metric, checked_metric, metric_values
 from analyses.patching.plan import PatchPlan, PatchStream, plan_patches
 from analyses.patching.result import Direction, PatchResult, as_result, check_direction
 from analyses.patching.runs import Run, check_pair, record, rows_within
@@ -89,7 +89,9 @@ def attribution_patching(
     if steps:
         n_rows = rows_within(model, plan.stream, n_tokens, memory_limit)
         gradients = {
-            layer: _along_the_line(model, plan.stream, layer, base, differences[layer], metric, steps, n_rows)
+            layer: _along_the_line(
+                model, plan.stream, layer, base, differences[layer], metric, per_image, steps, n_rows
+            )
             for layer in plan.layers
         }
     else:
@@ -107,6 +109,7 @@ def _along_the_line(
     base: Run,
     difference: Tensor,
     metric: Metric,
+    per_image: bool,
     steps: int,
     n_rows: int,
 ) -> Tensor:
@@ -121,7 +124,7 @@ def _along_the_line(
             values = (start + some.reshape(shape) * difference).flatten(0, 1).detach().requires_grad_()
             given = {name: one.repeat(len(some), *(1,) * (one.ndim - 1)) for name, one in context.items()}
             logits = resume(model, stream, layer, values, given).unflatten(0, (len(some), n_images))
-            value = torch.stack([torch.as_tensor(metric(one)).sum() for one in logits]).sum()
+            value = metric_values(metric, logits, per_image).sum()
             if not value.requires_grad:
                 raise ValueError("metric returned a constant: it must be computed from the logits it is given")
             (gradient,) = torch.autograd.grad(value, values)

@@ -156,12 +156,12 @@ def test_a_number_an_image() -> None:
     assert len(kept.table()) == 3 * 3 * 2
 
 
-def test_a_metric_that_no_batching_understands_is_asked_patch_by_patch() -> None:
-    def stubborn(logits: Tensor) -> float:
+def test_a_metric_may_leave_tensors() -> None:
+    def as_float(logits: Tensor) -> float:
         return float(logits[0].tolist()[2])
 
     model = ported("cls")
-    result = activation_patching(model, CLEAN, CORRUPT, stubborn, "z")
+    result = activation_patching(model, CLEAN, CORRUPT, as_float, "z")
     expected = activation_patching(model, CLEAN, CORRUPT, lambda logits: logits[0, 2], "z")
     torch.testing.assert_close(result.values, expected.values)
 
@@ -207,7 +207,7 @@ def test_larger_pictures_where_the_model_takes_them() -> None:
         ({"clean": CLEAN[..., :16]}, r"expected images of shape \[batch, 3, 32, 24\], got 32 × 16 pixels"),
         ({"metric": lambda logits: logits[:, 0]}, r"\(a scalar\), got shape \(2,\): take its mean over images, or"),
         ({"metric": lambda logits: logits}, r"one number \(a scalar\), got shape \(2, 7\)$"),
-        ({"metric": lambda logits: logits.mean(), "per_image": True}, r"a number an image, \[2\], got shape \(\)"),
+        ({"metric": lambda logits: logits.mean(), "per_image": True}, r"one number per image, \[2\], got shape \(\)"),
         ({"stream": "resid"}, "expected a stream out of 'resid_pre', .*, got 'resid'"),
         ({"layers": [3]}, "expected layers from 0 to 2 .*, got 3"),
         ({"tokens": [13]}, "expected tokens from 0 to 12 .*, got 13"),
