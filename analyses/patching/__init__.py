@@ -1,4 +1,4 @@
-"""Causal analysis: activation, attribution and path patching, and ablation."""
+"""Causal analysis: activation patching, attribution patching, path patching, and ablation."""
 
 from analyses.patching.ablation import AblationStudy
 from analyses.patching.activation import activation_patching
