@@ -71,8 +71,8 @@ def activation_patching(
         progress: Whether to show a bar on standard error; `None` shows it if that is a terminal.
 
     Raises:
-        ValueError: If clean and corrupt differ in shape, the metric returns something other than a scalar, a stream, layer,
-            token, head or neuron does not exist, the model has hooks, or one run needs more than `memory_limit`.
+        ValueError: If clean and corrupt differ in shape, the metric returns no scalar, a stream, layer, token, head or
+            neuron does not exist, the model has hooks, or one run needs more than `memory_limit`.
 
     >>> from analyses.data import EmojiScenes
     >>> from analyses.patching import logit_difference

@@ -104,7 +104,7 @@ def plan_patches(
     if groups is not None and tokens is not None:
         raise ValueError("pass tokens, one patch for each of them, or groups, one patch for each group, and not both")
     chosen = range(cfg.n_layers) if layers is None else layers
-    at_layers = tuple(int(one) for one in chosen_mask(list(chosen), cfg.n_layers, "layers").nonzero()[:, 0])
+    at_layers = tuple(int(layer) for layer in chosen_mask(list(chosen), cfg.n_layers, "layers").nonzero()[:, 0])
     labels: dict[str, tuple[Any, ...]] = {"layer": at_layers}
     components, n_components = None, 0
     if has_heads or has_neurons:
