@@ -6,7 +6,9 @@ from analysis_batches import model_of
 
 from analyses.value_vectors.vectors import (
     block_index,
+    check_k,
     memory_indices,
+    n_memories,
     read_by_head,
     top_classes,
     top_memories,
@@ -83,8 +85,24 @@ def test_tables_are_sorted_logits_with_names(sublayer):
         assert table[table["class_index"] == label]["memory"].tolist() == order[:3]
 
 
+@pytest.mark.parametrize("sublayer", ["mlp", "attn"])
+def test_every_memory_has_a_value_vector(kind, sublayer):
+    model = model_of(kind)
+    assert n_memories(model.cfg, sublayer) == len(value_vectors(model, 0, sublayer))
+
+
+def test_k_is_from_one_to_the_number_of_choices():
+    check_k(1, 3, "classes")
+    check_k(3, 3, "classes")
+    for k in (0, 4):
+        with pytest.raises(ValueError, match=f"k must be from 1 to the number of classes, 3, got {k}"):
+            check_k(k, 3, "classes")
+
+
 def test_errors(bad_input):
     model = model_of("cls")
+    with pytest.raises(ValueError, match="expected sublayer 'mlp' or 'attn', got 'heads'"):
+        n_memories(model.cfg, "heads")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"expected a layer from 0 to 2 .*, got 3"):
         block_index(model.cfg, 3)
     with pytest.raises(ValueError, match="expected sublayer 'mlp' or 'attn', got 'heads'"):
