@@ -1,4 +1,4 @@
-"""Probe order: patches ranked by how well a linear probe reads the class at their position."""
+"""Probe order: patches ranked by how well linear probes read the class at their position."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -19,11 +19,12 @@ __all__ = ["ProbeOrder"]
 class ProbeOrder:
     """The paper's probe order (section 7) as a method: minus the sum over blocks of the class's rank by each probe.
 
-    A rank is the number of classes that the probe of that block and position puts above. Ranks are whole numbers, so
-    patches tie; ties go by the sum of the probes' scores.
+    A rank is the number of classes that the probe of that block and position scores above the image's class. Ranks are
+    whole numbers, so patches may tie; ties are broken by the sum of the probes' scores.
 
     Attributes:
-        probe: Of `resid_post`, fitted to `probe_features(...).features`: positions are the tokens, then the mean.
+        probe: The probes of `resid_post`, fitted to `probe_features(...).features`: positions are the tokens, then the
+            mean.
     """
 
     probe: RidgeProbe
@@ -40,7 +41,7 @@ class ProbeOrder:
         """The map of each image.
 
         Raises:
-            ValueError: If the probes are not of this model's layers and tokens.
+            ValueError: If the probes were not fitted for this model's layers and tokens.
         """
         layout, names = model.token_layout, stream_names(model.cfg, "resid_post")
         labels = checked_classes(classes, len(images), model)[:, 0].expand(layout.n_patches, -1)
