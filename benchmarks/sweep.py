@@ -73,7 +73,7 @@ def contenders(name: str, batch: int, n_images: int, device: str) -> dict[str, d
         of_batch = run_batch(model, names, read)
         for one in named.values():
             one.update(of_batch)
-        Share().take(named, 0, ())
+        Share().add_batch(0, named, ())
 
     def whole_sweep() -> None:
         mine = {key: one for key, one in analyses().items() if key != "accuracy"}

@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from analyses.faithfulness.areas import AucRule, auc_interval, removal_auc
-from analyses.feature_importance.class_gradients import read_tokens
 from hooked_vit import HookedViT, HookedViTConfig, KeptTokens
 
 __all__ = [
@@ -80,7 +79,7 @@ def removal_order(maps: Float[Tensor, "batch patch"], direction: RemovalOrder) -
 
 def most_removals(cfg: HookedViTConfig, n_patches: int) -> int:
     """How many patches can be removed: all if the head reads a prefix token; otherwise one must stay for it to read."""
-    reads_prefix = read_tokens(cfg).start < cfg.token_layout.n_prefix
+    reads_prefix = cfg.read_tokens.start < cfg.token_layout.n_prefix
     return n_patches if reads_prefix else n_patches - 1
 
 

@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analyses.feature_importance.class_gradients import read_tokens
 from analyses.feature_importance.traits import with_traits
 from hooked_vit import HookedViT, HookedViTConfig
 
@@ -33,7 +32,7 @@ def raw_attention(
     name = ("pattern", layer)
     _, cache = model.run_with_cache(images, names_filter=name, start_at_layer=start_at_layer)
     pattern = cache[name].mean(dim=1)
-    return pattern[:, read_tokens(model.cfg), model.cfg.token_layout.n_prefix :].mean(dim=1)
+    return pattern[:, model.cfg.read_tokens, model.cfg.token_layout.n_prefix :].mean(dim=1)
 
 
 @with_traits(class_agnostic=True)
@@ -66,7 +65,7 @@ def readout_row(
     If the head reads several tokens, this is the mean of their rows. `kept` is s, the share that a token keeps.
     """
     read = torch.zeros(steps[0].shape[-1], dtype=steps[0].dtype, device=steps[0].device)
-    read[read_tokens(cfg)] = 1
+    read[cfg.read_tokens] = 1
     row = (read / read.sum()).expand(len(steps[0]), 1, -1)
     for step in reversed(steps):
         row = kept * row + row @ step

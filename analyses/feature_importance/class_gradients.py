@@ -1,29 +1,16 @@
 """Gradients of a class's cross-entropy with respect to what the head reads, in closed form but for the last norm."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from hooked_vit import HookedViT, HookedViTConfig
+from hooked_vit import HookedViT
 from hooked_vit.components.pool import pool_tokens
 
-__all__ = ["checked_classes", "class_gradients", "pull_back", "read_tokens"]
-
-
-def read_tokens(cfg: HookedViTConfig) -> slice:
-    """The tokens that the head reads, as a slice: CLS, CLS and distillation, or those that are pooled.
-
-    >>> read_tokens(HookedViT.from_pretrained("emoji-vit").cfg)
-    slice(0, 1, None)
-    """
-    if cfg.pool in ("cls", "cls_and_dist"):
-        return slice(0, 1 if cfg.pool == "cls" else 2)
-    return slice(0 if cfg.pool_includes_prefix else cfg.token_layout.n_prefix, None)
+__all__ = ["class_gradients", "pull_back"]
 
 
 def class_gradients(
@@ -44,7 +31,7 @@ def class_gradients(
 
     Args:
         model: The model.
-        vectors: The vectors that the head reads, as many per row as it reads tokens (see `read_tokens`).
+        vectors: The vectors that the head reads, as many per row as it reads tokens (see `cfg.read_tokens`).
         classes: The chosen classes of each row.
         double_softmax: Softmax twice before the loss, as in the released code.
 
@@ -78,32 +65,6 @@ def pull_back(
     return vmap(pull, in_dims=1, out_dims=1)(gradients)[0]
 
 
-def checked_classes(
-    classes: Int[Tensor, "batch"] | Int[Tensor, "batch chosen"], batch: int, model: HookedViT
-) -> Int[Tensor, "batch chosen"]:
-    """Classes as a matrix with one row per image, on the model's device.
-
-    Raises:
-        ValueError: If the model has no classes, the rows are not as many as the images, or an entry is no class index.
-
-    >>> checked_classes(torch.tensor([3, 14]), 2, HookedViT.from_pretrained("emoji-vit")).tolist()
-    [[3], [14]]
-    """
-    _ = model.W_U  # raises an error with advice if the model has no classes
-    n_classes = model.cfg.n_classes
-    if classes.ndim not in (1, 2) or len(classes) != batch or 0 in classes.shape:
-        raise ValueError(
-            f"classes must have shape [{batch}], one per image, or [{batch} chosen], several per image; got "
-            f"{tuple(classes.shape)}: for the same class in all images, pass `torch.full(({batch},), k)`"
-        )
-    if classes.is_floating_point() or classes.min() < 0 or classes.max() >= n_classes:
-        raise ValueError(
-            f"classes must be class indices from 0 to {n_classes - 1}, got {classes.unique().tolist()}: "
-            "`model.class_index(name)` returns the index of a name"
-        )
-    return (classes if classes.ndim == 2 else classes[:, None]).to(model.cfg.device)
-
-
 def _class_embeddings(model: HookedViT) -> Float[Tensor, "head n_classes d_model"]:
     head, head_dist = model.head, model.head_dist
     assert head is not None
@@ -117,22 +78,7 @@ def _features(model: HookedViT, vectors: Float[Tensor, "row read d_model"]) -> F
         vectors = norm.fused(vectors)
     if cfg.pool in ("cls", "cls_and_dist"):
         return vectors
-    pooled: Any = _attention_pooled(model, vectors) if cfg.pool == "attention" else pool_tokens(vectors, cfg.pool)
+    pooled = pool_tokens(vectors, cfg.pool) if model.attn_pool is None else model.attn_pool.pool(vectors)
     if norm is not None and cfg.norm_after_pool:
         pooled = norm.fused(pooled)
     return pooled[:, None]
-
-
-def _attention_pooled(model: HookedViT, tokens: Float[Tensor, "row token d_model"]) -> Float[Tensor, "row d_model"]:
-    """The computation of `AttentionPool` without its hook points, since hooks there belong to the model's own pass."""
-    pool = model.attn_pool
-    assert pool is not None
-    heads = (pool.n_heads, -1)
-    q = pool.q(pool.latent.expand(len(tokens), 1, -1)).unflatten(-1, heads).transpose(1, 2)
-    k, v = (part.unflatten(-1, heads).transpose(1, 2) for part in pool.kv(tokens).chunk(2, dim=-1))
-    if pool.q_norm is not None and pool.k_norm is not None:
-        q, k = pool.q_norm.fused(q), pool.k_norm.fused(k)
-    z = ((q * pool.scale) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
-    pooled = F.linear(z.transpose(1, 2).flatten(-2), pool.out.weight, pool.out.bias)[:, 0]
-    hidden = pool.mlp.inp(pooled if pool.ln is None else pool.ln.fused(pooled))
-    return pooled + pool.mlp.out(pool.mlp.act(hidden))

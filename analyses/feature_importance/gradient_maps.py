@@ -7,7 +7,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.feature_importance.attention_maps import readout_row
-from analyses.feature_importance.class_gradients import checked_classes, read_tokens
 from hooked_vit import HookedViT, ViTActivationCache
 
 __all__ = ["grad_cam", "gradient_attention", "relevance"]
@@ -53,7 +52,7 @@ def gradient_attention(
     torch.Size([2, 64])
     """
     patterns, gradients = _patterns_and_gradients(model, images, classes, start_at_layer)
-    read, n_prefix = read_tokens(model.cfg), model.cfg.token_layout.n_prefix
+    read, n_prefix = model.cfg.read_tokens, model.cfg.token_layout.n_prefix
     products = [(g * a)[:, :, read, n_prefix:].sum(dim=(1, 2)) for a, g in zip(patterns, gradients, strict=True)]
     return sum(products[1:], products[0])
 
@@ -94,7 +93,7 @@ def _run_with_gradients(
     model: HookedViT, images: Tensor, classes: Tensor, name: str | tuple[str, int], start_at_layer: Literal[0] | None
 ) -> tuple[ViTActivationCache, ViTActivationCache]:
     """Activations and the class logit's gradients with respect to them."""
-    chosen = checked_classes(classes, len(images), model)
+    chosen = model.class_indices(classes, len(images), several=True)
     _, cache, gradients = model.run_with_gradients(
         images, lambda logits: logits.gather(1, chosen)[:, 0], name, start_at_layer=start_at_layer
     )

@@ -9,9 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import vjp
 
-from analyses.feature_importance.class_gradients import checked_classes, class_gradients, pull_back, read_tokens
+from analyses.feature_importance.class_gradients import class_gradients, pull_back
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
-from hooked_vit.components.block import Block
 
 __all__ = ["feature_importance", "importance_from_cache", "importance_map", "importance_names"]
 
@@ -64,7 +63,7 @@ def feature_importance(
     >>> feature_importance(model, torch.zeros(2, 3, 64, 64), torch.tensor([3, 14])).shape
     torch.Size([2, 8, 4, 64])
     """
-    chosen = checked_classes(classes, len(images), model)
+    chosen = model.class_indices(classes, len(images), several=True)
     images = images.clone() if images.is_inference() else images
     _, cache = model.run_with_cache(
         images,
@@ -119,13 +118,8 @@ def importance_from_cache(
     Raises:
         ValueError: If the cache lacks one of `importance_names`.
     """
-    cfg, read = model.cfg, read_tokens(model.cfg)
-    missing = [name for name in importance_names(cfg) if name not in cache.cache_dict]
-    if missing:
-        raise ValueError(
-            f"the cache lacks '{missing[0]}': run "
-            "`model.run_with_cache(images, names_filter=importance_names(model.cfg))`"
-        )
+    cfg, read = model.cfg, model.cfg.read_tokens
+    cache.require(importance_names(cfg), how="importance_names(model.cfg)")
     importances = []
     for layers in _layers_at_a_time(cache, cfg, read):
         written = torch.stack([_differentiable(cache[f"blocks.{layer}.hook_attn_out"][:, read]) for layer in layers])
@@ -153,26 +147,15 @@ def _layer_importance(
     cfg, block = model.cfg, model.blocks[layer]
     if cfg.post_norm or cfg.attn_inner_norm is not None:
         z = _differentiable(
-            cache[f"blocks.{layer}.attn.hook_z{'_pre' if cfg.attn_inner_norm else ''}"][:, read_tokens(cfg)]
+            cache[f"blocks.{layer}.attn.hook_z{'_pre' if cfg.attn_inner_norm else ''}"][:, cfg.read_tokens]
         )
-        u = pull_back(vjp(lambda z: _write(block, z), z)[1], gradients).sum(dim=2)
+        u = pull_back(vjp(lambda mixed: block.write_attn(block.attn.norm_z(mixed)), z)[1], gradients).sum(dim=2)
     else:
         g = gradients.sum(dim=2)
         u = F.linear(g if block.ls1 is None else g * block.ls1, block.attn.out.weight.T)
         u = u.unflatten(-1, (cfg.n_heads, cfg.d_head))
     v = cache[f"blocks.{layer}.attn.hook_v"][:, cfg.token_layout.n_prefix :]
     return -torch.einsum("bshd,bkhd->bkhs", v, u)
-
-
-def _write(block: Block, z: Float[Tensor, "batch read head d_head"]) -> Float[Tensor, "batch read d_model"]:
-    """What a block adds to the stream for a mix of values: the computation of `Block` without its hook points."""
-    flat = z.flatten(-2)
-    if block.attn.ln is not None:
-        flat = block.attn.ln.fused(flat)
-    out = F.linear(flat, block.attn.out.weight, block.attn.out.bias)
-    if block.post_norm:
-        return block.ln1.fused(out)
-    return out if block.ls1 is None else out * block.ls1
 
 
 def _differentiable(tensor: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analyses.feature_importance.class_gradients import checked_classes
 from analyses.feature_importance.traits import with_traits
 from hooked_vit import HookedViT
 
@@ -83,7 +82,7 @@ def captum_map(
         from captum import attr
     except ImportError as error:
         raise ImportError(f"{method} needs captum: pip install 'hooked-vit[explain]'") from error
-    targets = checked_classes(classes, len(images), model)[:, 0]
+    targets = model.class_indices(classes, len(images), several=True)[:, 0]
     with torch.inference_mode(False), torch.enable_grad():
         pixels = images.clone().requires_grad_()
         attribution = getattr(attr, method)(model).attribute(pixels, target=targets, **options)

@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analyses.feature_importance.class_gradients import checked_classes
 from analyses.linear_probe.ridge import RidgeProbe
 from analyses.projection import class_ranks, stream_names
 from hooked_vit import HookedViT
@@ -44,7 +43,7 @@ class ProbeOrder:
             ValueError: If the probes were not fitted for this model's layers and tokens.
         """
         layout, names = model.token_layout, stream_names(model.cfg, "resid_post")
-        labels = checked_classes(classes, len(images), model)[:, 0].expand(layout.n_patches, -1)
+        labels = model.class_indices(classes, len(images), several=True)[:, 0].expand(layout.n_patches, -1)
         if self.probe.bias.shape[:2] != (len(names), layout.n_tokens + 1):
             raise ValueError(
                 f"expected probes of {len(names)} layers and {layout.n_tokens + 1} positions, got "

@@ -78,12 +78,7 @@ def memory_coefficients(
     torch.Size([2, 65, 512])
     """
     names = coefficient_names(model.cfg, sublayer, coefficients, [layer])
-    missing = [name for name in names if name not in cache.cache_dict]
-    if missing:
-        raise ValueError(
-            f"the cache lacks '{missing[0]}', which holds the coefficients of '{sublayer}': run "
-            f"`model.run_with_cache(images, names_filter=coefficient_names(model.cfg, '{sublayer}', '{coefficients}'))`"
-        )
+    cache.require(names, how=f"coefficient_names(model.cfg, '{sublayer}', '{coefficients}')")
     parts = [cache[name] if cache.has_batch_dim else cache[name][None] for name in names]
     if sublayer == "attn":
         return parts[0].flatten(-2)

@@ -48,7 +48,7 @@ def key_value_agreement(
     torch.Size([8, 2, 65])
     """
     check_sublayer(sublayer)
-    labels = _checked_labels(labels, model).to(model.cfg.device)
+    labels = model.class_indices(labels, len(labels))
     tables = MemoryTables(model, sublayer, k, layer_scale)
     called = called_memories(model, cache, sublayer, k, coefficients)
     return torch.stack([tables.agrees(layer, memories, labels) for layer, memories in enumerate(called)])
@@ -106,10 +106,3 @@ def first_match(
 def output_of(sublayer: MemorySublayer) -> Stream:
     """The stream that a sub-layer writes."""
     return "mlp_out" if sublayer == "mlp" else "attn_out"
-
-
-def _checked_labels(labels: Tensor, model: HookedViT) -> Tensor:
-    n_classes = model.cfg.n_classes
-    if labels.ndim != 1 or labels.is_floating_point() or labels.min() < 0 or labels.max() >= n_classes:
-        raise ValueError(f"labels must be one class index from 0 to {n_classes - 1} per image, got {labels.tolist()}")
-    return labels

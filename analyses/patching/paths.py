@@ -184,7 +184,7 @@ def _written(model: HookedViT, base: ViTActivationCache, source: ViTActivationCa
     z = base["z", layer].clone()
     z[:, :, head] = source["z", layer][:, :, head]
     # computed from what the block writes, since the heads' contributions do not add up after a post-norm
-    return model.blocks[layer]._attn_out(z) - base["attn_out", layer]
+    return model.blocks[layer].write_attn(z) - base["attn_out", layer]
 
 
 def _step(kind: str, at: Sequence[int], n_layers: int) -> int:

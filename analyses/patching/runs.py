@@ -120,8 +120,7 @@ def check_pair(model: HookedViT, clean: Tensor, corrupt: Tensor) -> None:
             f"expected a corrupt image for each clean one, of the same size, got clean {tuple(clean.shape)} and "
             f"corrupt {tuple(corrupt.shape)}"
         )
-    if model.cfg.n_classes == 0:
-        _ = model.W_U  # raises an error with advice
+    model.require_classes()
     check_unhooked(model)
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from conftest import make_timm
 from torch import Tensor
 
-from analyses.feature_importance.class_gradients import checked_classes, class_gradients, read_tokens
+from analyses.feature_importance.class_gradients import class_gradients
 from hooked_vit import HookedViT
 
 CLASSES = torch.tensor([[5, 0], [1, 6]])
@@ -16,7 +16,7 @@ CLASSES = torch.tensor([[5, 0], [1, 6]])
 def test_matches_autograd(kind: str, images: Tensor, double_softmax: bool) -> None:
     model = HookedViT.from_timm(make_timm(kind)).double()
     stream = model(images.double(), stop_at_layer=2).detach()
-    read = read_tokens(model.cfg)
+    read = model.cfg.read_tokens
     found = class_gradients(model, stream[:, read], CLASSES, double_softmax)
     for place in range(2):
         leaf = stream.clone().requires_grad_()
@@ -34,4 +34,4 @@ def test_matches_autograd(kind: str, images: Tensor, double_softmax: bool) -> No
 def test_one_class_or_several_per_image() -> None:
     model = HookedViT.from_timm(make_timm("cls"))
     assert checked_classes(CLASSES[:, 0], 2, model).tolist() == [[5], [1]]
-    assert checked_classes(CLASSES, 2, model).tolist() == CLASSES.tolist()
+    assert model.class_indices(CLASSES, 2, several=True).tolist() == CLASSES.tolist()

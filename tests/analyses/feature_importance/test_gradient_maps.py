@@ -6,7 +6,6 @@ from attention_by_hand import patterns_and_gradients, read_rows
 from conftest import ported
 from torch import Tensor
 
-from analyses.feature_importance.class_gradients import read_tokens
 from analyses.feature_importance.gradient_maps import grad_cam, gradient_attention, relevance
 
 CLASSES = torch.tensor([5, 0])
@@ -20,7 +19,7 @@ def test_relevance_and_gradient_attention(kind: str, images: Tensor) -> None:
         for pattern, gradient in zip(patterns, gradients, strict=True):
             R = R + (gradient * pattern).clamp(min=0).mean(0) @ R
         torch.testing.assert_close(relevances[image], read_rows(R, model), rtol=1e-4, atol=1e-6)
-        n_read = len(list(range(len(R)))[read_tokens(model.cfg)])
+        n_read = len(list(range(len(R)))[model.cfg.read_tokens])
         summed = n_read * read_rows((gradients * patterns).sum((0, 1)), model)
         torch.testing.assert_close(products[image], summed, rtol=1e-4, atol=1e-6)
 

@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from conftest import make_timm
 from torch import Tensor
 
-from analyses.feature_importance.class_gradients import read_tokens
 from analyses.feature_importance.importance import (
     feature_importance,
     importance_from_cache,
@@ -39,7 +38,7 @@ def by_autograd(model: HookedViT, images: Tensor, image: int, label: int, layer:
     loss = F.cross_entropy(logits, torch.tensor([label]))
     (gradient,) = torch.autograd.grad(loss, pattern)
     total = torch.zeros_like(gradient[0, :, 0])
-    for query in range(model.token_layout.n_tokens)[read_tokens(model.cfg)]:
+    for query in range(model.token_layout.n_tokens)[model.cfg.read_tokens]:
         total = total - gradient[0, :, query]
     return total[:, model.token_layout.patches]
 
