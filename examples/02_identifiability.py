@@ -4,7 +4,7 @@ On emoji-vit, yes, though the head reads CLS alone: after the last block 32.0 % 
 (untrained: 1.0 %), and 74.3 % of the images have such a patch (untrained: 15.3 %). Patches are above the untrained
 control after blocks 5 to 7, CLS from block 1 on.
 
-Takes up to half a minute on two cores, 15 seconds with --quick.
+Takes up to 15 seconds on two cores, 10 with --quick.
 """
 
 # The head of a Vision Transformer reads one token, CLS, or the mean of all tokens. Training never asks a patch's token

@@ -4,7 +4,7 @@ On emoji-vit, hardly and yes. Images that activate the clearest neurons show one
 cases (chance 5 %). But without the 20 memories most aligned with a class it loses up to 1.22 logits, and more than
 without random memories or those of another class in blocks 4 to 7.
 
-Takes up to two minutes on two cores, half a minute with --quick.
+Takes up to 40 seconds on two cores, 15 with --quick.
 """
 
 # An MLP is a memory. Each neuron has a key, which matches some tokens, and a value vector, which it writes into the

@@ -4,7 +4,7 @@ On emoji-vit, relevance does best over all tests: its most important patch is on
 removing the most important patches first leaves the smallest area (0.175), and with two objects it is right for both in
 every scene. Rollout comes close in the first two tests (0.979, 0.259), but has one map for all classes.
 
-Takes up to four minutes on two cores, one and a half minutes with --quick.
+Takes up to one minute on two cores, half a minute with --quick.
 """
 
 # A map that colours the patches of a picture by importance is quickly made, and always looks plausible. Is it right?
