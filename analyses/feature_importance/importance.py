@@ -22,7 +22,7 @@ CHUNK_ELEMENTS = 2**25  # numbers that the classes' gradients at the tokens that
 def feature_importance(
     model: HookedViT,
     images: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
-    classes: Int[Tensor, "batch"] | Int[Tensor, "batch chosen"],
+    classes: Int[Tensor, "batch"] | Int[Tensor, "batch chosen"] | int | str,
     double_softmax: bool = False,
     *,
     start_at_layer: Literal[0] | None = None,
@@ -72,13 +72,13 @@ def feature_importance(
         stop_at_layer=model.cfg.n_layers,  # the head reads each block's attention output instead of the last stream
     )
     importance = importance_from_cache(model, cache, chosen, double_softmax)
-    return importance if classes.ndim == 2 else importance[:, 0]
+    return importance if isinstance(classes, Tensor) and classes.ndim == 2 else importance[:, 0]
 
 
 def importance_map(
     model: HookedViT,
     images: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
-    classes: Int[Tensor, "batch"],
+    classes: Int[Tensor, "batch"] | int | str,
     *,
     start_at_layer: Literal[0] | None = None,
 ) -> Float[Tensor, "batch patch"]:

@@ -125,8 +125,11 @@ def test_other_image_sizes(images: Tensor) -> None:
 class TestErrors:
     def test_classes(self, images: Tensor) -> None:
         model = HookedViT.from_timm(make_timm("cls"))
-        with pytest.raises(ValueError, match=r"classes must have shape \[2\], one per image.*torch.full"):
+        with pytest.raises(ValueError, match=r"expected a class index for each image, \[2\], or several"):
             feature_importance(model, images, torch.tensor([1]))
+        everywhere = feature_importance(model, images, torch.tensor([1, 1]))
+        assert torch.equal(feature_importance(model, images, 1), everywhere)
+        assert torch.equal(feature_importance(model, images, "class 1"), everywhere)
         with pytest.raises(ValueError, match=r"from 0 to 6, got .*7.*class_index"):
             feature_importance(model, images, torch.tensor([1, 7]))
         with pytest.raises(ValueError, match="no classes"):
