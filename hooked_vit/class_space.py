@@ -29,6 +29,27 @@ def describe_indices(indices: Tensor) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
+def require_several_classes(n_classes: int, reader: str) -> None:
+    """Check that there is more than one class, for what compares classes: ranks, accuracy, softmax.
+
+    Args:
+        n_classes: The number of classes, or of logits.
+        reader: What compares them, for the message.
+
+    Raises:
+        ValueError: If there is one class. Its rank would always be 0 and its probability 1, whatever the logit.
+
+    >>> require_several_classes(1, "the rank of a class")
+    Traceback (most recent call last):
+    ValueError: the rank of a class needs at least two classes, and there is only one: ...
+    """
+    if n_classes == 1:
+        raise ValueError(
+            f"{reader} needs at least two classes, and there is only one: use `model.with_two_classes()`, the same "
+            "model with the logits [0, logit], whose softmax is the sigmoid of the logit"
+        )
+
+
 class ClassSpace(nn.Module):
     """The classes of a HookedViT."""
 
@@ -71,6 +92,18 @@ class ClassSpace(nn.Module):
                 "text embeddings for zero-shot classes, a linear probe, or another head"
             )
         return self.head
+
+    def require_several_classes(self, reader: str) -> None:
+        """Check that the model has more than one class.
+
+        Args:
+            reader: What compares classes, for the message.
+
+        Raises:
+            ValueError: If the model has no classes, or a single logit; the message says what to do.
+        """
+        self.require_classes()
+        require_several_classes(self.cfg.n_classes, reader)
 
     def class_index(self, name: str | int) -> int:
         """Index of a class given by its name (or index, which is checked).

@@ -72,7 +72,8 @@ def similarity_increase(
         sublayer_norm: As for `project`.
 
     Raises:
-        ValueError: If the cache lacks a hook point, or `sublayer` or `reference` is unknown.
+        ValueError: If the cache lacks a hook point, `sublayer` or `reference` is unknown, or the model has a single
+            class.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> _, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64))
@@ -129,13 +130,14 @@ def residual_composition(
         sublayer_norm: As for `project`.
 
     Raises:
-        ValueError: If there are no such tokens, or none is counted.
+        ValueError: If there are no such tokens, none is counted, or the model has a single class.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> _, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64))
     >>> residual_composition(model, cache).none.shape
     torch.Size([8])
     """
+    model.require_several_classes("the top class after a block")
     matches = BlockProjections.of_cache(model, cache, None, sublayer_norm).matches()
     n_images, n_tokens = matches.shape[2:]
     group = "any" if isinstance(tokens, str) and tokens == "all" else tokens

@@ -26,6 +26,14 @@ class ModelOptions:
         bool,
         typer.Option("--random-weights", help="An untrained model, always initialised the same; needs no network."),
     ] = False
+    two_classes: Annotated[
+        bool,
+        typer.Option(
+            "--two-classes",
+            help="For a model with a single logit: two classes, negative and positive, with the logits 0 and the "
+            "model's. Their probabilities are the sigmoid of the logit.",
+        ),
+    ] = False
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="cpu, cuda:1, …. By default a GPU, if there is one.")
     ] = None
@@ -33,7 +41,8 @@ class ModelOptions:
     @property
     def record(self) -> Mapping[str, Any]:
         """What a JSON document says of the model."""
-        return {"model": self.model, "random_weights": self.random_weights}
+        record = {"model": self.model, "random_weights": self.random_weights}
+        return {**record, "two_classes": True} if self.two_classes else record
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     >>> def command(model: ModelOptions, out: str = "") -> None:
     ...     print(model.model, out)
     >>> list(inspect.signature(grouped(command)).parameters)
-    ['model', 'weights', 'random_weights', 'device', 'out']
+    ['model', 'weights', 'random_weights', 'two_classes', 'device', 'out']
     >>> grouped(command)(model="test_vit", out="here")
     test_vit here
     """

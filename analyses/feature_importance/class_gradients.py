@@ -39,6 +39,7 @@ def class_gradients(
     >>> class_gradients(model, torch.randn(2, 1, 128), torch.tensor([[3, 14, 15], [9, 2, 6]])).shape
     torch.Size([2, 3, 1, 128])
     """
+    model.require_several_classes("feature importance, a gradient of cross-entropy,")
     E = _class_embeddings(model)
     features, pull, *_ = vjp(lambda x: _features(model, x), vectors)
     # `features` has one row per head of the model: one, or two in distilled models

@@ -57,12 +57,13 @@ def feature_importance(
         over heads and layers is the global map, `importance_map`. Several classes get an axis after the batch axis.
 
     Raises:
-        ValueError: If the model does not have these classes, or rejects the images.
+        ValueError: If the model does not have these classes, or has a single one, or rejects the images.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> feature_importance(model, torch.zeros(2, 3, 64, 64), torch.tensor([3, 14])).shape
     torch.Size([2, 8, 4, 64])
     """
+    model.require_several_classes("feature importance, a gradient of cross-entropy,")
     chosen = model.class_indices(classes, len(images), several=True)
     images = images.clone() if images.is_inference() else images
     _, cache = model.run_with_cache(

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooked_vit.class_space import describe_indices
+from hooked_vit.class_space import describe_indices, require_several_classes
 
 __all__ = ["RidgeProbe", "fit_ridge_probe"]
 
@@ -74,6 +74,7 @@ def fit_ridge_probe(
     >>> probe.class_logits(features).argmax(-1)
     tensor([0, 0, 1, 1])
     """
+    require_several_classes(n_classes, "a probe of classes")
     *probes, n_samples, d_model = features.shape
     if labels.shape != (n_samples,):
         raise ValueError(f"labels must be a class for each of {n_samples} samples, got shape {tuple(labels.shape)}")

@@ -79,7 +79,8 @@ def sweep(
 
     Raises:
         ValueError: If `out` holds another sweep (the message lists the differences), an option or name is invalid, a
-            label is not a class of the model, or no image can be read; with `on_error="raise"`, if any image cannot.
+            label is not a class of the model, the model has a single class, or no image can be read; with
+            `on_error="raise"`, if any image cannot.
         TypeError: If the dataset's items are not images and labels.
 
     >>> from analyses.data import EmojiScenes
@@ -98,6 +99,7 @@ def sweep(
     n_images = len(dataset) if limit is None else min(len(dataset), limit)
     if n_images == 0 or model.cfg.n_classes == 0:
         raise ValueError(f"expected images and classes, got {n_images} images and {model.cfg.n_classes} classes")
+    model.require_several_classes("a sweep, which measures accuracy,")
     device, processes = model.cfg.device, join_processes()
     store = None if out is None else Store(out)
     if store is not None and not resume:
