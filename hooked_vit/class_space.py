@@ -210,6 +210,16 @@ class ClassSpace(nn.Module):
         logits = [F.linear(self._head_input(chunk, normalise), weight, b_U) for chunk in rows.split(size)]
         return torch.cat(logits).reshape(shape)
 
+    def unembed(self, x: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes n_classes"]:
+        """As TransformerLens's: the logits of vectors that have passed the final norm, `class_logits` without its norm.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> x = torch.randn(2, 65, 128)
+        >>> torch.allclose(model.unembed(model.ln_final(x)), model.class_logits(x), atol=1e-5)
+        True
+        """
+        return self.class_logits(x, normalise=False)
+
     def _head_input(self, rows: Tensor, normalise: bool) -> Tensor:
         norm = self.ln_final if normalise else None
         if norm is not None and not self.cfg.norm_after_pool:

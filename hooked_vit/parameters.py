@@ -10,6 +10,7 @@ from transformer_lens import FactoredMatrix
 
 from hooked_vit.components.embed import Embed
 from hooked_vit.config import HookedViTConfig
+from hooked_vit.other_names import OTHER_NAMES
 
 
 class Parameters(nn.Module):
@@ -18,6 +19,15 @@ class Parameters(nn.Module):
     cfg: HookedViTConfig
     embed: Embed
     blocks: Any  # an nn.ModuleList of Block
+
+    def __getattr__(self, name: str) -> Tensor | nn.Module:
+        """As for any module; an error about a name of TransformerLens or timm says what to use instead."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name not in OTHER_NAMES:
+                raise
+            raise AttributeError(f"a HookedViT has no '{name}': {OTHER_NAMES[name]}", name=name, obj=self) from None
 
     def _stack(self, part: str, name: str) -> Tensor:
         return torch.stack([getattr(getattr(block, part), name) for block in self.blocks])
