@@ -58,7 +58,7 @@ def categorical_updates_figure(table: pd.DataFrame, reference: str = "block_inpu
     panels = [["rate", "size"] + ["correctness"] * (not correctness.empty), [token_type for token_type, _ in kinds]]
     n_columns = max(len(panels[0]), len(panels[1]) + 1)
     # the legend fills the slots that no panel needs
-    slots = [row + ["legend"] * (n_columns - len(row)) for row in panels]
+    slots: list[Any] = [row + ["legend"] * (n_columns - len(row)) for row in panels]
     figure = Figure(figsize=(3.67 * n_columns, 6.4), layout="constrained")
     axes: dict[str, Axes] = figure.subplot_mosaic(slots)
     _draw_sublayers(axes["rate"], rows_of(updates, images="all", metric="similarity_change_rate"), kinds)
