@@ -29,9 +29,9 @@ from rich.console import Console
 
 from analyses.data import mask_like, sample_scenes, token_labels
 from analyses.identifiability import identifiability
+from analyses.plots.class_colours import ClassColours
 from analyses.plots.curves import draw_block_lines
 from analyses.plots.lens import lens_figure
-from analyses.plots.patch_maps import picture_of
 from analyses.projection import project
 from hooked_vit import HookedViT
 
@@ -125,12 +125,13 @@ columns = {f"{kind} identifiability": mean[kind] for kind in ranks} | {f"{kind} 
 pd.DataFrame({**columns, "images with one": with_one}).rename_axis("block").to_csv(options.out / "build_up.csv")
 
 # %% Maps of single pictures
-# For a few scenes: the top class of each patch, and the rank of the followed class, after five of the blocks.
+# For a few scenes: the top class of each patch, and the rank of the followed class, after five of the blocks. A class
+# keeps its colour from one figure to the next.
 
+colours = ClassColours()
 for index, scene in enumerate(scenes[: options.figures]):
-    picture = picture_of(images[index], model.data_config or {})
     lens_figure(
-        picture, projection, model.cfg, model.class_names, int(labels[index]), index=index, reference_is=followed,
-        predicted=int(logits[index].argmax()), mask=masks[index],
+        model.picture_of(images[index]), projection, model.cfg, model.class_names, int(labels[index]), index=index,
+        reference_is=followed, predicted=int(logits[index].argmax()), mask=masks[index], colours=colours,
     ).savefig(options.out / f"{scene.path.stem}-lens.png")  # fmt: skip
 console.print(f"Figures in {options.out}/")

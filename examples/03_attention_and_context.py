@@ -33,7 +33,6 @@ from analyses.identifiability import Identifiability, identifiability
 from analyses.perturbation import Perturbation, perturb, self_only
 from analyses.plots.curves import draw_curve, finish_figure, finish_panel, rows_of
 from analyses.plots.map_rows import map_rows_figure
-from analyses.plots.patch_maps import picture_of
 from analyses.plots.perturbation import PERTURBATION_NAMES, perturbation_figure
 from analyses.sweep import sweep
 from hooked_vit import HookedViT
@@ -161,7 +160,7 @@ if has_masks:
 # its opposite; only over all classes does this average out to chance.
 
 batch = ItemReader(images, model.cfg, model.data_config).__getitems__(range(min(4, len(images))))
-if batch.images is not None and batch.object_mask is not None and model.data_config is not None:
+if batch.images is not None and batch.object_mask is not None:
     run = perturb(model, batch.images, batch.labels, fwd_hooks=self_only(model))
     scores = {
         name: identifiability(rank, model.cfg.n_classes)[:, :, model.token_layout.patches]
@@ -169,7 +168,7 @@ if batch.images is not None and batch.object_mask is not None and model.data_con
     }
     halfway, end = model.cfg.n_layers // 2, model.cfg.n_layers - 1
     map_rows_figure(
-        [picture_of(image, model.data_config) for image in batch.images], list(batch.object_mask),
+        [model.picture_of(image) for image in batch.images], list(batch.object_mask),
         {f"block {block},\n{name}": score[block] for name, score in scores.items() for block in (halfway, end)},
         model.token_layout, model.cfg.patch_size, label="identifiability", title=title,
         caption="Outline: the object. 0.5 is chance; at 1 the class is on top.",

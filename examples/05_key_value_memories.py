@@ -35,7 +35,6 @@ from analyses.plots.causal_memories import causal_memories_figure
 from analyses.plots.class_value_agreement import value_vector_statistics_figure
 from analyses.plots.curves import rows_of
 from analyses.plots.memory_pairs import compositionality_figure, key_value_agreement_figure
-from analyses.plots.patch_maps import picture_of
 from analyses.plots.value_vectors import value_vectors_figure
 from analyses.statistics import Resampling
 from analyses.sweep import sweep
@@ -127,8 +126,7 @@ classes = top_classes(model, layer, neurons)
 activations = sweep(model, images, [TopActivations(layer, neurons, k=8)], progress=False)["top_activations"]
 indices = list(dict.fromkeys(activations["index"].tolist()))
 pictures = {
-    index: picture_of(image, model.data_config or {})
-    for index, image in zip(indices, images_at(model, images, indices), strict=True)
+    index: model.picture_of(image) for index, image in zip(indices, images_at(model, images, indices), strict=True)
 }
 value_vectors_figure(
     classes, activations, pictures, model.cfg.patch_size,

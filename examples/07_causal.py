@@ -46,7 +46,6 @@ from analyses.patching import (
     path_patching,
 )
 from analyses.plots.curves import draw_block_lines
-from analyses.plots.patch_maps import picture_of
 from analyses.plots.patching import ablation_figure, agreement_figure, head_patching_figure, token_patching_figure
 from analyses.projection import project, stream_names
 from analyses.statistics import Resampling
@@ -200,7 +199,7 @@ for index in range(min(options.figures, len(kept))):
     by_token = activation_patching(
         model, clean[pair], corrupt[pair], logit_difference(clean_class[pair], against=corrupt_class[pair])
     )
-    pictures = [picture_of(images[index], model.data_config or {}) for images in (clean, corrupt)]
+    pictures = [model.picture_of(images[index]) for images in (clean, corrupt)]
     token_patching_figure(
         by_token, *pictures, model.cfg.patch_size, names=(f"clean: {clean_name}", f"corrupt: {corrupt_name}"),
         mask=masks[index],
