@@ -79,15 +79,15 @@ projection = project(model, cache, "resid_post", labels, k=1)
 
 layout, n_classes = model.token_layout, model.cfg.n_classes
 assert projection.rank is not None
-of_patches = projection.rank[:, :, layout.patches]
-ranks = {"patches": of_patches, "object": of_patches[:, is_object], "background": of_patches[:, ~is_object]}
+patch_ranks = projection.rank[:, :, layout.patches]
+ranks = {"patches": patch_ranks, "object": patch_ranks[:, is_object], "background": patch_ranks[:, ~is_object]}
 if layout.cls is not None:
     ranks = {"CLS": projection.rank[:, :, layout.cls], **ranks}
 mean = pd.DataFrame(
     {kind: identifiability(rank, n_classes).flatten(1).mean(-1).numpy() for kind, rank in ranks.items()}
 )
 rate = pd.DataFrame({kind: 100 * (rank == 0).flatten(1).float().mean(-1).numpy() for kind, rank in ranks.items()})
-with_one = (100 * (of_patches == 0).any(-1).float().mean(-1)).numpy()
+with_one = (100 * (patch_ranks == 0).any(-1).float().mean(-1)).numpy()
 
 table = (mean.map("{:.3f}".format) + rate.map("{:5.0f} %".format)).rename_axis("block")
 table["images with one"] = [f"{percent:.0f} %" for percent in with_one]

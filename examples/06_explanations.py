@@ -135,8 +135,8 @@ if len(localisation):
     on_object = localisation.pivot(index="method", columns="metric", values="value")
     scores["pointing game"], scores["average precision"] = on_object["pointing_game"], on_object["average_precision"]
 if is_emoji:
-    of_two = tables["two_objects"].pivot(index="method", columns="metric", values="value")
-    scores["one of two"], scores["both of two"] = of_two["right"], of_two["both_right"]
+    pairs = tables["two_objects"].pivot(index="method", columns="metric", values="value")
+    scores["one of two"], scores["both of two"] = pairs["right"], pairs["both_right"]
 scores = scores.sort_values(by="least first", ascending=False)
 print(
     f"{title}, {len(images)} images\nAreas under the curve; maps on the object; maps on their own one of two objects\n"
@@ -145,7 +145,7 @@ print(scores.round(3).to_string(), "\n")
 
 # %% What the table says
 # Methods that do not depend on the class can rank high in the first two tests: they show where objects are, not why
-# the model names one of them. The third test tells the two apart.
+# the model names one of them. The third test separates the two.
 
 console.print(
     f"• {scores.index[0]} has the largest area with the least important patches removed first, "
