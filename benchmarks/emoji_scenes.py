@@ -1,4 +1,4 @@
-"""How fast Emoji Scenes are drawn: scenes a second in batches, by what is in them.
+"""How fast Emoji Scenes are drawn, in scenes per second, by their content.
 
 python benchmarks/emoji_scenes.py [--threads 2] [--batch-size 256] [--seconds 3]
 """
@@ -18,7 +18,7 @@ _MANY = 10**9
 
 
 def scenes_per_second(scenes: EmojiScenes, batch_size: int, seconds: float) -> float:
-    """Median over batches, after one to warm up."""
+    """Median over batches, after one warm-up batch."""
     scenes.batch(range(batch_size))
     rates = []
     start, end = batch_size, time.perf_counter() + seconds
@@ -31,7 +31,7 @@ def scenes_per_second(scenes: EmojiScenes, batch_size: int, seconds: float) -> f
 
 
 def loaded_per_second(scenes: EmojiScenes, batch_size: int, seconds: float, workers: int) -> float:
-    """Through a DataLoader with worker processes, after one batch of each to warm up."""
+    """Through a DataLoader with worker processes, after one warm-up batch per worker."""
     batches = iter(DataLoader(scenes, batch_size=batch_size, num_workers=workers))
     for _ in range(workers):
         next(batches)

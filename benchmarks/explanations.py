@@ -1,10 +1,10 @@
-"""What explanations cost, as ratios to plain forward passes measured in turn in the same run.
+"""The cost of explanations, as ratios to plain forward passes measured alternately in the same run.
 
     python benchmarks/explanations.py [--models B/32,B/16] [--batch 32] [--threads 2] [--seconds 60] [--markdown]
 
 Importance of one class (and of ten and a hundred), all blocks and heads, over one forward pass (target: 1.15); a curve
-of 49 removals over as many full passes (target at B/32, 32 images: 0.65). For comparison, what the same importance
-costs by autograd, one local gradient a block (sum over the images is one gradient for all), and Chefer's relevance.
+of 49 removals over as many full passes (target at B/32, 32 images: 0.65). For comparison, the cost of the same
+importance by autograd, one local gradient per block for the sum over images, and of Chefer's relevance.
 Random weights, 1000 classes. On a machine with a GPU: --device cuda.
 """
 
@@ -44,7 +44,7 @@ def importance_by_autograd(model: HookedViT, images: Tensor, classes: Tensor) ->
 
 
 def contenders(name: str, batch: int, device: str) -> dict[str, tuple[float, float | None, dict[str, Callable]]]:
-    """For each task: how many plain passes it is held against, the target, ours and the base."""
+    """For each task: the number of plain passes that it is compared with, the target, our run and the base run."""
     model = HookedViT.from_timm(timm.create_model(name).eval()).to(device)
     images = torch.randn(batch, 3, 224, 224, device=device)
     chosen = torch.randint(1000, (batch, 100), device=device)
@@ -91,12 +91,12 @@ def main() -> None:
             with torch.no_grad():
                 seconds = paired_seconds(runs, arguments.seconds)
             each = [1000 * statistics.median(seconds[who]) / arguments.batch for who in ("ours", "base")]
-            held_against = ratio(seconds, "ours", "base") / n_passes
-            rows.append((name, model, f"{each[0]:.1f}", f"{each[1]:.1f}", f"{held_against:.3f}",
+            relative = ratio(seconds, "ours", "base") / n_passes
+            rows.append((name, model, f"{each[0]:.1f}", f"{each[1]:.1f}", f"{relative:.3f}",
                          "–" if target is None else f"{target}"))  # fmt: skip
             Console(stderr=True).print(*rows[-1])
 
-    header = ("task", "model", "ms an image", "plain pass, ms an image", "ratio", "target")
+    header = ("task", "model", "ms per image", "plain pass, ms per image", "ratio", "target")
     title = f"batch {arguments.batch}, {arguments.threads} threads, {arguments.device}"
     print_table(header, rows, title, arguments.markdown)
 

@@ -23,7 +23,7 @@ from timing import paired_seconds, ratio
 
 from hooked_vit import HookedViT
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # TransformerLens would ask the hub about a model that is not there
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # TransformerLens would ask the hub about a model that does not exist
 ARCHITECTURES = {"B/32": "vit_base_patch32_224", "B/16": "vit_base_patch16_224"}
 TARGETS = {"forward": 1.02, "everything cached": 1.10, "12 residual streams": 1.02}
 
@@ -76,7 +76,7 @@ def nnsight_forward(model: object, images: torch.Tensor) -> object:
 
 
 def contenders(name: str, batch: int, device: str, dtype: torch.dtype) -> dict[str, dict[str, Callable[[], object]]]:
-    """For each task, who takes part in it."""
+    """For each task, its contenders."""
     module = timm.create_model(name).eval().to(device, dtype)
     ours = HookedViT.from_timm(module)
     images = torch.randn(batch, 3, 224, 224, device=device, dtype=dtype)

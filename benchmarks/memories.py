@@ -3,9 +3,9 @@
     python benchmarks/memories.py [--model B/32] [--batch 16] [--threads 2] [--seconds 60] [--markdown]
 
 `one layer` is agreement and compositionality of one MLP, coefficients and projected outputs given, against loops over
-images, tokens and memories as the published code has them (targets: a twelfth of their time, 0.3 ms an image). `added
-to a sweep` is what KeyValueAgreement and Compositionality add to a batch, over a plain forward pass of timm's model:
-alone, and beside CategoricalUpdates, which projects the same outputs (target: 0.3). Weights are random, with 1000
+images, tokens and memories as in the published code (targets: a twelfth of their time, 0.3 ms per image). `added to a
+sweep` is what KeyValueAgreement and Compositionality add to a batch, over a plain forward pass of timm's model:
+alone, and next to CategoricalUpdates, which projects the same outputs (target: 0.3). Weights are random, with 1000
 classes. On a machine with a GPU: --device cuda.
 """
 
@@ -33,7 +33,7 @@ Contenders = dict[str, Callable[[], object]]
 
 
 def loops(coefficients: Tensor, logits: Tensor, labels: list[int], predicted: Tensor) -> tuple[Tensor, Tensor]:
-    """Agreement, and whether one memory predicts the output, an image at a time as the published code computes them."""
+    """Agreement, and whether one memory predicts the output, one image at a time as in the published code."""
     of_class, class_of = logits.topk(5, dim=0).indices.T, logits.topk(1, dim=1).indices.squeeze()
     agreement = []
     for image, label in enumerate(labels):
@@ -52,7 +52,7 @@ def loops(coefficients: Tensor, logits: Tensor, labels: list[int], predicted: Te
 
 
 def one_layer(model: HookedViT, images: Tensor, labels: Tensor) -> Contenders:
-    """Agreement and compositionality of the MLP of block 10, by look-up and by loops; both must say the same."""
+    """Agreement and compositionality of the MLP of block 10, by look-up and by loops; both must agree."""
     _, cache = model.run_with_cache(images, names_filter=["blocks.10.mlp.hook_pre", "blocks.10.hook_mlp_out"])
     coefficients = cache["blocks.10.mlp.hook_pre"]
     predicted = model.class_logits(cache["blocks.10.hook_mlp_out"]).argmax(dim=-1)
@@ -77,15 +77,15 @@ def added(module: torch.nn.Module, model: HookedViT, batch: int) -> Contenders:
     images = read.images.to(model.cfg.device)
 
     def of(analyses: list[Analysis]) -> Callable[[], object]:
-        for one in analyses:
-            one.to(model.cfg.device)
-        names = [point for one in analyses for point in one.names(model.cfg)]
+        for analysis in analyses:
+            analysis.to(model.cfg.device)
+        names = [point for analysis in analyses for point in analysis.names(model.cfg)]
 
         def one_batch() -> None:
             of_batch = run_batch(model, names, read)
-            for one in analyses:
-                one.update(of_batch)
-                one.reset()
+            for analysis in analyses:
+                analysis.update(of_batch)
+                analysis.reset()
 
         return one_batch
 
@@ -97,7 +97,7 @@ def added(module: torch.nn.Module, model: HookedViT, batch: int) -> Contenders:
     runs: Contenders = {"forward": lambda: module(images)}
     for name, make in pairs.items():
         runs[f"alone{name}"] = of(make())
-        runs[f"beside{name}"] = of([CategoricalUpdates(), *make()])
+        runs[f"with updates{name}"] = of([CategoricalUpdates(), *make()])
     return runs
 
 
@@ -122,17 +122,16 @@ def main() -> None:
         seconds = paired_seconds(one_layer(model, images, labels), arguments.seconds, (3, 60))
         ours, theirs = (1000 * statistics.median(seconds[name]) / batch for name in ("ours", "loops"))
         times = statistics.median(b / a for a, b in zip(seconds["ours"], seconds["loops"], strict=True))
-        rows.append(("one layer, ms an image", f"{ours:.3f}; loops {theirs:.2f}", "0.3; 2.9"))
+        rows.append(("one layer, ms per image", f"{ours:.3f}; loops {theirs:.2f}", "0.3; 2.9"))
         rows.append(("one layer, times faster than the loops", f"{times:.0f}", "12"))
         Console(stderr=True).print(*rows)
         seconds = paired_seconds(added(module, model, batch), arguments.seconds, (3, 60))
-        for name, base in (("alone before f", "alone"), ("alone both", "alone"), ("beside before f", "beside"),
-                           ("beside both", "beside")):  # fmt: skip
-            rounds = zip(seconds[name], seconds[base], seconds["forward"], strict=True)
-            share = statistics.median((a - b) / plain for a, b, plain in rounds)
-            where = "alone in a sweep" if base == "alone" else "beside CategoricalUpdates"
-            kinds = "coefficients before f" if name.endswith("f") else "before and after f"
-            rows.append((f"added {where}, {kinds}, forward passes", f"{share:.2f}", "0.3"))
+        for base in ("alone", "with updates"):
+            for kind, words in ((" before f", "coefficients before f"), (" both", "before and after f")):
+                rounds = zip(seconds[base + kind], seconds[base], seconds["forward"], strict=True)
+                share = statistics.median((a - b) / plain for a, b, plain in rounds)
+                where = "alone in a sweep" if base == "alone" else "next to CategoricalUpdates"
+                rows.append((f"added {where}, {words}, forward passes", f"{share:.2f}", "0.3"))
     header = ("what", f"{arguments.model}, batch {batch}, {arguments.threads} threads", "target")
     print_table(header, rows, "key-value memories", arguments.markdown)
 

@@ -1,10 +1,10 @@
-"""Activation patching against TransformerLens's `generic_activation_patch`, one full pass a patch, on the same model.
+"""Activation patching against TransformerLens's `generic_activation_patch`, one full pass per patch, on the same model.
 
     python benchmarks/patching.py [--models B/32] [--sweeps resid_pre,z] [--threads 2] [--seconds 120] [--markdown]
 
 One pair of images, random weights, 1000 classes: layer × token of `resid_pre`, and layer × head of `z`. Ratios are of
-times measured in turn in one run; the numbers that both find are compared, too. Attribution patching, which estimates
-the same numbers, is timed beside them. On a machine with a GPU: --device cuda. Targets: 3 on two cores, 20 on a GPU.
+times measured alternately in one run; the results of both are compared, too. Attribution patching, which estimates
+the same numbers, is timed as well. On a machine with a GPU: --device cuda. Targets: 3 on two cores, 20 on a GPU.
 """
 
 import argparse
@@ -35,7 +35,7 @@ SETTERS = {
 def contenders(
     name: str, stream: PatchStream, device: str, memory_limit: float | None, layers: list[int], every: int
 ) -> dict[str, Callable[[], Any]]:
-    """Who takes part: from nothing to the values of the sweep, [layer token] or [layer head]."""
+    """The contenders: functions that return the values of the sweep, [layer token] or [layer head]."""
     patching.tqdm = lambda rows: rows  # no bar between the table's rows
     torch.manual_seed(0)
     model: Any = HookedViT.from_timm(timm.create_model(name).eval()).to(device)
@@ -46,7 +46,7 @@ def contenders(
 
     def loop() -> Tensor:
         cache = model.run_with_cache(clean, names_filter=stream)[1]
-        # its own ranges take the image's width for the number of tokens
+        # without an index it would take the image's width for the number of tokens
         index = pd.DataFrame(list(itertools.product(layers, places)), columns=["layer", "place"])
         patch: Any = patching.generic_activation_patch
         return patch(model, corrupt, cache, metric, SETTERS[stream], stream, index_df=index).unflatten(
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--sweeps", default="resid_pre,z")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=120, help="time for each row of the table")
-    parser.add_argument("--rounds", type=int, default=3, help="at least so many, besides two to warm up")
+    parser.add_argument("--rounds", type=int, default=3, help="minimum, after two warm-up rounds")
     parser.add_argument("--layers", default=",".join(map(str, range(12))), help="fewer for a quick look: 1,4,7,10")
     parser.add_argument("--every", type=int, default=1, help="only every n-th token or head, for a quick look")
     parser.add_argument("--device", default="cpu")

@@ -2,7 +2,7 @@
 
     python benchmarks/sweep.py [--models B/32,B/16] [--batch 16] [--threads 2] [--seconds 120] [--markdown]
 
-Ratios are of times measured in turn in one run, with random weights and 1000 classes (targets: 1.6 and 1.15).
+Ratios are of times measured alternately in one run, with random weights and 1000 classes (targets: 1.6 and 1.15).
 `a batch` is what each batch costs: the forward pass with its cache, every analysis, and their totals. `all of it` is
 the sweep of `--images` images from the first to the last line, tables and their bootstrap intervals included.
 On a machine with a GPU: --device cuda.
@@ -36,7 +36,7 @@ MEMORY_TARGET = 50
 
 
 class NoiseImages(torch.utils.data.Dataset):
-    """As many images as wanted, none of which is kept."""
+    """Any number of images, none of which is kept."""
 
     def __init__(self, n: int, n_made: int = 0):
         self.n = n
@@ -59,7 +59,7 @@ def analyses() -> dict[str, Analysis]:
 
 
 def contenders(name: str, batch: int, n_images: int, device: str) -> dict[str, dict[str, Callable[[], object]]]:
-    """For each task, ours and what it is held against."""
+    """For each task, our run and the base run."""
     module = timm.create_model(name).eval().to(device)
     model = HookedViT.from_timm(module)
     dataset = NoiseImages(n_images, batch)
@@ -73,7 +73,7 @@ def contenders(name: str, batch: int, n_images: int, device: str) -> dict[str, d
         of_batch = run_batch(model, names, read)
         for one in named.values():
             one.update(of_batch)
-        Share().take(named, 0, ())
+        Share().add_batch(0, named, ())
 
     def whole_sweep() -> None:
         mine = {key: one for key, one in analyses().items() if key != "accuracy"}
@@ -96,7 +96,7 @@ def contenders(name: str, batch: int, n_images: int, device: str) -> dict[str, d
 
 
 def memory_growth(name: str, batch: int, threads: int, few: int, many: int) -> float:
-    """By how many MB the peak of a process grows from a sweep of few images to one of many."""
+    """Growth in MB of a process's peak memory, from a sweep of few images to one of many."""
     code = f"""
 import resource, sys, tempfile
 sys.path.insert(0, {sys.path[0]!r})
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=256, help="of the whole sweep")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=120, help="time for each row of the table, at least 5 rounds")
-    parser.add_argument("--memory", default="200,2000", help="numbers of images between which memory is compared")
+    parser.add_argument("--memory", default="200,2000", help="two numbers of images to compare peak memory at")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--markdown", action="store_true")
     arguments = parser.parse_args()
@@ -143,7 +143,7 @@ def main() -> None:
     growth = memory_growth(ARCHITECTURES["B/32"], arguments.batch, arguments.threads, few, many)
     rows.append((f"peak memory, {few} to {many} images", "B/32", "", "", f"{growth:+.0f} MB", f"{MEMORY_TARGET} MB"))
 
-    header = ("task", "model", "ours, ms an image", "base, ms an image", "ratio", "target")
+    header = ("task", "model", "ours, ms per image", "base, ms per image", "ratio", "target")
     title = f"batch {arguments.batch}, {arguments.threads} threads, {arguments.device}"
     print_table(header, rows, title, arguments.markdown)
 

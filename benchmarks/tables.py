@@ -7,7 +7,7 @@ from rich.table import Table
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str, markdown: bool) -> None:
-    """Print rows of cells under a header; the title is the terminal's alone."""
+    """Print rows of cells under a header; the title is for the terminal only."""
     if markdown:
         for row in (header, ["---"] * len(header), *rows):
             print("|", " | ".join(row), "|")

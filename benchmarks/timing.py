@@ -1,4 +1,4 @@
-"""Paired timing: every contender runs in every round, in turning order, and is compared within its round."""
+"""Paired timing: every contender runs in every round, in rotating order, and is compared within its round."""
 
 import statistics
 import time
@@ -8,7 +8,7 @@ import torch
 
 
 def synchronise() -> None:
-    """Wait for the GPU, if there is one in use."""
+    """Wait for the GPU, if one is in use."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -16,9 +16,9 @@ def synchronise() -> None:
 def paired_seconds(
     contenders: dict[str, Callable[[], object]], budget: float, rounds: tuple[int, int] = (3, 60)
 ) -> dict[str, list[float]]:
-    """Seconds of each contender in each round, after two runs of each to warm up.
+    """Seconds of each contender in each round, after two warm-up runs of each.
 
-    There are as many rounds as fit in `budget` seconds, within the bounds given.
+    As many rounds as fit in `budget` seconds, within the given bounds.
     """
     for run in contenders.values():
         run()
@@ -29,7 +29,7 @@ def paired_seconds(
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
     for index in range(n_rounds):
-        # the order turns, so that nobody always runs on a cold or a hot machine
+        # the order rotates, so that no contender always runs on a cold or a hot machine
         for name in names[index % len(names) :] + names[: index % len(names)]:
             synchronise()
             start = time.perf_counter()

@@ -6,35 +6,38 @@ from typing import Any
 __all__ = ["blocks_in_words"]
 
 
-def blocks_in_words(holds: Iterable[Any], first: int = 0) -> str:
-    """The blocks for which something holds: runs of them, as one says it.
+def blocks_in_words(flags: Iterable[Any], blocks: Iterable[int] | None = None) -> str:
+    """The blocks for which something holds, with consecutive blocks as a range.
 
     Args:
-        holds: Whether it does, one block after another.
-        first: The number of the first of these blocks.
+        flags: Whether it holds, one flag per block.
+        blocks: The numbers of these blocks in ascending order; 0, 1, 2, ... by default.
 
     >>> blocks_in_words([False, True, True, True, False, True])
     'blocks 1 to 3 and 5'
     >>> blocks_in_words([True, True]), blocks_in_words([False, False]), blocks_in_words([False, True])
     ('every block', 'no block', 'block 1')
+    >>> blocks_in_words([False, True], blocks=[0, 7])
+    'block 7'
     """
-    flags = [bool(one) for one in holds]
-    if flags and all(flags):
+    holds = [bool(flag) for flag in flags]
+    numbers = list(range(len(holds)) if blocks is None else blocks)
+    if holds and all(holds) and numbers == list(range(len(holds))):
         return "every block"
-    runs: list[list[int]] = []
-    for block, flag in enumerate(flags, start=first):
-        if flag and runs and runs[-1][-1] == block - 1:
-            runs[-1].append(block)
+    ranges: list[list[int]] = []
+    for block, flag in zip(numbers, holds, strict=True):
+        if flag and ranges and ranges[-1][-1] == block - 1:
+            ranges[-1].append(block)
         elif flag:
-            runs.append([block])
-    if not runs:
+            ranges.append([block])
+    if not ranges:
         return "no block"
-    named = [_run(run) for run in runs]
-    several = sum(map(len, runs)) > 1
-    return ("blocks " if several else "block ") + " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
+    *others, last = map(_range_in_words, ranges)
+    plural = "blocks" if sum(map(len, ranges)) > 1 else "block"
+    return f"{plural} {', '.join(others)} and {last}" if others else f"{plural} {last}"
 
 
-def _run(blocks: list[int]) -> str:
+def _range_in_words(blocks: list[int]) -> str:
     if len(blocks) == 1:
         return str(blocks[0])
     return f"{blocks[0]} {'and' if len(blocks) == 2 else 'to'} {blocks[-1]}"

@@ -1,6 +1,6 @@
 """How good an emoji-vit is: accuracy, two objects, calibration, and what the background does to its answers."""
 
-# Used by train_emoji_vit.py at the end of a run; or by itself, on any model that comes along:
+# Used by train_emoji_vit.py at the end of a run; or by itself, on any bundled model:
 #
 #     python examples/measure_emoji_vit.py emoji-vit-gap
 
@@ -25,7 +25,7 @@ from hooked_vit import HookedViT
 # that is, over fifteen bins of confidence.
 
 TESTING = 2_000_000
-"""The seed of the scenes to test on, which no run has learnt from."""
+"""The seed of the scenes to test on, which no run was trained on."""
 
 _MEASURED_TOGETHER = 250
 
@@ -77,7 +77,7 @@ def best_temperature(logits: Float[Tensor, "scene n_classes"], labels: Int64[Ten
 
 
 def measure(model: nn.Module, n_scenes: int = 4000) -> dict[str, Any]:
-    """Everything about a model's answers that goes into its card."""
+    """All measurements for a model's card."""
     scenes = EmojiScenes(n_scenes, TESTING)
     logits, labels, artists = answers(model, scenes)
     labels, artists = labels[:, 0], artists[:, 0]
@@ -105,32 +105,32 @@ def measure(model: nn.Module, n_scenes: int = 4000) -> dict[str, Any]:
     }
 
 
-# What the background contributes shows when it lies. Each scene is shown with a background in the colours of its
-# class's group, then in those of another; and once more in the right ones with the object hidden altogether, when all
-# that an answer can get right is the group.
+# A misleading background shows what the background contributes. Each scene is shown with a background in the colours of
+# its class's group, then of each other group, and once more in its own group's colours with the object fully hidden,
+# where only the group can be right.
 
 
 def measure_backgrounds(model: nn.Module, n_scenes: int) -> dict[str, float]:
-    """Accuracy on backgrounds that tell the truth and that lie, and what is made of a background alone."""
-    telling = EmojiScenes(n_scenes, TESTING, background_strength=1)
+    """Accuracy on matching and on misleading backgrounds, and from a background alone."""
+    coloured = EmojiScenes(n_scenes, TESTING, background_strength=1)
     group_of = torch.tensor(group_of_class())
-    logits, labels, _ = answers(model, telling)
-    right_told = (logits.argmax(-1) == labels[:, 0]).float()
-    right_lied = []
+    logits, labels, _ = answers(model, coloured)
+    right_matching = (logits.argmax(-1) == labels[:, 0]).float()
+    right_misleading = []
     for index, group in enumerate(emoji_groups()):
-        logits, labels, _ = answers(model, telling.swap_background(group))
-        right_lied.append((logits.argmax(-1) == labels[:, 0])[group_of[labels[:, 0]] != index])
-    logits, labels, _ = answers(model, telling.occlude(1.0))
+        logits, labels, _ = answers(model, coloured.swap_background(group))
+        right_misleading.append((logits.argmax(-1) == labels[:, 0])[group_of[labels[:, 0]] != index])
+    logits, labels, _ = answers(model, coloured.occlude(1.0))
     return {
-        "top1_on_own_groups_colours": share(right_told),
-        "top1_on_another_groups_colours": share(torch.cat(right_lied)),
+        "top1_on_own_groups_colours": share(right_matching),
+        "top1_on_another_groups_colours": share(torch.cat(right_misleading)),
         "group_right_with_object_hidden": share(group_of[logits.argmax(-1)] == group_of[labels[:, 0]]),
         "group_right_by_chance": round(float((group_of.bincount() / len(group_of)).square().sum()), 4),
     }
 
 
 def share(which: Tensor) -> float:
-    """Of how many it is true, to four digits."""
+    """Share of True, to four digits."""
     return round(float(which.float().mean()), 4)
 
 
@@ -145,11 +145,11 @@ def confusions(answers: Int64[Tensor, "scene"], labels: Int64[Tensor, "scene"], 
     return [f"{names[label]} taken for {names[answer]}: {n}" for (label, answer), n in made.most_common(most)]
 
 
-# %% All of it
+# %% The command
 
 
 def main(model: str = typer.Argument("emoji-vit"), scenes: int = 4000) -> None:
-    """Measure a model that comes along on SCENES scenes that it has never seen."""
+    """Measure a bundled model on SCENES scenes that it has never seen."""
     Console().print_json(data=measure(HookedViT.from_pretrained(model), scenes))
 
 

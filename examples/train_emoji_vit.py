@@ -1,16 +1,16 @@
 """How the embedded models were trained: timm's VisionTransformer on Emoji Scenes, on two CPU cores."""
 
-# Three models come along with hooked_vit, and this script makes each of them:
+# Three models are bundled with hooked_vit, and this script trains each of them:
 #
 #     python examples/train_emoji_vit.py emoji-vit            # CLS token; from nothing
 #     python examples/train_emoji_vit.py emoji-vit-gap        # average pooling, four registers, no CLS, LayerScale
-#     python examples/train_emoji_vit.py emoji-vit-context    # backgrounds that tell something about the class
+#     python examples/train_emoji_vit.py emoji-vit-context    # class-correlated backgrounds
 #     python examples/train_emoji_vit.py emoji-vit --leave-out noto                  # never sees one artist
-#     python examples/train_emoji_vit.py emoji-vit --start emoji-vit --rate 0.25     # goes on from weights there are
+#     python examples/train_emoji_vit.py emoji-vit --start emoji-vit --rate 0.25     # starts from existing weights
 #
 # It leaves a weight file and a model card in out/. Stop it whenever you like, with kill -9 if you must: the same
-# command goes on where the last checkpoint was, and ends with the very weights that an undisturbed run gives, on the
-# same machine with the same number of threads.
+# command resumes from the last checkpoint, with bit-identical weights at the end, on the same machine with the same
+# number of threads.
 
 # %%
 import hashlib
@@ -65,7 +65,7 @@ class Run:
     """One training run: with the machine and its threads, all that its weights depend on.
 
     `pair_share` of a batch shows two objects, `hidden_share` one of which three quarters are hidden. `rate` scales
-    both learning rates: 1 from nothing, less to go on from weights. `drop` of the patches are left out in the first
+    both learning rates: 1 from nothing, less to start from weights. `drop` of the patches are left out in the first
     `drop_until` of the steps.
     """
 
@@ -94,9 +94,9 @@ class Run:
 # No scene is ever seen twice: the batch of a step is a function of (seed, step) alone. That is also why a run can be
 # resumed without remembering where the data were. Two objects are harder than one, and there is more to learn from
 # them, so they are half of each batch. A background thread draws the next batch meanwhile (some 4,000 scenes a second:
-# next to nothing beside a training step).
+# next to nothing compared with a training step).
 
-_TRAINING, _CALIBRATING = 1_000_000, 3_000_000
+TRAINING, CALIBRATING = 1_000_000, 3_000_000
 _ENDLESS = 10**9
 
 
@@ -111,8 +111,8 @@ def training_batch(
     """
     n_pairs, n_hidden = round(run.batch * run.pair_share), round(run.batch * run.hidden_share)
     options: dict[str, Any] = {"artists": run.artists, "background_strength": run.background_strength}
-    one = EmojiScenes(_ENDLESS, _TRAINING + run.seed, **options)
-    two = EmojiScenes(_ENDLESS, _TRAINING + run.seed, objects=2, **options)
+    one = EmojiScenes(_ENDLESS, TRAINING + run.seed, **options)
+    two = EmojiScenes(_ENDLESS, TRAINING + run.seed, objects=2, **options)
     kinds = [(one, run.batch - n_pairs - n_hidden, 0), (one.occlude(0.75), n_hidden, _ENDLESS // 2), (two, n_pairs, 0)]
     batches = [scenes.batch(range(first + n * step, first + n * (step + 1))) for scenes, n, first in kinds if n]
     targets = [F.one_hot(batch.labels, _SIZE["num_classes"]).float().mean(1) for batch in batches]
@@ -192,7 +192,7 @@ def train_step(
 
 
 # %% Where it starts
-# From nothing; or, when an hour is all there is, from weights that exist. Those of the model with a CLS token also fit
+# From random weights; or, if time is short, from existing weights. Those of the model with a CLS token also fit
 # the one without: its head reads patches through the same norm, each register begins as the CLS token was, and where
 # LayerScale is to halve what a sub-layer says, the sub-layer says it twice as loud.
 
@@ -201,7 +201,7 @@ def warm_start(model: VisionTransformer, weights: dict[str, Tensor]) -> None:
     """Fill a model, in place, with the weights of another that has the same blocks.
 
     Raises:
-        ValueError: If there is no weight of the right shape for a part of the model.
+        ValueError: If a part of the model has no weight of the right shape.
     """
     weights = {name: tensor.float() for name, tensor in weights.items()}
     n_patches = model.patch_embed.num_patches
@@ -241,26 +241,26 @@ def build(run: Run, weights: dict[str, Tensor] | None = None) -> VisionTransform
 
 
 # %% Checkpoints
-# A checkpoint is written beside the last one and then renamed over it, so at any moment there is a whole one. Until
+# A checkpoint is written next to the last one and then renamed over it, so a complete one exists at any moment. Until
 # the learning rate begins to fall, a run knows nothing of how long it will be; so a run that turns out too long for the
-# evening can be stopped and repeated with fewer --steps, and goes on as if that had been the plan.
+# evening can be stopped and repeated with fewer --steps, and continues as if that had been the plan.
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write such that nobody, whenever the power fails, finds a half of it."""
-    beside = path.with_name(f"{path.name}.new")
-    with beside.open("wb") as file:
+    """A file to write that is either complete or absent, even if the power fails."""
+    new = path.with_name(f"{path.name}.new")
+    with new.open("wb") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
-    beside.replace(path)
+    new.replace(path)
 
 
 def save_checkpoint(
     path: Path, run: Run, step: int, model: nn.Module, optimizers: Optimizers, losses: list[float]
 ) -> None:
-    """All that the steps to come depend on."""
+    """Everything that the remaining steps depend on."""
     states = [optimizer.state_dict() for optimizer in optimizers]
     kept = {"run": asdict(run), "step": step, "model": model.state_dict(), "optimizers": states, "losses": losses}
     with written_whole(path) as file:
@@ -268,7 +268,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path, run: Run, model: nn.Module, optimizers: Optimizers) -> tuple[int, list[float]]:
-    """Fill model and optimizers in place; the step to go on with, and the losses so far.
+    """Fill model and optimizers in place; the step to resume at, and the losses so far.
 
     Raises:
         ValueError: If the checkpoint is another run's.
@@ -334,11 +334,11 @@ def fold_temperature(model: VisionTransformer, temperature: float) -> None:
 
 
 def weaknesses(run: Run, measured: dict[str, Any]) -> list[str]:
-    """What to know before relying on a model."""
+    """The weaknesses to know before relying on a model."""
     by_class, by_artist = measured["single_top1_by_class"], measured["single_top1_by_artist"]
     worst = sorted(by_class, key=by_class.get)[:5]
     artist = min(by_artist, key=by_artist.get)
-    said = [
+    sentences = [
         "Least often right on " + ", ".join(f"{name} ({by_class[name]:.1%})" for name in worst) + ".",
         f"Least often right on the emoji of {artist} ({by_artist[artist]:.1%})"
         + (", which it has never seen." if artist not in run.artists else "."),
@@ -351,7 +351,9 @@ def weaknesses(run: Run, measured: dict[str, Any]) -> list[str]:
     backgrounds = measured["backgrounds"]
     own, other = backgrounds["top1_on_own_groups_colours"], backgrounds["top1_on_another_groups_colours"]
     if own - other > 0.01:
-        said.append(f"Backgrounds mislead it: in another group's colours it is right in {other:.1%}, not {own:.1%}.")
+        sentences.append(
+            f"Backgrounds mislead it: in another group's colours it is right in {other:.1%}, not {own:.1%}."
+        )
     for name, bar, reached in zip(
         ("one-object top-1", "both objects in the top 2"),
         _BARS.get(run.model, ()),
@@ -359,12 +361,12 @@ def weaknesses(run: Run, measured: dict[str, Any]) -> list[str]:
         strict=False,
     ):
         if reached < bar:
-            said.insert(0, f"It misses what was aimed at in {name}: {reached:.1%} instead of {bar:.0%}.")
-    return said
+            sentences.insert(0, f"It misses what was aimed at in {name}: {reached:.1%} instead of {bar:.0%}.")
+    return sentences
 
 
-def told(run: Run, start_card: dict[str, Any] | None) -> str:
-    """The recipe in a sentence or two, and what came before it."""
+def recipe_in_words(run: Run, start_card: dict[str, Any] | None) -> str:
+    """The recipe in one or two sentences, with that of the weights it started from."""
     text = (
         f"Emoji Scenes by {', '.join(run.artists)}: {run.steps:,} steps of {run.batch} scenes, {run.pair_share:.0%} "
         f"with two objects"
@@ -386,7 +388,7 @@ def finish(
     n_scenes: int = 4000,
 ) -> dict[str, Any]:  # fmt: skip
     """Calibrate, round to half precision, measure, and write weights and card; the card."""
-    logits, labels, _ = answers(model, EmojiScenes(n_scenes, _CALIBRATING, artists=run.artists))
+    logits, labels, _ = answers(model, EmojiScenes(n_scenes, CALIBRATING, artists=run.artists))
     temperature = best_temperature(logits, labels[:, 0])
     fold_temperature(model, temperature)
     weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
@@ -397,7 +399,7 @@ def finish(
         "architecture": run.architecture,
         "preprocessing": PREPROCESSING,
         "classes": "emoji_classes.json",
-        "trained_on": told(run, start_card),
+        "trained_on": recipe_in_words(run, start_card),
         "run": asdict(run) | {"torch": torch.__version__, "threads": torch.get_num_threads()},
         "loss": [round(sum(losses[i : i + stretch]) / len(losses[i : i + stretch]), 4)
                  for i in range(0, len(losses), stretch)],
@@ -412,7 +414,7 @@ def finish(
     return card
 
 
-# %% All of it
+# %% The command
 
 
 def main(
@@ -421,7 +423,7 @@ def main(
     steps: int = 6000,
     batch: int = 128,
     seed: int = 0,
-    rate: Annotated[float, typer.Option(help="Scales the learning rates; less than 1 to go on from weights.")] = 1.0,
+    rate: Annotated[float, typer.Option(help="Scales the learning rates; less than 1 to start from weights.")] = 1.0,
     warm_up: Annotated[float, typer.Option(help="Steps until the learning rates are reached.")] = 200.0,
     pair_share: Annotated[float, typer.Option(help="Share of scenes with two objects.")] = 0.5,
     drop: Annotated[float, typer.Option(help="Share of patches left out in the first 70 % of the steps.")] = 0.4,

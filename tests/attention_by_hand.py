@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from analyses.feature_importance.class_gradients import read_tokens
 from hooked_vit import HookedViT
 
 
@@ -28,5 +27,5 @@ def patterns_and_gradients(model: HookedViT, images: Tensor, classes: Tensor) ->
 
 def read_rows(matrix: Tensor, model: HookedViT) -> Tensor:
     """The rows of the tokens that the head reads, averaged, at the patches."""
-    queries = list(range(model.token_layout.n_tokens))[read_tokens(model.cfg)]
+    queries = list(range(model.token_layout.n_tokens))[model.cfg.read_tokens]
     return sum(matrix[query] for query in queries)[model.token_layout.patches] / len(queries)

@@ -1,4 +1,4 @@
-"""Whether an explanation map is right: removal curves and localisation of the object (paper, section 6)."""
+"""How faithful explanation maps are: removal curves, and localisation of the object (paper, section 6)."""
 
 from analyses.faithfulness.areas import AucRule, auc_interval, removal_auc
 from analyses.faithfulness.localisation import (

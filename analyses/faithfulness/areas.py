@@ -1,4 +1,4 @@
-"""The area under a removal curve, by a named rule, with its interval over images."""
+"""The area under a removal curve by a named rule, with its bootstrap interval over images."""
 
 from typing import Any, Literal, get_args
 
@@ -15,19 +15,19 @@ AucRule = Literal["published", "trapezoid"]
 def removal_auc(
     accuracy: Float[np.ndarray, "*axes step"], n_removed: Any, n_patches: int, rule: AucRule = "published"
 ) -> Float[np.ndarray, "*axes"]:
-    """Area under accuracy against removals, under its rule's name.
+    """Area under the curve of accuracy against removals, by one of two rules.
 
-    - `published`: `sum(accuracies) / (max(accuracies) · number of patches)` over 1 to `n_patches - 1` removals, as the
-      released code has it: the whole image and the one without patches are no part of it. Steps in between that were
-      left out are interpolated. Relative to the curve's own maximum, and below 1 even where removal does nothing.
+    - `published`: `sum(accuracies) / (max(accuracies) · number of patches)` over 1 to `n_patches - 1` removals, as in
+      the released code: the whole image and the image without patches do not count. Steps in between that were left
+      out are interpolated. The area is relative to the curve's own maximum, and below 1 even if removal has no effect.
     - `trapezoid`: the area over the share of patches removed, from the first step to the last, divided by its width:
       the mean accuracy, by the trapezoid rule.
 
     Args:
         accuracy: At each step, 0 to 1.
-        n_removed: How many patches are gone at each step.
-        n_patches: Of a whole image.
-        rule: One of the two.
+        n_removed: Number of removed patches at each step.
+        n_patches: Number of patches of a whole image.
+        rule: `published` or `trapezoid`.
 
     Raises:
         ValueError: If there is no such rule, or there are fewer than two steps.
@@ -45,11 +45,11 @@ def removal_auc(
     if rule == "trapezoid":
         return np.asarray(np.trapezoid(accuracy, steps, axis=-1) / (steps[-1] - steps[0]))
     counted = np.arange(max(1, steps[0]), min(n_patches - 1, steps[-1]) + 1)
-    at = np.clip(np.searchsorted(steps, counted, side="right") - 1, 0, len(steps) - 2)
-    share = (counted - steps[at]) / (steps[at + 1] - steps[at])
-    each = accuracy[..., at] * (1 - share) + accuracy[..., at + 1] * share
-    largest = each.max(axis=-1)
-    return np.asarray(each.sum(axis=-1) / (np.where(largest > 0, largest, np.nan) * n_patches))
+    before = np.clip(np.searchsorted(steps, counted, side="right") - 1, 0, len(steps) - 2)
+    share = (counted - steps[before]) / (steps[before + 1] - steps[before])
+    interpolated = accuracy[..., before] * (1 - share) + accuracy[..., before + 1] * share
+    largest = interpolated.max(axis=-1)
+    return np.asarray(interpolated.sum(axis=-1) / (np.where(largest > 0, largest, np.nan) * n_patches))
 
 
 def auc_interval(

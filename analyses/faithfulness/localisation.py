@@ -1,4 +1,4 @@
-"""Does a map lie on the object? Pointing game, mask IoU, average precision, and the test of two objects."""
+"""Whether a map lies on the object: pointing game, mask IoU, average precision, and the two-object test."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ __all__ = [
 
 
 def pointing_game(maps: Float[Tensor, "*axes patch"], on_object: Bool[Tensor, "*axes patch"]) -> Float[Tensor, "*axes"]:
-    """Whether the most important patch is on the object: 1 or 0; where several are, the share of them that is.
+    """Whether the most important patch is on the object: 1 or 0; if several tie, the share of them on it.
 
     Chance is the share of patches on the object.
 
@@ -36,15 +36,15 @@ def pointing_game(maps: Float[Tensor, "*axes patch"], on_object: Bool[Tensor, "*
 def mask_iou(maps: Float[Tensor, "*axes patch"], on_object: Bool[Tensor, "*axes patch"]) -> Float[Tensor, "*axes"]:
     """Intersection over union of the object's patches and as many of the most important ones; NaN without an object.
 
-    No threshold is involved, so maps of any scale compare; where patches tie, earlier ones come first.
+    No threshold is involved, so maps of any scale can be compared; if patches tie, earlier ones come first.
 
     >>> mask_iou(torch.tensor([[0.1, 0.9, 0.2, 0.0]]), torch.tensor([[False, True, False, True]]))
     tensor([0.3333])
     """
     _check(maps, on_object)
     size = on_object.sum(dim=-1, keepdim=True)
-    place = maps.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-    chosen = place < size
+    position = maps.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+    chosen = position < size
     return (chosen & on_object).sum(dim=-1) / (chosen | on_object).sum(dim=-1)
 
 
@@ -53,8 +53,8 @@ def average_precision(
 ) -> Float[Tensor, "*axes"]:
     """Average precision of finding the object's patches by importance (scikit-learn's); NaN without an object.
 
-    The mean over the object's patches of the precision at their threshold: of the patches at least as important, the
-    share on the object. Chance is about the share of patches on the object.
+    The mean over the object's patches of the precision at each one's importance: the share on the object among the
+    patches that are at least as important. Chance is about the share of patches on the object.
 
     >>> average_precision(torch.tensor([[0.1, 0.9, 0.2]]), torch.tensor([[True, True, False]]))
     tensor([0.8333])
@@ -67,13 +67,13 @@ def average_precision(
 
 @dataclass(frozen=True)
 class TwoObjectTest:
-    """Is the map for each of two objects' classes on that object, rather than on the other?
+    """Whether the map for each of two objects' classes lies on that object rather than on the other.
 
     Attributes:
         own: Mean of the map for an object's class over that object's patches, in standard deviations of the map.
         other: The same over the other object's patches.
-        points_to_own: Pointing game on the object itself.
-        points_to_other: Pointing game on the other.
+        points_to_own: Pointing game on the object.
+        points_to_other: Pointing game on the other object.
     """
 
     own: Float[Tensor, "batch object"]
@@ -83,26 +83,26 @@ class TwoObjectTest:
 
     @property
     def right(self) -> Bool[Tensor, "batch object"]:
-        """Whether the map for an object's class is higher on that object. A map that knows no class is right once."""
+        """Whether the map for an object's class is higher on that object; a class-agnostic map is right for one."""
         return self.own > self.other
 
     @property
     def both_right(self) -> Bool[Tensor, "batch"]:
-        """Whether both maps are: never, for a map that is the same for both classes."""
+        """Whether both maps are right: never, if the map is the same for both classes."""
         return self.right.all(dim=-1)
 
 
 def two_object_test(
     maps: Float[Tensor, "batch object=2 patch"], on_objects: Bool[Tensor, "batch object=2 patch"]
 ) -> TwoObjectTest:
-    """Hold the map for the first object's class against both objects, and the map for the second's.
+    """Compare the maps for two objects' classes with both objects.
 
     Args:
         maps: For each image, the map for the class of the first object and for that of the second.
-        on_objects: Which patches show which object.
+        on_objects: For each object, whether each patch shows it.
 
     Raises:
-        ValueError: If an object has no patch, or shapes differ.
+        ValueError: If an object covers no patch, or the shapes differ.
 
     >>> maps = torch.tensor([[[3.0, 1.0, 0.0], [2.0, 5.0, 0.0]]])
     >>> test = two_object_test(maps, torch.tensor([[[True, False, False], [False, True, False]]]))
@@ -112,8 +112,10 @@ def two_object_test(
     _check(maps, on_objects)
     empty = ~on_objects.any(dim=-1)
     if empty.any():
-        image, which = (int(one) for one in empty.nonzero()[0])
-        raise ValueError(f"object {which} of image {image} is on no patch: leave out images that do not show both")
+        image, object_index = empty.nonzero()[0].tolist()
+        raise ValueError(
+            f"object {object_index} of image {image} covers no patch: leave out images that do not show both objects"
+        )
     spread = maps.std(dim=-1, keepdim=True, correction=0)
     scores = (maps - maps.mean(dim=-1, keepdim=True)) / torch.where(spread > 0, spread, 1)
     others = on_objects.flip(1)
@@ -129,9 +131,9 @@ def two_object_scores(tests: Mapping[str, TwoObjectTest], *, level: float = 0.95
     """Several methods' tests as a table, with bootstrap intervals over images.
 
     Returns:
-        A row for each `method` and `metric`, `right` (share of maps that are higher on their own object) and
-        `both_right` (share of images in which both are): `value`, `low`, `high`, `chance`, which is what maps drawn at
-        random expect, and `n_images`.
+        One row per `method` and `metric`, `right` (share of maps that are higher on their own object) and
+        `both_right` (share of images in which both are): `value`, `low`, `high`, `chance`, the expected
+        value of random maps, and `n_images`.
 
     >>> maps, on_objects = torch.rand(9, 2, 4), (torch.eye(4) > 0)[:2].expand(9, -1, -1)
     >>> two_object_scores({"mine": two_object_test(maps, on_objects)})["metric"].tolist()
@@ -139,10 +141,10 @@ def two_object_scores(tests: Mapping[str, TwoObjectTest], *, level: float = 0.95
     """
     rows = []
     for method, test in tests.items():
-        of_images = {"right": (test.right.float().mean(dim=1), 0.5), "both_right": (test.both_right.float(), 0.25)}
-        for metric, (scores, chance) in of_images.items():
-            found = bootstrap_interval(scores.cpu().numpy(), level=level, seed=seed)
-            numbers = {"value": float(found.estimate), "low": float(found.low), "high": float(found.high)}
+        by_image = {"right": (test.right.float().mean(dim=1), 0.5), "both_right": (test.both_right.float(), 0.25)}
+        for metric, (scores, chance) in by_image.items():
+            interval = bootstrap_interval(scores.cpu().numpy(), level=level, seed=seed)
+            numbers = {"value": float(interval.estimate), "low": float(interval.low), "high": float(interval.high)}
             rows.append({"method": method, "metric": metric, **numbers, "chance": chance, "n_images": len(scores)})
     return pd.DataFrame(rows)
 
@@ -154,8 +156,8 @@ def _mean_on(scores: Tensor, on_object: Tensor) -> Tensor:
 def _check(maps: Tensor, on_object: Tensor) -> None:
     if maps.shape != on_object.shape or on_object.dtype != torch.bool:
         raise ValueError(
-            f"expected a bool for each patch of the maps, {tuple(maps.shape)}, got {on_object.dtype} of shape "
-            f"{tuple(on_object.shape)}: `token_labels(mask, model.token_layout.grid)` makes them of a mask"
+            f"expected one bool per patch of the maps, {tuple(maps.shape)}, got {on_object.dtype} of shape "
+            f"{tuple(on_object.shape)}: `token_labels(mask, model.token_layout.grid)` converts a mask"
         )
     if maps.isnan().any():
-        raise ValueError("maps hold NaN: they tell no order")
+        raise ValueError("maps contain NaN, so their patches cannot be ranked")

@@ -1,6 +1,7 @@
-"""How good explanation methods are over a dataset: faithfulness by removal, and localisation of the object."""
+"""Explanation methods over a dataset: faithfulness by removal of patches, and localisation of the object."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -13,16 +14,16 @@ from analyses.analysis.base import Analysis, AnalysisBatch
 from analyses.data.patch_labels import token_labels
 from analyses.faithfulness.areas import AucRule, auc_interval
 from analyses.faithfulness.localisation import average_precision, mask_iou, pointing_game
-from analyses.faithfulness.removal import TOKENS_DROPPED, Direction, most_removals, removal_curve, removal_order
+from analyses.faithfulness.removal import TOKENS_DROPPED, RemovalOrder, most_removals, removal_curve, removal_order
 from analyses.feature_importance.baseline import random_map
 from analyses.feature_importance.methods import METHODS, Explainer, explainer, needs_pixels
-from analyses.statistics.intervals import Resampling, bootstrap_interval
+from analyses.statistics.intervals import Resampling
 from hooked_vit import HookedViTConfig
 
 __all__ = ["SWEPT_METHODS", "Faithfulness", "Localisation"]
 
 SWEPT_METHODS = tuple(name for name in METHODS if not needs_pixels(name))
-"""What is compared by default: all that go on from the stream's start. Those on pixels can be asked for by name."""
+"""The default methods: all that can start from the stream. Those that need pixels can be selected by name."""
 
 Samples = Literal["all", "correct"]
 
@@ -30,15 +31,17 @@ _SAMPLES: dict[Samples, str] = {"all": "all images", "correct": "images classifi
 _LOCALISATION = {"pointing_game": pointing_game, "mask_iou": mask_iou, "average_precision": average_precision}
 
 
-class _OfMethods(Analysis):
-    """Maps of several methods for each image's label."""
+class _MethodMaps(Analysis):
+    """Base of both analyses: maps of several methods for each image's label."""
 
     index: list[Tensor]  # [image]
 
     def __init__(self, methods: Sequence[str] | Mapping[str, Explainer], resampling: Resampling):
         super().__init__()
         if isinstance(methods, str) or not methods:
-            raise ValueError(f"expected some of {', '.join(METHODS)}, or explainers by name, got {methods!r}")
+            raise ValueError(
+                f"expected some of {', '.join(METHODS)}, or a mapping from names to explainers, got {methods!r}"
+            )
         if not isinstance(methods, Mapping):
             methods = {name: explainer(name) for name in methods}
         self.explainers = dict(methods)
@@ -47,12 +50,12 @@ class _OfMethods(Analysis):
         self.add_state("index", [], dist_reduce_fx="cat")
 
     def names(self, cfg: HookedViTConfig) -> list[str]:
-        """The stream's start, from which methods run the model anew."""
+        """The stream's start, from which methods run the model again."""
         return ["hook_tokens"]
 
     def _map(self, batch: AnalysisBatch, name: str) -> Float[Tensor, "batch patch"]:
         method = self.explainers[name]
-        # a sweep draws at random from an image's place in the dataset
+        # in a sweep, the random map is seeded by an image's index in the dataset
         options: dict[str, Any] = {"index": batch.index} if method is random_map else {}
         if needs_pixels(method):
             if batch.images is None:
@@ -60,15 +63,15 @@ class _OfMethods(Analysis):
             start = batch.images
         else:
             start, options["start_at_layer"] = batch.cache["hook_tokens"], 0
-        # by the method itself: what another analysis calls by this name may be another one
+        # keyed by the method itself, since another analysis may use the same name for another method
         return batch.once(("map", id(method)), lambda: method(batch.model, start, batch.labels, **options).float())
 
 
-class Faithfulness(_OfMethods):
+class Faithfulness(_MethodMaps):
     """Accuracy while patches are removed in the order of several methods' maps (paper, section 6), over a dataset.
 
     Maps are for each image's label. `compute` has rows for each `method`, `direction` (`negative`: least important
-    first; `positive`: most important first) and `metric`:
+    first; `positive`: most important first), and `metric`:
 
     | metric | value, low, high |
     |---|---|
@@ -76,7 +79,7 @@ class Faithfulness(_OfMethods):
     | `auc_published`, `auc_trapezoid` | area under it by that rule of `removal_auc` |
 
     with bootstrap intervals over images, the `removal` rule and the sample filter (`samples`). The published numbers
-    are of all images.
+    are for all images.
 
     >>> from hooked_vit import HookedViT
     >>> model, analysis = HookedViT.from_pretrained("emoji-vit"), Faithfulness(["importance", "random"], n_steps=4)
@@ -97,16 +100,16 @@ class Faithfulness(_OfMethods):
         n_steps: int = 50,
         resampling: Resampling = Resampling(),
     ):
-        """Say which methods.
+        """Configure the analysis.
 
         Args:
-            methods: Any of `METHODS` by name, or explainers of your own by a name for each, `ProbeOrder` for instance.
+            methods: Any of `METHODS` by name, or a mapping from names to your own explainers, such as `ProbeOrder`.
             samples: `"all"` images, or those classified `"correct"` when whole.
-            n_steps: At most so many removals are looked at, evenly spread; each is a pass with what is left.
+            n_steps: The most removals to evaluate, evenly spaced; each costs a pass on the remaining tokens.
             resampling: Bootstrap intervals.
 
         Raises:
-            ValueError: If a method is unknown, or an option is none of these.
+            ValueError: If a method is unknown, or an option is invalid.
         """
         super().__init__(methods, resampling)
         if samples not in _SAMPLES or n_steps < 1:
@@ -118,62 +121,68 @@ class Faithfulness(_OfMethods):
         self.add_state("n_patches", torch.tensor(0), dist_reduce_fx="max")
 
     def update(self, batch: AnalysisBatch) -> None:
-        """Remove patches of a batch, in each method's order and from both ends."""
+        """Remove patches of a batch, in each method's order and in the reverse order."""
         model, n_patches = batch.model, batch.model.token_layout.n_patches
         most = most_removals(model.cfg, n_patches)
         steps = np.unique(np.linspace(0, most, min(self.n_steps, most) + 1).round().astype(int)).tolist()
-        tokens, of_methods = batch.cache["hook_tokens"], []
+        tokens, correct = batch.cache["hook_tokens"], []
         for name in self.methods:
             maps = self._map(batch, name)
-            orders = [removal_order(maps, direction) for direction in get_args(Direction)]
-            curves = [removal_curve(model, tokens, batch.labels, one, steps, start_at_layer=0) for one in orders]
-            of_methods.append(torch.stack([curve.correct.T for curve in curves], dim=1))
+            orders = [removal_order(maps, direction) for direction in get_args(RemovalOrder)]
+            curves = [removal_curve(model, tokens, batch.labels, order, steps, start_at_layer=0) for order in orders]
+            correct.append(torch.stack([curve.correct.T for curve in curves], dim=1))
         counted = torch.ones_like(batch.labels, dtype=torch.bool)
         if self.samples == "correct":
             counted = batch.logits.argmax(dim=-1) == batch.labels
         self.index.append(batch.index[counted].to(self.device))
-        self.correct.append(torch.stack(of_methods, dim=1)[counted].to(self.device, torch.uint8))
+        self.correct.append(torch.stack(correct, dim=1)[counted].to(self.device, torch.uint8))
         self.n_removed = torch.tensor(steps, device=self.device)
         self.n_patches = torch.tensor(n_patches, device=self.device)
 
     def compute(self) -> pd.DataFrame:
-        """A row for each method, direction and metric, and of accuracy for each step.
+        """One row per method, direction and metric; for accuracy, one per step.
 
         Raises:
             ValueError: If no image was seen.
         """
         (correct,) = self.by_image("correct")
         if not len(correct):
-            raise ValueError("no image is classified correctly, and samples='correct' leaves out all others")
-        steps, n_patches, drawn = self.n_removed.cpu().numpy(), int(self.n_patches), self.resampling
-        options: dict[str, Any] = {"level": drawn.level, "n_resamples": drawn.n_resamples, "seed": drawn.seed}
-        at_steps = bootstrap_interval(correct, **options)
+            raise ValueError(
+                "no image is classified correctly, so samples='correct' leaves out all of them: use samples='all'"
+            )
+        steps, n_patches, at_steps = (
+            self.n_removed.cpu().numpy(),
+            int(self.n_patches),
+            self.resampling.interval(correct),
+        )
         rules: tuple[AucRule, ...] = get_args(AucRule)
-        areas = {rule: auc_interval(correct.astype(bool), steps, n_patches, rule, **options) for rule in rules}
+        areas = {
+            rule: auc_interval(correct.astype(bool), steps, n_patches, rule, **asdict(self.resampling))
+            for rule in rules
+        }
         rows = []
         for m, method in enumerate(self.methods):
-            for d, direction in enumerate(get_args(Direction)):
-                of = {"method": method, "direction": direction}
+            for d, direction in enumerate(get_args(RemovalOrder)):
+                row = {"method": method, "direction": direction}
                 for rule, area in areas.items():
                     numbers = {"value": area.estimate[m, d], "low": area.low[m, d], "high": area.high[m, d]}
-                    rows.append({**of, "metric": f"auc_{rule}", "n_removed": None, **numbers})
+                    rows.append({**row, "metric": f"auc_{rule}", "n_removed": None, **numbers})
                 for s, n in enumerate(steps):
-                    ends = {"low": at_steps.low[m, d, s], "high": at_steps.high[m, d, s]}
-                    rows.append(
-                        {**of, "metric": "accuracy", "n_removed": int(n), "value": at_steps.estimate[m, d, s], **ends}
-                    )
+                    i = m, d, s
+                    numbers = {"value": at_steps.estimate[i], "low": at_steps.low[i], "high": at_steps.high[i]}
+                    rows.append({**row, "metric": "accuracy", "n_removed": int(n), **numbers})
         table = pd.DataFrame(rows).astype({"n_removed": "Int64"})
         named = {"removal": TOKENS_DROPPED, "samples": _SAMPLES[self.samples]}
         return table.assign(n_images=len(correct), n_patches=n_patches, **named)
 
 
-class Localisation(_OfMethods):
+class Localisation(_MethodMaps):
     """Whether several methods' maps lie on the object, over a dataset with masks.
 
     Maps are for each image's label; a patch is on the object if the mask covers its centre. Images whose object covers
-    no patch, or all, are not counted. `compute` has a row for each `method` and `metric` (`pointing_game`, `mask_iou`,
+    no patch, or all, are not counted. `compute` has one row per `method` and `metric` (`pointing_game`, `mask_iou`,
     `average_precision`, see `analyses.faithfulness.localisation`), with `chance`, the mean share of patches on the
-    object, which is what the first and third expect of a map that knows nothing. Without masks there are no rows.
+    object, which is the expected value of the first and third for a random map. Without masks there are no rows.
 
     >>> from hooked_vit import HookedViT
     >>> model, analysis = HookedViT.from_pretrained("emoji-vit"), Localisation(["importance"])
@@ -192,7 +201,7 @@ class Localisation(_OfMethods):
         methods: Sequence[str] | Mapping[str, Explainer] = SWEPT_METHODS,
         resampling: Resampling = Resampling(),
     ):
-        """Say which methods, as for `Faithfulness`; the rest is of the bootstrap intervals.
+        """Configure the analysis, with the arguments of `Faithfulness`.
 
         Raises:
             ValueError: If a method is unknown.
@@ -202,7 +211,7 @@ class Localisation(_OfMethods):
         self.add_state("share", [], dist_reduce_fx="cat")
 
     def update(self, batch: AnalysisBatch) -> None:
-        """Hold a batch's maps against its masks."""
+        """Compare a batch's maps with its masks."""
         if batch.object_mask is None:
             counted = torch.zeros_like(batch.labels, dtype=torch.bool)
             on_object = torch.zeros(len(batch.labels), batch.model.token_layout.n_patches, dtype=torch.bool)
@@ -212,15 +221,15 @@ class Localisation(_OfMethods):
         on_object = on_object.to(batch.labels.device)[counted]
         scores = torch.zeros(len(on_object), len(self.methods), len(_LOCALISATION), device=batch.labels.device)
         if len(on_object):
-            for place, name in enumerate(self.methods):
+            for m, name in enumerate(self.methods):
                 maps = self._map(batch, name)[counted]
-                scores[:, place] = torch.stack([score(maps, on_object) for score in _LOCALISATION.values()], dim=1)
+                scores[:, m] = torch.stack([score(maps, on_object) for score in _LOCALISATION.values()], dim=1)
         self.index.append(batch.index[counted].to(self.device))
         self.scores.append(scores.to(self.device))
         self.share.append(on_object.float().mean(dim=1).to(self.device))
 
     def compute(self) -> pd.DataFrame:
-        """A row for each method and metric.
+        """One row per method and metric.
 
         Raises:
             ValueError: If no image was seen.
@@ -229,13 +238,11 @@ class Localisation(_OfMethods):
         columns = ["method", "metric", "value", "low", "high", "chance", "n_images"]
         if not len(scores):
             return pd.DataFrame(columns=columns)
-        drawn = self.resampling
-        interval = drawn.interval(scores)
+        interval = self.resampling.interval(scores)
         rows = []
         for m, method in enumerate(self.methods):
             for s, metric in enumerate(_LOCALISATION):
-                numbers = {name: getattr(interval, end)[m, s] for name, end in
-                           (("value", "estimate"), ("low", "low"), ("high", "high"))}  # fmt: skip
+                numbers = {"value": interval.estimate[m, s], "low": interval.low[m, s], "high": interval.high[m, s]}
                 rows.append({"method": method, "metric": metric, **numbers})
         table = pd.DataFrame(rows).assign(chance=float(share.mean()), n_images=len(scores))
         return table.reindex(columns=columns)

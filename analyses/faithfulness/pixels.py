@@ -1,4 +1,4 @@
-"""Removal in pixel space: patches of the picture painted over, or uncovered, one after another."""
+"""Removal in pixel space: patches of the image are painted over, or uncovered, one after another."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,22 +30,22 @@ def deletion_curve(
     fill: Fill = "mean",
     samples: str = "all images",
 ) -> RemovalCurve:
-    """As `removal_curve`, but the tokens stay: the pixels of removed patches are painted over.
+    """Like `removal_curve`, but the tokens stay: the pixels of removed patches are painted over.
 
-    Each step costs a full pass, and shows the model pictures unlike those it was trained on; removing tokens does
-    neither. It is what tools for any kind of network do.
+    Each step costs a full pass and shows the model images unlike its training images, whereas removing tokens does
+    neither. This is the usual method for networks of any architecture.
 
     Args:
         model: The model.
         images: Preprocessed images of the model's own size.
         labels: The class of each image.
         order: Each image's patches in the order of removal.
-        n_removed: After how many removals to look; by default after each, from none to all.
-        fill: `"mean"`, the mean colour (0 once normalised), or `"blur"`, the picture blurred beyond a patch's size.
-        samples: Which images these are, to be named with the result.
+        n_removed: The numbers of removals to evaluate; by default all, from none to all patches.
+        fill: `"mean"`, the mean colour (0 once normalised), or `"blur"`, the image blurred beyond the size of a patch.
+        samples: A description of the images, stored with the result.
 
     Raises:
-        ValueError: If `order` is no order of the patches, or there is no such fill.
+        ValueError: If `order` is not an order of the patches, or there is no such fill.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> order = torch.arange(64).expand(2, -1)
@@ -56,15 +56,15 @@ def deletion_curve(
         raise ValueError(f"expected fill 'mean' or 'blur', got {fill!r}")
     layout = model.token_layout
     steps = checked_steps(order, n_removed, len(images), layout.n_patches, layout.n_patches)
-    goes_at = order.to(images.device).argsort(dim=1)
-    instead = torch.zeros_like(images) if fill == "mean" else _blurred(images, model.cfg.patch_size)
+    removed_at = order.to(images.device).argsort(dim=1)
+    filled = torch.zeros_like(images) if fill == "mean" else _blurred(images, model.cfg.patch_size)
     predictions = []
     for n in steps:
-        gone = layout.to_grid(goes_at < n)
+        gone = layout.to_grid(removed_at < n)
         for axis, size in zip((1, 2), model.cfg.patch_size, strict=True):
             gone = gone.repeat_interleave(size, dim=axis)
-        gone = gone[:, None, : images.shape[2], : images.shape[3]]  # a padded picture ends within its last patches
-        predictions.append(model(torch.where(gone, instead, images)))
+        gone = gone[:, None, : images.shape[2], : images.shape[3]]  # a padded image ends within its last patches
+        predictions.append(model(torch.where(gone, filled, images)))
     return curve_of(predictions, labels, steps, layout.n_patches, _NAMES[fill], samples)
 
 
@@ -78,10 +78,10 @@ def insertion_curve(
     fill: Fill = "mean",
     samples: str = "all images",
 ) -> RemovalCurve:
-    """Predictions while patches are uncovered in `order`, from a picture that is painted over.
+    """Predictions while patches are uncovered in `order`, starting from an image that is painted over.
 
-    `n_removed` counts patches that are still covered, so the curve is read from its end: it is `deletion_curve` of the
-    reversed order.
+    `n_removed` counts patches that are still covered, so the curve is read from its end: it equals `deletion_curve`
+    of the reversed order.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> order, labels = torch.arange(64).expand(2, -1), torch.tensor([3, 14])
@@ -93,10 +93,10 @@ def insertion_curve(
 
 
 def _blurred(images: Tensor, patch_size: tuple[int, int]) -> Tensor:
-    """A box blur of two patches' size, twice: nearly Gaussian, and no patch keeps its own detail."""
+    """Two box blurs of two patches' size: nearly Gaussian, and no patch keeps its detail."""
     kernel = [2 * size + 1 for size in patch_size]
     padding = (kernel[1] // 2, kernel[1] // 2, kernel[0] // 2, kernel[0] // 2)
     for _ in range(2):
-        # the edge's own pixels go on beyond it, whatever the size of the picture
+        # padding repeats the pixels at the edge, whatever the size of the image
         images = F.avg_pool2d(F.pad(images, padding, mode="replicate"), kernel, stride=1)
     return images

@@ -1,4 +1,4 @@
-"""Faithfulness of an order of patches: accuracy while patch tokens are removed one after another."""
+"""Removal curves: predictions while patch tokens are removed one after another, in the order of a map."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from hooked_vit import HookedViT, HookedViTConfig, KeptTokens
 
 __all__ = [
     "AucRule",
-    "Direction",
     "RemovalCurve",
+    "RemovalOrder",
     "auc_interval",
     "most_removals",
     "removal_auc",
@@ -22,22 +22,23 @@ __all__ = [
     "removal_order",
 ]
 
-Direction = Literal["negative", "positive"]
+RemovalOrder = Literal["negative", "positive"]
+"""`negative`: least important patches first; `positive`: most important first."""
 
 TOKENS_DROPPED = "patch tokens dropped after the position embedding"
 
 
 @dataclass(frozen=True)
 class RemovalCurve:
-    """What becomes of predictions while patches are removed.
+    """Predictions while patches are removed.
 
     Attributes:
-        n_removed: How many patches are gone at each step.
-        correct: Whether an image's prediction is its label.
+        n_removed: Number of removed patches at each step.
+        correct: Whether each image is classified correctly.
         probability: The label's probability.
-        n_patches: Of a whole image.
+        n_patches: Number of patches of a whole image.
         removal: How patches were removed.
-        samples: Which images are in it.
+        samples: A description of the images.
     """
 
     n_removed: Int[Tensor, "step"]
@@ -58,27 +59,27 @@ class RemovalCurve:
         return float(removal_auc(accuracy, self.n_removed.cpu().numpy(), self.n_patches, rule))
 
 
-def removal_order(maps: Float[Tensor, "batch patch"], direction: Direction) -> Int[Tensor, "batch patch"]:
-    """In which order to remove patches: least important first (negative perturbation), or most important (positive).
+def removal_order(maps: Float[Tensor, "batch patch"], direction: RemovalOrder) -> Int[Tensor, "batch patch"]:
+    """The order in which to remove patches: least important first (`"negative"`), or most important (`"positive"`).
 
-    A good map keeps accuracy high under negative perturbation, and low under positive.
+    A good map keeps accuracy high under negative perturbation and low under positive perturbation.
 
     Raises:
-        ValueError: If there is no such direction, or a map holds NaN.
+        ValueError: If there is no such direction, or a map contains NaN.
 
     >>> removal_order(torch.tensor([[0.1, 0.7, 0.2]]), "negative").tolist()
     [[0, 2, 1]]
     """
-    if direction not in get_args(Direction):
+    if direction not in get_args(RemovalOrder):
         raise ValueError(f"expected direction 'negative' (least important first) or 'positive', got {direction!r}")
     if maps.isnan().any():
-        raise ValueError(f"{int(maps.isnan().any(dim=1).sum())} of {len(maps)} maps hold NaN: they tell no order")
+        raise ValueError(f"{int(maps.isnan().any(dim=1).sum())} of {len(maps)} maps contain NaN and cannot be ranked")
     return maps.argsort(dim=1, descending=direction == "positive", stable=True)
 
 
 def most_removals(cfg: HookedViTConfig, n_patches: int) -> int:
-    """How many patches may go: all where the head reads a prefix token, else all but one, since it reads patches."""
-    reads_prefix = cfg.pool in ("cls", "cls_and_dist") or (cfg.pool_includes_prefix and cfg.token_layout.n_prefix > 0)
+    """How many patches can be removed: all if the head reads a prefix token; otherwise one must stay for it to read."""
+    reads_prefix = cfg.read_tokens.start < cfg.token_layout.n_prefix
     return n_patches if reads_prefix else n_patches - 1
 
 
@@ -95,20 +96,20 @@ def removal_curve(
 ) -> RemovalCurve:
     """Predictions after 0, 1, 2, ... removals of patch tokens, after the position embedding (paper, section 6).
 
-    Patches are embedded once. At each step all images go on together with the tokens they have left, so that what is
-    removed costs nothing: removing all patches one by one takes about half of the time of as many full passes.
+    Patches are embedded once. At each step all images run together on their remaining tokens, so removed tokens cost
+    nothing: removing all patches one by one takes about half the time of as many full passes.
 
     Args:
         model: The model.
         images: Preprocessed images of the model's own size, or the stream's start with `start_at_layer=0`.
         labels: The class of each image.
-        order: Each image's patches in the order of removal: `removal_order(maps, "negative")`, for instance.
-        n_removed: After how many removals to look; by default after each, from none to `most_removals`.
-        samples: Which images these are, to be named with the result, such as "classified correctly when whole".
+        order: Each image's patches in the order of removal, such as `removal_order(maps, "negative")`.
+        n_removed: The numbers of removals to evaluate; by default all, from none to `most_removals`.
+        samples: A description of the images, stored with the result, such as "classified correctly when whole".
         start_at_layer: 0 if `images` is the stream's start, `hook_tokens`.
 
     Raises:
-        ValueError: If `order` is no order of the patches, or a number of removals leaves the head nothing to read.
+        ValueError: If `order` is not an order of the patches, or so many removals leave the head nothing to read.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> order = torch.arange(64).expand(2, -1)
@@ -118,32 +119,32 @@ def removal_curve(
     """
     layout = model.token_layout
     steps = checked_steps(order, n_removed, len(images), layout.n_patches, most_removals(model.cfg, layout.n_patches))
-    # at which removal each patch goes
-    goes_at = order.to(model.cfg.device).argsort(dim=1)
+    # the position of each patch in the order
+    removed_at = order.to(model.cfg.device).argsort(dim=1)
     tokens = model(images, stop_at_layer=0, start_at_layer=start_at_layer)
-    keep = torch.ones(len(images), layout.n_tokens, dtype=torch.bool, device=goes_at.device)
+    keep = torch.ones(len(images), layout.n_tokens, dtype=torch.bool, device=removed_at.device)
     predictions = []
     for n in steps:
-        keep[:, layout.patches] = goes_at >= n
-        left = KeptTokens.from_mask(keep, layout).take(tokens)
-        predictions.append(model(left, start_at_layer=0, token_mask=keep))
+        keep[:, layout.patches] = removed_at >= n
+        remaining = KeptTokens.from_mask(keep, layout).take(tokens)
+        predictions.append(model(remaining, start_at_layer=0, token_mask=keep))
     return curve_of(predictions, labels, steps, layout.n_patches, TOKENS_DROPPED, samples)
 
 
 def checked_steps(
     order: Int[Tensor, "batch patch"], n_removed: Sequence[int] | None, n_images: int, n_patches: int, most: int
 ) -> list[int]:
-    """After how many removals to look; raises ValueError if the order or the numbers cannot be."""
-    whole = torch.arange(n_patches, device=order.device).expand(n_images, -1)
-    if order.shape != whole.shape or not torch.equal(order.sort(dim=1).values, whole):
+    """The numbers of removals to evaluate; ValueError if the order or these numbers are invalid."""
+    patches = torch.arange(n_patches, device=order.device).expand(n_images, -1)
+    if order.shape != patches.shape or not torch.equal(order.sort(dim=1).values, patches):
         raise ValueError(
             f"order must list the patches 0 to {n_patches - 1} once for each of {n_images} images, got shape "
-            f"{tuple(order.shape)}: `removal_order(maps, 'negative')` makes one of maps [batch patch]"
+            f"{tuple(order.shape)}: `removal_order(maps, 'negative')` makes an order from maps [batch patch]"
         )
     steps = list(range(most + 1)) if n_removed is None else [int(n) for n in n_removed]
     if not steps or steps != sorted(set(steps)) or steps[0] < 0 or steps[-1] > most:
         raise ValueError(
-            f"n_removed must rise from 0 on to at most {most} of {n_patches} patches"
+            f"n_removed must increase, from 0 or more to at most {most} of {n_patches} patches"
             + (" (the head reads patches, so one must stay)" if most < n_patches else "")
             + f", got {steps}"
         )
@@ -158,14 +159,14 @@ def curve_of(
     removal: str,
     samples: str,
 ) -> RemovalCurve:
-    """The curve of the predictions at each step."""
+    """The removal curve, from the class logits at each step."""
     stacked = torch.stack(list(class_logits))
     labels = labels.to(stacked.device)
-    place = labels[None, :, None].expand(len(stacked), -1, 1)
+    index = labels[None, :, None].expand(len(stacked), -1, 1)
     return RemovalCurve(
         n_removed=torch.tensor(list(steps)),
         correct=stacked.argmax(dim=-1) == labels,
-        probability=stacked.softmax(dim=-1).gather(-1, place)[..., 0],
+        probability=stacked.softmax(dim=-1).gather(-1, index)[..., 0],
         n_patches=n_patches,
         removal=removal,
         samples=samples,

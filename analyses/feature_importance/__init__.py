@@ -1,4 +1,4 @@
-"""Which patches matter for a class: feature importance in class space and its rivals (paper, section 6)."""
+"""Which patches matter for a class: feature importance in class space and other methods (paper, section 6)."""
 
 from analyses.feature_importance.attention_maps import attention_rollout, raw_attention
 from analyses.feature_importance.baseline import random_map

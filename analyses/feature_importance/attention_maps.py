@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analyses.feature_importance.class_gradients import read_tokens
+from analyses.feature_importance.traits import with_traits
 from hooked_vit import HookedViT, HookedViTConfig
 
 __all__ = ["attention_rollout", "raw_attention", "readout_row"]
 
 
+@with_traits(class_agnostic=True)
 @torch.no_grad()
 def raw_attention(
     model: HookedViT,
@@ -31,9 +32,10 @@ def raw_attention(
     name = ("pattern", layer)
     _, cache = model.run_with_cache(images, names_filter=name, start_at_layer=start_at_layer)
     pattern = cache[name].mean(dim=1)
-    return pattern[:, read_tokens(model.cfg), model.cfg.token_layout.n_prefix :].mean(dim=1)
+    return pattern[:, model.cfg.read_tokens, model.cfg.token_layout.n_prefix :].mean(dim=1)
 
 
+@with_traits(class_agnostic=True)
 @torch.no_grad()
 def attention_rollout(
     model: HookedViT,
@@ -51,20 +53,20 @@ def attention_rollout(
     torch.Size([2, 64])
     """
     _, cache = model.run_with_cache(images, names_filter="pattern", start_at_layer=start_at_layer)
-    halves = [cache["pattern", layer].mean(dim=1) / 2 for layer in range(model.cfg.n_layers)]
-    return readout_row(halves, 0.5, model.cfg)
+    half_steps = [cache["pattern", layer].mean(dim=1) / 2 for layer in range(model.cfg.n_layers)]
+    return readout_row(half_steps, 0.5, model.cfg)
 
 
 def readout_row(
-    steps: Sequence[Float[Tensor, "batch query key"]], stays: float, cfg: HookedViTConfig
+    steps: Sequence[Float[Tensor, "batch query key"]], kept: float, cfg: HookedViTConfig
 ) -> Float[Tensor, "batch patch"]:
-    """The row of the readout in `(s I + A_L) ... (s I + A_1)`, at the patches, without building the product.
+    """The row of the readout in `(s I + A_L) ... (s I + A_1)` at the patches, computed without building the product.
 
-    Of a head that reads several tokens, the mean of their rows. `stays` is s, a number.
+    If the head reads several tokens, this is the mean of their rows. `kept` is s, the share that a token keeps.
     """
     read = torch.zeros(steps[0].shape[-1], dtype=steps[0].dtype, device=steps[0].device)
-    read[read_tokens(cfg)] = 1
+    read[cfg.read_tokens] = 1
     row = (read / read.sum()).expand(len(steps[0]), 1, -1)
     for step in reversed(steps):
-        row = stays * row + row @ step
+        row = kept * row + row @ step
     return row[:, 0, cfg.token_layout.n_prefix :]

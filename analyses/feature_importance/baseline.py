@@ -1,4 +1,4 @@
-"""A random map: what an explanation has to beat."""
+"""The random map, the baseline that an explanation has to beat."""
 
 from typing import Literal
 from zlib import crc32
@@ -7,11 +7,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from analyses.feature_importance.traits import with_traits
 from hooked_vit import HookedViT
 
 __all__ = ["random_map"]
 
 
+@with_traits(class_agnostic=True)
 def random_map(
     model: HookedViT,
     images: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
@@ -21,14 +23,14 @@ def random_map(
     index: Int[Tensor, "batch"] | None = None,
     start_at_layer: Literal[0] | None = None,
 ) -> Float[Tensor, "batch patch"]:
-    """Uniform numbers, drawn for each image by itself: the same in any batch.
+    """Uniform random numbers, drawn for each image separately, so that they are the same in any batch.
 
     Args:
         model: The model.
         images: Preprocessed images, or the stream's start.
-        classes: Not looked at.
-        seed: Which draw.
-        index: Each image's place in its dataset, to draw from; by default its own bytes.
+        classes: Not used.
+        seed: Selects another draw.
+        index: Each image's index in its dataset, which seeds its draw; by default its bytes do.
         start_at_layer: 0 if `images` is the stream's start.
 
     >>> model, images = HookedViT.from_pretrained("emoji-vit"), torch.rand(2, 3, 64, 64)
@@ -44,6 +46,6 @@ def random_map(
         n_patches = model.cfg.token_layout_at(images.shape[-2], images.shape[-1]).n_patches
     else:
         n_patches = images.shape[1] - model.cfg.token_layout.n_prefix
-    # a seed of 32 bits is all that the generator looks at
+    # the generator uses only 32 bits of a seed
     generators = [torch.Generator().manual_seed(crc32(f"{seed} {draw}".encode())) for draw in draws]
-    return torch.stack([torch.rand(n_patches, generator=one) for one in generators]).to(images.device)
+    return torch.stack([torch.rand(n_patches, generator=generator) for generator in generators]).to(images.device)

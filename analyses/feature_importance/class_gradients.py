@@ -1,29 +1,16 @@
-"""How a class's loss pulls on what the head reads: gradients of cross-entropy, in closed form but for the last norm."""
+"""Gradients of a class's cross-entropy with respect to what the head reads, in closed form but for the last norm."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from hooked_vit import HookedViT, HookedViTConfig
+from hooked_vit import HookedViT
 from hooked_vit.components.pool import pool_tokens
 
-__all__ = ["checked_classes", "class_gradients", "pull_back", "read_tokens"]
-
-
-def read_tokens(cfg: HookedViTConfig) -> slice:
-    """Which tokens the head reads: CLS, CLS and distillation, or what is pooled; a slice of the token axis.
-
-    >>> read_tokens(HookedViT.from_pretrained("emoji-vit").cfg)
-    slice(0, 1, None)
-    """
-    if cfg.pool in ("cls", "cls_and_dist"):
-        return slice(0, 1 if cfg.pool == "cls" else 2)
-    return slice(0 if cfg.pool_includes_prefix else cfg.token_layout.n_prefix, None)
+__all__ = ["class_gradients", "pull_back"]
 
 
 def class_gradients(
@@ -32,20 +19,20 @@ def class_gradients(
     classes: Int[Tensor, "row chosen"],
     double_softmax: bool = False,
 ) -> Float[Tensor, "row chosen read d_model"]:
-    """`d CE(head(x), k) / dx`, for vectors x in the place of the tokens that the head reads, and each chosen class k.
+    """`d CE(head(x), k) / dx`, for vectors x instead of the tokens that the head reads, and each chosen class k.
 
-    With `f` the norm and pooling in front of the unembedding E, `p = softmax(E f(x) + b)` and `e_k` one at k:
+    With `f` the norm and pooling before the unembedding E, `p = softmax(E f(x) + b)`, and `e_k` the unit vector of k:
 
         dCE/df = Eᵀ (p - e_k)                                       (so all classes share the product with p)
         dCE/df = Eᵀ J (softmax(p) - e_k),  J = diag(p) - p pᵀ        (double_softmax)
 
-    and f is passed backwards with the vectors' own statistics, as `class_logits` has them. Two heads (distilled
-    models) read a token each, and their logits are averaged.
+    and the gradient passes back through f with the vectors' own statistics, which `class_logits` uses. Distilled models
+    have two heads that read one token each and whose logits are averaged.
 
     Args:
         model: The model.
-        vectors: What stands where the head reads, see `read_tokens`.
-        classes: Which classes, for each row.
+        vectors: The vectors that the head reads, as many per row as it reads tokens (see `cfg.read_tokens`).
+        classes: The chosen classes of each row.
         double_softmax: Softmax twice before the loss, as in the released code.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
@@ -54,54 +41,28 @@ def class_gradients(
     """
     E = _class_embeddings(model)
     features, pull, *_ = vjp(lambda x: _features(model, x), vectors)
-    # `features` has a row for each head that reads: one, or two in distilled models
+    # `features` has one row per head of the model: one, or two in distilled models
     class_logits = torch.einsum("rfd,fcd->rc", features, E) + model.b_U
     p = class_logits.softmax(dim=-1)
-    of_chosen = E[:, classes]  # [head row chosen d_model]
+    chosen_embeddings = E[:, classes]  # [head row chosen d_model]
     if double_softmax:
         q = p.softmax(dim=-1)
         mean, mixed = (torch.einsum("rc,fcd->frd", weights, E)[:, :, None] for weights in (p, p * q))
         chosen_p = p.gather(1, classes)[None, ..., None]
         expected_q = (p * q).sum(dim=-1)[None, :, None, None]
-        gradients = mixed - expected_q * mean - chosen_p * (of_chosen - mean)
+        gradients = mixed - expected_q * mean - chosen_p * (chosen_embeddings - mean)
     else:
-        gradients = torch.einsum("rc,fcd->frd", p, E)[:, :, None] - of_chosen
+        gradients = torch.einsum("rc,fcd->frd", p, E)[:, :, None] - chosen_embeddings
     return pull_back(pull, gradients.permute(1, 2, 0, 3))
 
 
 def pull_back(
     pull: Callable[[Tensor], tuple[Tensor]], gradients: Float[Tensor, "row chosen *axes"]
 ) -> Float[Tensor, "row chosen *axes_before"]:
-    """Gradients for several classes through what `torch.func.vjp` returned, which takes those of one."""
+    """Pass the gradients of several classes back through the function from `torch.func.vjp`, which takes one class."""
     if gradients.shape[1] == 1:
         return pull(gradients[:, 0])[0][:, None]
     return vmap(pull, in_dims=1, out_dims=1)(gradients)[0]
-
-
-def checked_classes(
-    classes: Int[Tensor, "batch"] | Int[Tensor, "batch chosen"], batch: int, model: HookedViT
-) -> Int[Tensor, "batch chosen"]:
-    """Classes as several an image, on the model's device.
-
-    Raises:
-        ValueError: If the model has no classes, there is not a row for each image, or they are not class indices.
-
-    >>> checked_classes(torch.tensor([3, 14]), 2, HookedViT.from_pretrained("emoji-vit")).tolist()
-    [[3], [14]]
-    """
-    _ = model.W_U  # without classes, this says what to do
-    n_classes = model.cfg.n_classes
-    if classes.ndim not in (1, 2) or len(classes) != batch or 0 in classes.shape:
-        raise ValueError(
-            f"classes must be [{batch}], one for each image, or [{batch} chosen], several; got shape "
-            f"{tuple(classes.shape)}: for one class of all images, pass `torch.full(({batch},), k)`"
-        )
-    if classes.is_floating_point() or classes.min() < 0 or classes.max() >= n_classes:
-        raise ValueError(
-            f"classes must be class indices from 0 to {n_classes - 1}, got {classes.unique().tolist()}: "
-            "`model.class_index(name)` gives that of a name"
-        )
-    return (classes if classes.ndim == 2 else classes[:, None]).to(model.cfg.device)
 
 
 def _class_embeddings(model: HookedViT) -> Float[Tensor, "head n_classes d_model"]:
@@ -111,28 +72,13 @@ def _class_embeddings(model: HookedViT) -> Float[Tensor, "head n_classes d_model
 
 
 def _features(model: HookedViT, vectors: Float[Tensor, "row read d_model"]) -> Float[Tensor, "row head d_model"]:
-    """What the class embeddings are multiplied with."""
+    """The vectors that the class embeddings multiply: normed and pooled."""
     cfg, norm = model.cfg, model.ln_final
     if norm is not None and not cfg.norm_after_pool:
         vectors = norm.fused(vectors)
     if cfg.pool in ("cls", "cls_and_dist"):
         return vectors
-    pooled: Any = _attention_pooled(model, vectors) if cfg.pool == "attention" else pool_tokens(vectors, cfg.pool)
+    pooled = pool_tokens(vectors, cfg.pool) if model.attn_pool is None else model.attn_pool.pool(vectors)
     if norm is not None and cfg.norm_after_pool:
         pooled = norm.fused(pooled)
     return pooled[:, None]
-
-
-def _attention_pooled(model: HookedViT, tokens: Float[Tensor, "row token d_model"]) -> Float[Tensor, "row d_model"]:
-    """As `AttentionPool`, written out past its hook points: a user's hooks there are for the model's own pass."""
-    pool = model.attn_pool
-    assert pool is not None
-    heads = (pool.n_heads, -1)
-    q = pool.q(pool.latent.expand(len(tokens), 1, -1)).unflatten(-1, heads).transpose(1, 2)
-    k, v = (part.unflatten(-1, heads).transpose(1, 2) for part in pool.kv(tokens).chunk(2, dim=-1))
-    if pool.q_norm is not None and pool.k_norm is not None:
-        q, k = pool.q_norm.fused(q), pool.k_norm.fused(k)
-    z = ((q * pool.scale) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
-    pooled = F.linear(z.transpose(1, 2).flatten(-2), pool.out.weight, pool.out.bias)[:, 0]
-    hidden = pool.mlp.inp(pooled if pool.ln is None else pool.ln.fused(pooled))
-    return pooled + pool.mlp.out(pool.mlp.act(hidden))

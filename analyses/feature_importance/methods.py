@@ -1,42 +1,29 @@
-"""What every explanation method is: a function from images and classes to a number for each patch; and their names."""
+"""The explanation methods by name, and the signature that they share."""
 
+from collections.abc import Mapping
 from difflib import get_close_matches
-from importlib import import_module
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from analyses.feature_importance.attention_maps import attention_rollout, raw_attention
+from analyses.feature_importance.baseline import random_map
+from analyses.feature_importance.gradient_maps import grad_cam, gradient_attention, relevance
+from analyses.feature_importance.importance import importance_map
+from analyses.feature_importance.pixel_maps import input_gradients, integrated_gradients
 from hooked_vit import HookedViT
 
 __all__ = ["CLASS_AGNOSTIC", "METHODS", "Explainer", "explainer", "needs_pixels"]
 
-METHODS: dict[str, tuple[str, str]] = {
-    "importance": ("analyses.feature_importance.importance", "importance_map"),
-    "relevance": ("analyses.feature_importance.gradient_maps", "relevance"),
-    "gradient_attention": ("analyses.feature_importance.gradient_maps", "gradient_attention"),
-    "raw_attention": ("analyses.feature_importance.attention_maps", "raw_attention"),
-    "rollout": ("analyses.feature_importance.attention_maps", "attention_rollout"),
-    "grad_cam": ("analyses.feature_importance.gradient_maps", "grad_cam"),
-    "input_gradients": ("analyses.feature_importance.pixel_maps", "input_gradients"),
-    "integrated_gradients": ("analyses.feature_importance.pixel_maps", "integrated_gradients"),
-    "random": ("analyses.feature_importance.baseline", "random_map"),
-}
-"""Module and function of each method, by its name. Probe order is not among them: it needs probes (`ProbeOrder`)."""
-
-CLASS_AGNOSTIC = ("raw_attention", "rollout", "random")
-"""Methods whose map is the same for every class."""
-
-_ON_PIXELS = ("input_gradients", "integrated_gradients")
-
 
 @runtime_checkable
 class Explainer(Protocol):
-    """A method: `maps = method(model, images, classes)`.
+    """An explanation method, from images and classes to one number per patch: `maps = method(model, images, classes)`.
 
     Larger is more important for the image's class; the scale is the method's own, so maps are compared by their order.
     `images` is the stream's start (`hook_tokens`) with `start_at_layer=0`; methods that differentiate with respect to
-    pixels refuse that.
+    pixels reject that.
     """
 
     def __call__(
@@ -49,11 +36,28 @@ class Explainer(Protocol):
     ) -> Float[Tensor, "batch patch"]: ...
 
 
+METHODS: Mapping[str, Explainer] = {
+    "importance": importance_map,
+    "relevance": relevance,
+    "gradient_attention": gradient_attention,
+    "raw_attention": raw_attention,
+    "rollout": attention_rollout,
+    "grad_cam": grad_cam,
+    "input_gradients": input_gradients,
+    "integrated_gradients": integrated_gradients,
+    "random": random_map,
+}
+"""The methods by name. Probe order is not among them: it needs probes (`ProbeOrder`)."""
+
+CLASS_AGNOSTIC = tuple(name for name, method in METHODS.items() if getattr(method, "class_agnostic", False))
+"""Methods whose map is the same for every class."""
+
+
 def explainer(name: str) -> Explainer:
-    """A method by its name, one of `METHODS`.
+    """The method of this name, one of `METHODS`.
 
     Raises:
-        ValueError: If there is no such method; near names are suggested.
+        ValueError: If there is no such method; the nearest name is suggested.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> maps = explainer("importance")(model, torch.zeros(2, 3, 64, 64), torch.tensor([3, 14]))
@@ -64,20 +68,15 @@ def explainer(name: str) -> Explainer:
         near = get_close_matches(name, METHODS, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
         raise ValueError(f"no method is called '{name}': {hint}there are {', '.join(METHODS)}")
-    module, function = METHODS[name]
-    method: Any = getattr(import_module(module), function)
-    return method
+    return METHODS[name]
 
 
 def needs_pixels(method: str | Explainer) -> bool:
-    """Whether a method, by name or itself, differentiates with respect to pixels: the stream's start is not enough.
+    """Whether a method, given by name or as itself, differentiates with respect to pixels.
 
-    Explainers of your own say so by an attribute `needs_pixels`.
+    If so, the stream's start is not enough. Your own explainers declare this with an attribute `needs_pixels`.
 
     >>> needs_pixels("input_gradients"), needs_pixels(explainer("importance"))
     (True, False)
     """
-    if isinstance(method, str):
-        return method in _ON_PIXELS
-    of_ours = (getattr(method, "__module__", None), getattr(method, "__name__", None))
-    return of_ours in [METHODS[name] for name in _ON_PIXELS] or getattr(method, "needs_pixels", False)
+    return getattr(METHODS.get(method) if isinstance(method, str) else method, "needs_pixels", False)

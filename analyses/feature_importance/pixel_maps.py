@@ -1,4 +1,4 @@
-"""Maps from gradients with respect to pixels, by captum: input gradients, integrated gradients, any other method."""
+"""Maps from gradients with respect to pixels, by captum: input gradients, integrated gradients, and others."""
 
 from typing import Any, Literal
 
@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analyses.feature_importance.class_gradients import checked_classes
+from analyses.feature_importance.traits import with_traits
 from hooked_vit import HookedViT
 
 __all__ = ["captum_map", "input_gradients", "integrated_gradients"]
 
-# How many images' passes integrated gradients may hold at a time.
-_BATCH = 32
+STEPS_AT_ONCE = 32  # images in a forward pass of integrated gradients, unless the batch itself is larger
 
 
+@with_traits(needs_pixels=True)
 def input_gradients(
     model: HookedViT,
     images: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
@@ -32,6 +32,7 @@ def input_gradients(
     return captum_map("Saliency", model, images, classes, start_at_layer=start_at_layer)
 
 
+@with_traits(needs_pixels=True)
 def integrated_gradients(
     model: HookedViT,
     images: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
@@ -42,13 +43,13 @@ def integrated_gradients(
 ) -> Float[Tensor, "batch patch"]:
     """Integrated gradients (Sundararajan et al., 2017) from a picture of the mean colour, averaged over each patch.
 
-    Costs `n_steps` gradients an image.
+    Costs `n_steps` gradients per image.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> integrated_gradients(model, torch.zeros(2, 3, 64, 64), torch.tensor([3, 14]), n_steps=4).shape
     torch.Size([2, 64])
     """
-    options = {"n_steps": n_steps, "internal_batch_size": max(_BATCH, len(images))}
+    options = {"n_steps": n_steps, "internal_batch_size": max(STEPS_AT_ONCE, len(images))}
     return captum_map("IntegratedGradients", model, images, classes, start_at_layer=start_at_layer, **options)
 
 
@@ -64,15 +65,15 @@ def captum_map(
     """Any class of `captum.attr` that attributes a prediction to its input, averaged over the pixels of each patch.
 
     Args:
-        method: Its name, such as `"InputXGradient"`.
+        method: The name of the class, such as `"InputXGradient"`.
         model: The model.
         images: Preprocessed images.
         classes: The class of each image.
-        start_at_layer: Must be `None`: pixels are asked for.
-        options: For its `attribute`.
+        start_at_layer: Must be `None`, since pixels are needed.
+        options: Keyword arguments of its `attribute`.
 
     Raises:
-        ValueError: If the stream's start is given in the place of pixels.
+        ValueError: If the stream's start is given instead of pixels.
         ImportError: If captum is not installed.
     """
     if start_at_layer is not None:
@@ -81,7 +82,7 @@ def captum_map(
         from captum import attr
     except ImportError as error:
         raise ImportError(f"{method} needs captum: pip install 'hooked-vit[explain]'") from error
-    targets = checked_classes(classes, len(images), model)[:, 0]
+    targets = model.class_indices(classes, len(images), several=True)[:, 0]
     with torch.inference_mode(False), torch.enable_grad():
         pixels = images.clone().requires_grad_()
         attribution = getattr(attr, method)(model).attribute(pixels, target=targets, **options)
@@ -89,7 +90,7 @@ def captum_map(
 
 
 def _by_patch(
-    of_pixels: Float[Tensor, "batch channel height width"], patch_size: tuple[int, int]
+    attribution: Float[Tensor, "batch channel height width"], patch_size: tuple[int, int]
 ) -> Float[Tensor, "batch patch"]:
-    """Means over the patches; of patches that a padded picture ends within, over the pixels that are there."""
-    return F.avg_pool2d(of_pixels.mean(dim=1), patch_size, ceil_mode=True, count_include_pad=False).flatten(1)
+    """Means over the patches; where a padded picture ends within a patch, over the pixels that exist."""
+    return F.avg_pool2d(attribution.mean(dim=1), patch_size, ceil_mode=True, count_include_pad=False).flatten(1)

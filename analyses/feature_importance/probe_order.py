@@ -1,4 +1,4 @@
-"""Probe order: patches ranked by how well a linear probe reads the class at their position."""
+"""Probe order: patches ranked by how well linear probes read the class at their position."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analyses.feature_importance.class_gradients import checked_classes
 from analyses.linear_probe.ridge import RidgeProbe
 from analyses.projection import class_ranks, stream_names
 from hooked_vit import HookedViT
@@ -19,11 +18,12 @@ __all__ = ["ProbeOrder"]
 class ProbeOrder:
     """The paper's probe order (section 7) as a method: minus the sum over blocks of the class's rank by each probe.
 
-    A rank is the number of classes that the probe of that block and position puts above. Ranks are whole numbers, so
-    patches tie; ties go by the sum of the probes' scores.
+    A rank is the number of classes that the probe of that block and position scores above the image's class. Ranks are
+    whole numbers, so patches may tie; ties are broken by the sum of the probes' scores.
 
     Attributes:
-        probe: Of `resid_post`, fitted to `probe_features(...).features`: positions are the tokens, then the mean.
+        probe: The probes of `resid_post`, fitted to `probe_features(...).features`: positions are the tokens, then the
+            mean.
     """
 
     probe: RidgeProbe
@@ -40,10 +40,10 @@ class ProbeOrder:
         """The map of each image.
 
         Raises:
-            ValueError: If the probes are not of this model's layers and tokens.
+            ValueError: If the probes were not fitted for this model's layers and tokens.
         """
         layout, names = model.token_layout, stream_names(model.cfg, "resid_post")
-        labels = checked_classes(classes, len(images), model)[:, 0].expand(layout.n_patches, -1)
+        labels = model.class_indices(classes, len(images), several=True)[:, 0].expand(layout.n_patches, -1)
         if self.probe.bias.shape[:2] != (len(names), layout.n_tokens + 1):
             raise ValueError(
                 f"expected probes of {len(names)} layers and {layout.n_tokens + 1} positions, got "

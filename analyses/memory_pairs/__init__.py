@@ -1,4 +1,4 @@
-"""Key-value memory pairs: which memories tokens activate, and what these do to the prediction (paper, section 5.2)."""
+"""Key-value memory pairs: the memories that tokens activate and their effect on predictions (paper, section 5.2)."""
 
 from analyses.memory_pairs.agreement import KeyValueAgreement
 from analyses.memory_pairs.calls import called_memories

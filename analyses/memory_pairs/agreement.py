@@ -1,4 +1,4 @@
-"""Key-value agreement over a dataset, with what a class drawn at random would have."""
+"""Key-value agreement over a dataset, compared with its expected value for a random class."""
 
 from collections.abc import Sequence
 
@@ -31,16 +31,16 @@ class KeyValueAgreement(Analysis):
     | metric | value |
     |---|---|
     | `agreement_rate` | percent of tokens for which `key_value_agreement` is true |
-    | `agreement_rate_random` | percent expected of a class drawn at random in the place of the correct one |
+    | `agreement_rate_random` | expected percent for a random class instead of the correct class |
     | `agreement_rate_above_random` | the first minus the second |
     | `class_logit` | mean logit of the correct class in the value vectors of a token's k largest coefficients |
-    | `class_logit_random` | the same of a class drawn at random |
+    | `class_logit_random` | the same for a random class |
 
-    The random class is an exact expectation over all classes (the published code draws one, unseeded). `stream` is
-    `mlp_out` or `attn_out`, `coefficients` `pre`, `post` or, of attention, `z`. `images` is `all`, those that the
-    model classifies `correct` or `wrong`, or `correct_minus_wrong`, with a permutation test on per-image means.
-    `token_type` is `all` or one of `Identifiability`'s. Intervals are bootstrapped over images, `p_adjusted` is
-    Holm's over blocks.
+    Values for a random class are exact expectations over all classes (the published code draws one class, without a
+    seed). `stream` is `mlp_out` or `attn_out`; `coefficients` is `pre`, `post` or, for attention, `z`. `images` is
+    `all`, `correct` or `wrong` (as classified by the model), or `correct_minus_wrong`, with a permutation test on
+    per-image means. `token_type` is `all` or as in `Identifiability`. Intervals are bootstrapped over images,
+    `p_adjusted` is Holm's over blocks.
 
     >>> from hooked_vit import HookedViT
     >>> model, analysis = HookedViT.from_pretrained("emoji-vit"), KeyValueAgreement()
@@ -66,17 +66,17 @@ class KeyValueAgreement(Analysis):
         layer_scale: bool = False,
         resampling: Resampling = Resampling(),
     ):
-        """Ask it.
+        """Configure the analysis.
 
         Args:
             sublayers: Any of `mlp`, `attn`.
-            coefficients: Of MLPs, any of `pre`, `post` (see `memory_coefficients`).
-            k: How many memories of a token, and how many value vectors of a class.
+            coefficients: For MLPs, any of `pre`, `post` (see `memory_coefficients`).
+            k: Number of memories per token, and of value vectors per class.
             layer_scale: As for `value_vectors`.
             resampling: Bootstrap intervals and permutation tests.
 
         Raises:
-            ValueError: If there is no such sub-layer, or none.
+            ValueError: If there is no such sub-layer, or none is given.
         """
         super().__init__()
         self.sublayers, self.coefficients, self.k, self.layer_scale = sublayers, coefficients, k, layer_scale
@@ -87,28 +87,28 @@ class KeyValueAgreement(Analysis):
 
     def names(self, cfg: HookedViTConfig) -> list[str]:
         """The coefficients."""
-        self._store.clear()  # whoever asks begins a pass, maybe with other weights
+        self._store.clear()  # a new pass begins, perhaps with other weights
         return source_names(cfg, self._sources)
 
     def update(self, batch: AnalysisBatch) -> None:
-        """Look up a batch's memories."""
+        """Measure a batch."""
         groups = token_groups(batch)
-        of_sources = [self._measure(batch, source) for source in range(len(self._sources))]
+        measured = [self._measure(batch, source) for source in range(len(self._sources))]
         self.index.append(batch.index.to(self.device))
         self.correct.append((batch.logits.argmax(dim=-1) == batch.labels).to(self.device))
         self.n_tokens.append(groups.sum(-1, dtype=torch.int32).to(self.device))
         states = (self.n_agreeing, self.random_agreeing, self.class_logit, self.random_logit)
-        for state, values in zip(states, zip(*of_sources, strict=True), strict=True):
+        for state, values in zip(states, zip(*measured, strict=True), strict=True):
             dtype = torch.int32 if values[0].dtype == torch.bool else torch.float32
             state.append(sum_by_group(torch.stack(values), groups).to(self.device, dtype))
 
     def _measure(self, batch: AnalysisBatch, source: int) -> tuple[Tensor, ...]:
-        """Agreement, that of a random class, and mean logits of both, each [layer batch token]."""
+        """Agreement with the correct and with a random class, and mean logits of both, each [layer batch token]."""
         sublayer, _ = self._sources[source]
         tables = tables_of_batch(batch, self._store, sublayer, self.k, self.layer_scale)
-        of_layers = []
+        measured = []
         for layer, memories in enumerate(called_in_batch(batch, self._sources[source], self.k)):
-            of_layers.append(
+            measured.append(
                 (
                     tables.agrees(layer, memories, batch.labels),
                     tables.random_agreement(layer, memories),
@@ -116,10 +116,10 @@ class KeyValueAgreement(Analysis):
                     tables.mean_logit[layer][memories].mean(dim=-1),
                 )
             )
-        return tuple(torch.stack(one) for one in zip(*of_layers, strict=True))
+        return tuple(torch.stack(values) for values in zip(*measured, strict=True))
 
     def compute(self) -> pd.DataFrame:
-        """One row for each block, sub-layer, kind of coefficient and token, set of images and metric.
+        """One row per block, sub-layer, kind of coefficient, kind of token, set of images and metric.
 
         Raises:
             ValueError: If no image was seen.
@@ -135,9 +135,8 @@ class KeyValueAgreement(Analysis):
             "class_logit_random": random_logit,
         }
         parts = [
-            GroupSums.of_layers(sums[:, place], n_tokens, metric=metric, **source_columns(source))
-            for place, source in enumerate(self._sources)
+            GroupSums.of_layers(sums[:, i], n_tokens, metric=metric, **source_columns(source))
+            for i, source in enumerate(self._sources)
             for metric, sums in metrics.items()
         ]
-        resampling = self.resampling
-        return correctness_tables(GroupSums.stack(parts), correct, resampling).reindex(columns=_COLUMNS)
+        return correctness_tables(GroupSums.stack(parts), correct, self.resampling).reindex(columns=_COLUMNS)

@@ -1,4 +1,4 @@
-"""Which memories each token activates most, in a cache or in a batch of a sweep, where they are searched for once."""
+"""The memories that each token activates most: in a cache, or in a batch of a sweep, where one search is shared."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor
 from analyses.analysis.base import AnalysisBatch
 from analyses.memory_pairs.coefficients import Coefficients, coefficient_names, memory_coefficients
 from analyses.memory_pairs.lookup import MemoryTables, TableStore
-from analyses.value_vectors.vectors import MemorySublayer, check_sublayer
+from analyses.value_vectors.vectors import MemorySublayer, check_k, check_sublayer, n_memories
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
 
 __all__ = [
@@ -22,19 +22,17 @@ __all__ = [
     "tables_of_batch",
 ]
 
-# How many coefficients are searched at a time, on a GPU; on a CPU, what is searched is read where it is.
-_CHUNK = 2**28
-# As many memories are searched for at once, since a search for a few more costs nothing: whoever asks for fewer
-# takes the first of them.
-_DEPTH = 10
+CHUNK_ELEMENTS = 2**28  # coefficients that are searched at a time
+_DEPTH = 10  # a batch is searched for this many memories, for all analyses that need as many or fewer
 
 Source = tuple[MemorySublayer, Coefficients]
+"""A sub-layer and the kind of its coefficients."""
 
 
 def called_memories(
     model: HookedViT, cache: ViTActivationCache, sublayer: MemorySublayer, k: int, coefficients: Coefficients
 ) -> Iterator[Int[Tensor, "batch token k"]]:
-    """For one block after another, the memories of the k largest coefficients at each token, largest first.
+    """For each block in turn, the memories with the k largest coefficients at each token, largest first.
 
     Raises:
         ValueError: If the cache lacks a hook point, or there are fewer memories than k.
@@ -45,22 +43,21 @@ def called_memories(
     [torch.Size([2, 65, 5]), torch.Size([2, 65, 5])]
     """
     for layer in range(model.cfg.n_layers):
-        of_layer = memory_coefficients(model, cache, layer, sublayer, coefficients)
-        if not 1 <= k <= of_layer.shape[-1]:
-            raise ValueError(f"k must be from 1 to the number of memories, {of_layer.shape[-1]}, got {k}")
-        yield _largest(of_layer.to(model.cfg.device), k)
+        layer_coefficients = memory_coefficients(model, cache, layer, sublayer, coefficients)
+        check_k(k, layer_coefficients.shape[-1], "memories")
+        yield _largest(layer_coefficients.to(model.cfg.device), k)
 
 
 def _largest(coefficients: Float[Tensor, "batch token memory"], k: int) -> Int[Tensor, "batch token k"]:
-    n_images = max(1, _CHUNK // max(1, coefficients[0].numel()))
+    n_images = max(1, CHUNK_ELEMENTS // max(1, coefficients[0].numel()))
     return torch.cat([part.topk(k, dim=-1).indices for part in coefficients.split(n_images)])
 
 
 def memory_sources(sublayers: Sequence[MemorySublayer], coefficients: Sequence[Coefficients]) -> list[Source]:
-    """Sub-layers with each kind of coefficient that they have: attention has one.
+    """The sub-layers with each kind of their coefficients: attention has only one kind.
 
     Raises:
-        ValueError: If there is none, or no such sub-layer.
+        ValueError: If nothing is given, or there is no such sub-layer.
 
     >>> memory_sources(["mlp", "attn"], ["pre", "post"])
     [('mlp', 'pre'), ('mlp', 'post'), ('attn', 'post')]
@@ -69,22 +66,22 @@ def memory_sources(sublayers: Sequence[MemorySublayer], coefficients: Sequence[C
         check_sublayer(sublayer)
     if not sublayers or not coefficients:
         raise ValueError(f"expected sublayers and coefficients, got {list(sublayers)} and {list(coefficients)}")
-    return [(one, kind) for one in sublayers for kind in (coefficients if one == "mlp" else ("post",))]
+    return [(sublayer, kind) for sublayer in sublayers for kind in (coefficients if sublayer == "mlp" else ("post",))]
 
 
 def source_names(cfg: HookedViTConfig, sources: Sequence[Source]) -> list[str]:
-    """The hook points that the coefficients of all sources are read from."""
+    """The hook points of the coefficients of all sources."""
     return [name for sublayer, kind in sources for name in coefficient_names(cfg, sublayer, kind)]
 
 
 def source_columns(source: Source) -> dict[str, Any]:
-    """A source in a table: `stream` is what the sub-layer writes, `coefficients` of attention are called `z`."""
+    """The columns of a source in a table: `stream` is its output; attention's coefficients are called `z`."""
     sublayer, kind = source
     return {"stream": f"{sublayer}_out", "coefficients": "z" if sublayer == "attn" else kind}
 
 
 def called_in_batch(batch: AnalysisBatch, source: Source, k: int) -> list[Int[Tensor, "batch token k"]]:
-    """`called_memories` of each block.
+    """`called_memories` of each block, from one search that all analyses of the batch share.
 
     >>> from hooked_vit import HookedViT
     >>> model = HookedViT.from_pretrained("emoji-vit")
@@ -94,9 +91,8 @@ def called_in_batch(batch: AnalysisBatch, source: Source, k: int) -> list[Int[Te
     >>> called_in_batch(batch, ("mlp", "pre"), k=5)[0].shape
     torch.Size([2, 65, 5])
     """
-    cfg, (sublayer, kind) = batch.model.cfg, source
-    n_memories = cfg.d_mlp if sublayer == "mlp" else cfg.n_heads * cfg.d_head
-    depth = max(k, min(_DEPTH, n_memories))
+    sublayer, kind = source
+    depth = max(k, min(_DEPTH, n_memories(batch.model.cfg, sublayer)))
     called = batch.once(
         ("called memories", source, depth),
         lambda: list(called_memories(batch.model, batch.cache, sublayer, depth, kind)),
@@ -107,7 +103,7 @@ def called_in_batch(batch: AnalysisBatch, source: Source, k: int) -> list[Int[Te
 def tables_of_batch(
     batch: AnalysisBatch, store: TableStore, sublayer: MemorySublayer, k: int = 5, layer_scale: bool = False
 ) -> MemoryTables:
-    """The model's tables: from another analysis of the sweep, from the batches before, or made now."""
+    """The model's tables: shared with other analyses of the sweep, kept from earlier batches, or computed now."""
     return batch.once(
         ("memory tables", sublayer, k, layer_scale), lambda: store.tables(batch.model, sublayer, k, layer_scale)
     )

@@ -1,4 +1,4 @@
-"""The causal test: do the memories that speak for a class make the model say it?"""
+"""The causal test: whether the memories that promote a class make the model predict it."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -19,7 +19,7 @@ from analyses.memory_pairs.coefficients import coefficient_names, memory_coeffic
 from analyses.memory_pairs.interventions import edit_memories, intervention_name
 from analyses.memory_pairs.lookup import TableStore
 from analyses.statistics.intervals import Resampling
-from analyses.value_vectors.vectors import MemorySublayer, block_index, check_sublayer
+from analyses.value_vectors.vectors import MemorySublayer, block_index, check_sublayer, n_memories
 from hooked_vit import HookedViTConfig
 
 __all__ = ["CausalMemories"]
@@ -34,31 +34,30 @@ _COLUMNS = [
     "layer", "stream", "intervention", "k", "memories", "against", "metric", "value", "low", "high", "n_images",
     "p_value", "p_adjusted", "effect_size",
 ]  # fmt: skip
-# Images in a forward pass: on a CPU more are not faster.
-_AT_ONCE_ON_CPU, _AT_ONCE_ON_GPU = 64, 1024
+IMAGES_ON_CPU, IMAGES_ON_GPU = 64, 1024  # images in a forward pass; on a CPU, more are not faster
 
 
 class CausalMemories(Analysis):
-    """Ablate or steer memories of one block at every token, and see what becomes of the prediction.
+    """Ablate or steer memories of one block at every token, and measure the effect on the prediction.
 
-    Which memories, `k` for each image of class c; c' is another class, drawn at random for the image:
+    The memories, `k` per image of class c; c' is another class, drawn at random for each image:
 
     | `memories` | |
     |---|---|
-    | `aligned` | the value vectors with the largest logits for c, which key-value agreement looks for |
+    | `aligned` | the value vectors with the largest logits for c, as in key-value agreement |
     | `aligned_other` | those with the largest logits for c' |
-    | `contribution` | those that wrote the most of c in this image: largest `sum_t m_i(t) v_i · E_c` |
-    | `contribution_other` | those that wrote the most of c' in this image |
-    | `random` | for each of `aligned`, one at random whose value vector is about as long |
+    | `contribution` | those that contributed most to c in this image: largest `sum_t m_i(t) v_i · E_c` |
+    | `contribution_other` | those that contributed most to c' in this image |
+    | `random` | for each of `aligned`, a random one whose value vector has about the same norm |
 
-    What becomes of it, after the intervention minus before it; `against` names the memories whose effect on the same
-    images is taken from that of `memories`, and is missing where none is:
+    The effect is the value after the intervention minus the value before. `against` names the memories whose effect on
+    the same images is subtracted from that of `memories`, and is missing where nothing is subtracted:
 
     | `metric` | value |
     |---|---|
     | `label_logit`, `other_logit` | the logit of c, of c' |
     | `label_margin` | the logit of c minus the largest other one |
-    | `accuracy`, `says_other` | percent of images that the model takes for c, for c' |
+    | `accuracy`, `says_other` | percent of images classified as c, as c' |
 
     `intervention` is `zero`, `mean` or `x3`: coefficients set to zero, to their mean over a dataset, or multiplied by
     3 (steering). `low` and `high` are bootstrap intervals over images; tests are sign-flip permutation tests on images,
@@ -88,26 +87,26 @@ class CausalMemories(Analysis):
         resampling: Resampling = Resampling(),
         seed: int = 0,
     ):
-        """Ask it.
+        """Configure the analysis.
 
         Args:
-            sublayer: Whose memories: `mlp` or `attn`.
-            layers: Of which blocks, one at a time; all by default.
-            ks: How many memories of each image.
+            sublayer: The sub-layer of the memories: `mlp` or `attn`.
+            layers: Indices of blocks, edited one at a time; all by default.
+            ks: Numbers of memories per image.
             interventions: Any of `"zero"`, `"mean"`, and factors such as 3.0.
             means: What `"mean"` sets coefficients to: `MemoryMeans(sublayer).means()` after a sweep.
-            layer_scale: As for `value_vectors`: for the choice of memories alone.
+            layer_scale: As for `value_vectors`, only for the choice of memories.
             resampling: Bootstrap intervals and permutation tests.
-            seed: Of the other classes and of the random memories.
+            seed: Seed of the other classes and of the random memories.
 
         Raises:
-            ValueError: If an argument does not fit.
+            ValueError: If an argument is invalid.
         """
         super().__init__()
         check_sublayer(sublayer)
         if not len(ks) or min(ks) < 1 or not len(interventions):
             raise ValueError(f"expected ks from 1 on and interventions, got {list(ks)} and {list(interventions)}")
-        self.names_of_interventions = [intervention_name(one) for one in interventions]
+        self.names_of_interventions = [intervention_name(intervention) for intervention in interventions]
         if "mean" in interventions and means is None:
             raise ValueError("'mean' needs means: sweep `MemoryMeans(sublayer)` first and pass its `means()`")
         self.sublayer: MemorySublayer = sublayer
@@ -119,8 +118,8 @@ class CausalMemories(Analysis):
         self.add_state("n_layers", torch.tensor(0), dist_reduce_fx="max")
 
     def names(self, cfg: HookedViTConfig) -> list[str]:
-        """Block inputs, and coefficients."""
-        self._store.clear()  # whoever asks begins a pass, maybe with other weights
+        """Block inputs and coefficients."""
+        self._store.clear()  # a new pass begins, perhaps with other weights
         for layer in self.layers or ():
             block_index(cfg, layer)
         layers = self._layers(cfg.n_layers)
@@ -130,15 +129,15 @@ class CausalMemories(Analysis):
         ]
 
     def _layers(self, n_layers: int) -> list[int]:
-        cfg_layers: Sequence[int] = range(n_layers) if self.layers is None else self.layers
-        return [layer % n_layers for layer in cfg_layers]
+        layers: Sequence[int] = range(n_layers) if self.layers is None else self.layers
+        return [layer % n_layers for layer in layers]
 
     @torch.no_grad()
     def update(self, batch: AnalysisBatch) -> None:
         """Run a batch again for each block, intervention, k and choice."""
         cfg = batch.model.cfg
-        n_memories = cfg.d_mlp if self.sublayer == "mlp" else cfg.n_heads * cfg.d_head
-        draws = ChoiceDraws.of_images(batch.index, batch.labels, cfg.n_classes, cfg.n_layers, n_memories, self.seed)
+        total = n_memories(cfg, self.sublayer)
+        draws = ChoiceDraws.of_images(batch.index, batch.labels, cfg.n_classes, cfg.n_layers, total, self.seed)
         before = _outcomes(batch.logits, batch.labels, draws.other)
         effects = []
         for layer in self._layers(cfg.n_layers):
@@ -172,31 +171,33 @@ class CausalMemories(Analysis):
         choices: Int[Tensor, "choice batch k"],
         other: Int[Tensor, "batch"],
     ) -> Float[Tensor, "cell batch metric"]:
-        """Of each k and choice, as many in one forward pass as is good."""
+        """The outcomes for each k and choice, several of them in one forward pass."""
         residual = batch.cache[f"blocks.{layer}.hook_resid_pre"]
-        # the first memory once more, in the place of those beyond k
-        cells = torch.cat([torch.where(torch.arange(choices.shape[-1], device=choices.device) < k, choices,
-                                       choices[..., :1]) for k in self.ks])  # fmt: skip
+        # beyond the k-th memory, the first is repeated, which counts once
+        position = torch.arange(choices.shape[-1], device=choices.device)
+        cells = torch.cat([torch.where(position < k, choices, choices[..., :1]) for k in self.ks])
         means = None if intervention != "mean" or self.means is None else self.means[layer]
         factor = 0.0 if isinstance(intervention, str) else intervention
-        at_once = _AT_ONCE_ON_CPU if residual.device.type == "cpu" else _AT_ONCE_ON_GPU
+        at_once = IMAGES_ON_CPU if residual.device.type == "cpu" else IMAGES_ON_GPU
         after = []
         for part in cells.split(max(1, at_once // len(residual))):
             hooks = edit_memories(batch.model, layer, part.flatten(0, 1), self.sublayer, factor=factor, means=means)
             repeated = repeat(residual, "batch ... -> (cell batch) ...", cell=len(part))
             with batch.model.hooks(fwd_hooks=hooks):
                 logits = batch.model(repeated, start_at_layer=layer)
-            of_cells = logits.unflatten(0, (len(part), -1))
-            after += [_outcomes(of_cell, batch.labels, other) for of_cell in of_cells]
+            after += [
+                _outcomes(cell_logits, batch.labels, other) for cell_logits in logits.unflatten(0, (len(part), -1))
+            ]
         return torch.stack(after)
 
     def compute(self) -> pd.DataFrame:
-        """One row for each block, intervention, k, choice of memories or comparison of two, and metric.
+        """One row per block, intervention, k, choice of memories (or comparison of two choices) and metric.
 
         Raises:
             ValueError: If no image was seen.
         """
-        (effect,) = (one.astype(np.float64) for one in self.by_image("effect"))
+        (effect,) = self.by_image("effect")
+        effect = effect.astype(np.float64)
         layers, stream = self._layers(int(self.n_layers)), f"{self.sublayer}_out"
         shape = (len(layers), len(self.interventions), len(self.ks), len(_CHOICES), len(_METRICS))
         by_choice = np.moveaxis(effect.reshape(-1, *shape), 4, 0)  # [choice image layer intervention k metric]
@@ -206,25 +207,24 @@ class CausalMemories(Analysis):
                 for layer, name, k, metric in product(layers, self.names_of_interventions, self.ks, _METRICS)
             ]
         )
-        of_choice = {choice: one.reshape(len(effect), -1) for choice, one in zip(_CHOICES, by_choice, strict=True)}
+        effects = {choice: values.reshape(len(effect), -1) for choice, values in zip(_CHOICES, by_choice, strict=True)}
         tables = []
-        for choice, values in of_choice.items():
+        for choice, values in effects.items():
             interval = self.resampling.interval(values)
             numbers: dict[str, Any] = {"value": interval.estimate, "low": interval.low, "high": interval.high}
             tables.append(rows.assign(memories=choice, **numbers, n_images=len(values)))
-        resampling = self.resampling
         for choice, against in _COMPARISONS:
-            compared = difference_rows(of_choice[choice], of_choice[against], rows, resampling, paired=True)
+            compared = difference_rows(effects[choice], effects[against], rows, self.resampling, paired=True)
             tables.append(compared.assign(memories=choice, against=against))
-        return pd.concat([one for one in tables if len(one)], ignore_index=True).reindex(columns=_COLUMNS)
+        return pd.concat([table for table in tables if len(table)], ignore_index=True).reindex(columns=_COLUMNS)
 
 
 def _outcomes(
     logits: Float[Tensor, "batch n_classes"], labels: Int[Tensor, "batch"], other: Int[Tensor, "batch"]
 ) -> Float[Tensor, "batch metric"]:
-    """`_METRICS`, in their order."""
-    of_label, of_other = (logits.gather(1, one[:, None])[:, 0] for one in (labels, other))
+    """The values of `_METRICS`, in their order."""
+    label_logit, other_logit = (logits.gather(1, classes[:, None])[:, 0] for classes in (labels, other))
     largest_other = logits.scatter(1, labels[:, None], -torch.inf).amax(dim=-1)
-    says = logits.argmax(dim=-1)
-    shares = [100.0 * (says == one) for one in (labels, other)]
-    return torch.stack([of_label, of_label - largest_other, shares[0], of_other, shares[1]], dim=-1)
+    prediction = logits.argmax(dim=-1)
+    accuracy, says_other = (100.0 * (prediction == classes) for classes in (labels, other))
+    return torch.stack([label_logit, label_logit - largest_other, accuracy, other_logit, says_other], dim=-1)

@@ -1,4 +1,4 @@
-"""Memory coefficients: how strongly each token calls on each memory of a sub-layer."""
+"""Memory coefficients: how strongly each token activates each memory of a sub-layer."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -53,24 +53,24 @@ def memory_coefficients(
 
     | sub-layer | `"post"`, the paper's equation | `"pre"`, the published code |
     |---|---|---|
-    | MLP | `f(x W_in + b_in)` (`hook_post`) | `x W_in + b_in` (`hook_pre`), which may be negative where f is not |
+    | MLP | `f(x W_in + b_in)` (`hook_post`) | `x W_in + b_in` (`hook_pre`), which may be negative even where f is not |
     | gated MLP | `f(gate) * linear` (`hook_post`) | `gate * linear` (`hook_pre * hook_pre_linear`): without f |
-    | attention | z with the heads flattened (`hook_z`) | the same: nothing stands between key and value |
+    | attention | z with the heads flattened (`hook_z`) | the same: there is nothing between key and value |
 
-    The two halves of a gated MLP's memory vote together: a large gate with a negative linear half calls for the
-    opposite of the value vector, so the gate alone would not be a coefficient. A norm within the MLP is part of
-    `"post"` and not of `"pre"`, which ends where the activation function begins; one within the attention is part
-    of z. `sum_i post_i v_i + b` is what the sub-layer computes, exactly, for all of these.
+    A gated MLP's coefficient is a product: a large gate with a negative linear half writes the negative of the value
+    vector, so the gate alone would not be a coefficient. A norm within the MLP is part of `"post"` but not of `"pre"`,
+    which ends before the activation function; a norm within attention is part of z. In all these cases the sub-layer
+    computes exactly `sum_i post_i v_i + b`.
 
     Args:
         model: The model that the cache comes from.
-        cache: With the hook points of `coefficient_names`. A cache without batch axis is a batch of one.
-        layer: Which block; negative ones count from the end.
+        cache: A cache with the hook points of `coefficient_names`. Without a batch axis, it is a batch of one image.
+        layer: Index of the block; negative indices count from the end.
         sublayer: `mlp` or `attn`.
         coefficients: `pre` or `post`.
 
     Raises:
-        ValueError: If an argument is none of these, or the cache lacks a hook point.
+        ValueError: If an argument is invalid, or the cache lacks a hook point.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> _, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64))
@@ -78,12 +78,7 @@ def memory_coefficients(
     torch.Size([2, 65, 512])
     """
     names = coefficient_names(model.cfg, sublayer, coefficients, [layer])
-    missing = [name for name in names if name not in cache.cache_dict]
-    if missing:
-        raise ValueError(
-            f"the cache lacks '{missing[0]}', which the coefficients of '{sublayer}' are read from: run "
-            f"`model.run_with_cache(images, names_filter=coefficient_names(model.cfg, '{sublayer}', '{coefficients}'))`"
-        )
+    cache.require(names, how=f"coefficient_names(model.cfg, '{sublayer}', '{coefficients}')")
     parts = [cache[name] if cache.has_batch_dim else cache[name][None] for name in names]
     if sublayer == "attn":
         return parts[0].flatten(-2)

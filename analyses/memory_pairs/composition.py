@@ -1,4 +1,4 @@
-"""Compositionality over a dataset: how often no single one of k memories makes a sub-layer's prediction."""
+"""Compositionality over a dataset: how often none of k memories alone makes a sub-layer's prediction."""
 
 from collections.abc import Sequence
 
@@ -32,11 +32,11 @@ class Compositionality(Analysis):
 
     | metric | value |
     |---|---|
-    | `compositionality` | percent of tokens for which `compositionality` is true: none of k memories predicts it |
-    | `single_memory` | percent of tokens for which it is not: 100 minus the first |
+    | `compositionality` | percent of tokens for which `compositionality` is true: no single memory predicts the class |
+    | `single_memory` | percent of tokens for which it is false: 100 minus the first |
 
-    Other columns are those of `KeyValueAgreement`, and `k`. Every k is read off one search for the largest. Outputs
-    are projected once a batch, and shared with other analyses of the sweep.
+    The other columns are `k` and those of `KeyValueAgreement`. One search for the largest k serves every k. Outputs are
+    projected once per batch, shared with other analyses of the sweep.
 
     >>> from hooked_vit import HookedViT
     >>> model, analysis = HookedViT.from_pretrained("emoji-vit"), Compositionality(ks=[1, 5])
@@ -60,12 +60,12 @@ class Compositionality(Analysis):
         layer_scale: bool = False,
         resampling: Resampling = Resampling(),
     ):
-        """Ask it.
+        """Configure the analysis.
 
         Args:
             sublayers: Any of `mlp`, `attn`.
-            coefficients: Of MLPs, any of `pre`, `post` (see `memory_coefficients`).
-            ks: How many memories are considered.
+            coefficients: For MLPs, any of `pre`, `post` (see `memory_coefficients`).
+            ks: Numbers of memories.
             layer_scale: As for `value_vectors`.
             resampling: Bootstrap intervals and permutation tests.
 
@@ -82,40 +82,41 @@ class Compositionality(Analysis):
             self.add_state(name, [], dist_reduce_fx="cat")
 
     def names(self, cfg: HookedViTConfig) -> list[str]:
-        """The coefficients, and what the sub-layers write."""
-        self._store.clear()  # whoever asks begins a pass, maybe with other weights
+        """The coefficients and the outputs of the sub-layers."""
+        self._store.clear()  # a new pass begins, perhaps with other weights
         outputs = [name for sublayer in self.sublayers for name in stream_names(cfg, output_of(sublayer))]
         return [*source_names(cfg, self._sources), *outputs]
 
     def update(self, batch: AnalysisBatch) -> None:
-        """Look up a batch's memories."""
+        """Measure a batch."""
         groups, ks = token_groups(batch), torch.tensor(list(self.ks), device=batch.logits.device)
-        of_sources = []
+        single = []
         for source in self._sources:
             sublayer, _ = source
             tables = tables_of_batch(batch, self._store, sublayer, layer_scale=self.layer_scale)
             classes = batch.projection(output_of(sublayer)).top_classes[..., 0]
             called = enumerate(called_in_batch(batch, source, max(self.ks)))
-            places = torch.stack([first_match(tables, layer, memories, classes[layer]) for layer, memories in called])
-            of_sources.append(places < ks[:, None, None, None])
+            positions = torch.stack(
+                [first_match(tables, layer, memories, classes[layer]) for layer, memories in called]
+            )
+            single.append(positions < ks[:, None, None, None])
         self.index.append(batch.index.to(self.device))
         self.correct.append((batch.logits.argmax(dim=-1) == batch.labels).to(self.device))
         self.n_tokens.append(groups.sum(-1, dtype=torch.int32).to(self.device))
-        self.n_single.append(sum_by_group(torch.stack(of_sources), groups).to(self.device, torch.int32))
+        self.n_single.append(sum_by_group(torch.stack(single), groups).to(self.device, torch.int32))
 
     def compute(self) -> pd.DataFrame:
-        """One row for each block, sub-layer, kind of coefficient and token, k, set of images and metric.
+        """One row per block, sub-layer, kind of coefficient, kind of token, k, set of images and metric.
 
         Raises:
             ValueError: If no image was seen.
         """
         correct, n_tokens, n_single = self.by_image("correct", "n_tokens", "n_single")
         parts = []
-        for place, source in enumerate(self._sources):
-            for of_k, k in enumerate(self.ks):
-                single, columns = n_single[:, place, of_k], {"k": int(k), **source_columns(source)}
+        for i, source in enumerate(self._sources):
+            for j, k in enumerate(self.ks):
+                single, columns = n_single[:, i, j], {"k": int(k), **source_columns(source)}
                 none = n_tokens[:, None] - single
                 parts.append(GroupSums.of_layers(100 * none, n_tokens, metric="compositionality", **columns))
                 parts.append(GroupSums.of_layers(100 * single, n_tokens, metric="single_memory", **columns))
-        resampling = self.resampling
-        return correctness_tables(GroupSums.stack(parts), correct, resampling).reindex(columns=_COLUMNS)
+        return correctness_tables(GroupSums.stack(parts), correct, self.resampling).reindex(columns=_COLUMNS)

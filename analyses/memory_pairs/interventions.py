@@ -1,4 +1,4 @@
-"""Ablating and steering memories: hooks that set or scale the coefficients of some memories of each image."""
+"""Ablating and steering memories: hooks that set or scale the coefficients of chosen memories of each image."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from analyses.analysis.base import Analysis, AnalysisBatch
 from analyses.memory_pairs.coefficients import coefficient_names, memory_coefficients
-from analyses.value_vectors.vectors import MemorySublayer, block_index, check_sublayer
+from analyses.value_vectors.vectors import MemorySublayer, check_sublayer, n_memories
 from hooked_vit import HookedViT, HookedViTConfig
 
 __all__ = ["MemoryMeans", "edit_memories", "intervention_name"]
@@ -25,18 +25,18 @@ def edit_memories(
     factor: float | int | Float[Tensor, "batch"] = 0.0,
     means: Float[Tensor, "token memory"] | None = None,
 ) -> list[tuple[str, Callable[..., Any]]]:
-    """Hooks for `run_with_hooks` or `hooks` that change some memories' coefficients at every token of each image.
+    """Hooks for `run_with_hooks` or `hooks` that change chosen memories' coefficients at every token of each image.
 
-    A memory then writes `factor * m_i v_i`: 0 ablates it, more than 1 steers towards what it speaks for. The values
-    that are changed are the `"post"` coefficients of `memory_coefficients`.
+    A memory then writes `factor * m_i v_i`: 0 ablates it, more than 1 steers towards the classes that it promotes. The
+    hooks change the `"post"` coefficients of `memory_coefficients`.
 
     Args:
-        model: Left as it is.
-        layer: Which block; negative ones count from the end.
-        memories: Which memories of each image; the same one twice counts once.
+        model: The model; it is not changed.
+        layer: Index of the block; negative indices count from the end.
+        memories: The memories of each image; repeated ones count once.
         sublayer: `mlp` or `attn`.
-        factor: What coefficients are multiplied with, for all images or for each.
-        means: Set coefficients to these instead, such as `MemoryMeans.means()` of the block: mean ablation.
+        factor: The factor of the coefficients, for all images or per image.
+        means: Values to set coefficients to instead, such as `MemoryMeans.means()` of the block: mean ablation.
 
     Raises:
         ValueError: If there is no such block, sub-layer or memory.
@@ -47,31 +47,27 @@ def edit_memories(
     >>> model.run_with_hooks(images, fwd_hooks=hooks).shape
     torch.Size([2, 100])
     """
-    check_sublayer(sublayer)
-    cfg, at = model.cfg, block_index(model.cfg, layer)
-    n_memories = cfg.d_mlp if sublayer == "mlp" else cfg.n_heads * cfg.d_head
-    if memories.numel() and not 0 <= int(memories.min()) <= int(memories.max()) < n_memories:
-        raise ValueError(
-            f"expected memories from 0 to {n_memories - 1}, got {int(memories.min())} to {int(memories.max())}"
-        )
+    cfg, total = model.cfg, n_memories(model.cfg, sublayer)
+    if memories.numel() and not 0 <= int(memories.min()) <= int(memories.max()) < total:
+        raise ValueError(f"expected memories from 0 to {total - 1}, got {int(memories.min())} to {int(memories.max())}")
 
     def edit(activation: Tensor, hook: Any) -> Tensor:
         coefficients = activation.flatten(2)
         if len(coefficients) != len(memories):
-            raise ValueError(f"memories were chosen for {len(memories)} images, the batch has {len(coefficients)}")
+            raise ValueError(f"memories were chosen for {len(memories)} images, but the batch has {len(coefficients)}")
         index = memories[:, None].expand(-1, coefficients.shape[1], -1)
         if means is not None:
             new = means.to(coefficients).expand_as(coefficients).gather(2, index)
         else:
-            by_image = factor[:, None, None].to(coefficients) if isinstance(factor, Tensor) else factor
-            new = coefficients.gather(2, index) * by_image
+            factors = factor[:, None, None].to(coefficients) if isinstance(factor, Tensor) else factor
+            new = coefficients.gather(2, index) * factors
         return coefficients.scatter(2, index, new).view(activation.shape)
 
-    return [(name, edit) for name in coefficient_names(cfg, sublayer, "post", [at])]
+    return [(name, edit) for name in coefficient_names(cfg, sublayer, "post", [layer])]
 
 
 def intervention_name(intervention: str | float | int) -> str:
-    """How an intervention is called in tables: `zero`, `mean`, or `x3` for coefficients times 3.
+    """The name of an intervention in tables: `zero`, `mean`, or `x3` for coefficients times 3.
 
     Raises:
         ValueError: If it is none of these.
@@ -87,7 +83,7 @@ def intervention_name(intervention: str | float | int) -> str:
 
 
 class MemoryMeans(Analysis):
-    """Mean `"post"` coefficient of every memory at every token position over a dataset: what mean ablation sets.
+    """Mean `"post"` coefficient of every memory at every token position over a dataset, for mean ablation.
 
     >>> model, analysis = HookedViT.from_pretrained("emoji-vit"), MemoryMeans("mlp")
     >>> logits, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64), names_filter=analysis.names(model.cfg))
@@ -100,7 +96,7 @@ class MemoryMeans(Analysis):
     n_images: Tensor
 
     def __init__(self, sublayer: MemorySublayer = "mlp"):
-        """Of one sub-layer's memories.
+        """Configure the analysis.
 
         Args:
             sublayer: `mlp` or `attn`.
@@ -111,7 +107,7 @@ class MemoryMeans(Analysis):
         super().__init__()
         check_sublayer(sublayer)
         self.sublayer: MemorySublayer = sublayer
-        # a zero of no shape, to which sums of any shape add up
+        # a scalar zero, to which sums of any shape can be added
         self.add_state("sums", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("n_images", torch.tensor(0), dist_reduce_fx="sum")
 
@@ -122,8 +118,8 @@ class MemoryMeans(Analysis):
     def update(self, batch: AnalysisBatch) -> None:
         """Add a batch."""
         layers = range(batch.model.cfg.n_layers)
-        of_layers = (memory_coefficients(batch.model, batch.cache, i, self.sublayer, "post") for i in layers)
-        sums = torch.stack([one.sum(dim=0, dtype=torch.float64) for one in of_layers])
+        coefficients = (memory_coefficients(batch.model, batch.cache, i, self.sublayer, "post") for i in layers)
+        sums = torch.stack([values.sum(dim=0, dtype=torch.float64) for values in coefficients])
         self.sums = self.sums + sums.to(self.device)
         self.n_images = self.n_images + len(batch.labels)
 
@@ -138,7 +134,7 @@ class MemoryMeans(Analysis):
         return (self.sums / self.n_images).float()
 
     def compute(self) -> pd.DataFrame:
-        """A row for each block and memory: `layer`, `stream`, `memory`, `value` (mean over tokens too)."""
+        """One row per block and memory: `layer`, `stream`, `memory`, `value` (the mean over tokens as well)."""
         means = self.means().mean(dim=1).cpu().numpy()
         n_layers, n_memories = means.shape
         index = pd.MultiIndex.from_product([range(n_layers), range(n_memories)], names=["layer", "memory"])

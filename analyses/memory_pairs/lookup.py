@@ -1,4 +1,4 @@
-"""What the value vectors of a model say of the classes, computed once and looked up for every token."""
+"""Lookup tables of value vectors and classes, computed once per model and looked up for every token."""
 
 from functools import reduce
 from typing import Any
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from analyses.value_vectors.vectors import MemorySublayer, read_by_head, value_logits, value_vectors
+from analyses.value_vectors.vectors import MemorySublayer, check_k, read_by_head, value_logits, value_vectors
 from hooked_vit import HookedViT
 
 __all__ = ["MemoryTables", "TableStore"]
@@ -18,10 +18,10 @@ _BITS = 8
 
 
 class MemoryTables:
-    """Of every block's value vectors: those that speak most for each class, and what each speaks for.
+    """For every block, the value vectors that promote each class most, and the top class of each value vector.
 
     Attributes:
-        k: How many value vectors a class has.
+        k: Number of value vectors per class.
         memories_of_class: The value vectors with the largest logits for each class, largest first.
         class_of_memory: The class with the largest logit in each value vector.
         mean_logit: Mean over classes of each value vector's logits.
@@ -37,9 +37,9 @@ class MemoryTables:
         """Project all value vectors of a sub-layer, a block at a time.
 
         Args:
-            model: Left as it is. Its weights are read now: after an edit, make new tables.
+            model: The model; it is not changed. Its weights are read now: make new tables after an edit.
             sublayer: `mlp` or `attn`.
-            k: How many value vectors to keep for each class.
+            k: Number of value vectors to keep per class.
             layer_scale: As for `value_vectors`.
 
         Raises:
@@ -52,8 +52,7 @@ class MemoryTables:
         memories_of_class, class_of_memory, mean_logit, bits, values = [], [], [], [], []
         for layer in range(model.cfg.n_layers):
             logits = value_logits(model, layer, sublayer, layer_scale=layer_scale)
-            if not 1 <= k <= len(logits):
-                raise ValueError(f"k must be from 1 to the number of memories, {len(logits)}, got {k}")
+            check_k(k, len(logits), "memories")
             memories_of_class.append(logits.topk(k, dim=0).indices.T)
             class_of_memory.append(logits.argmax(dim=-1))
             mean_logit.append(logits.mean(dim=-1))
@@ -65,18 +64,18 @@ class MemoryTables:
         self.class_of_memory = torch.stack(class_of_memory)
         self.mean_logit = torch.stack(mean_logit)
         self._bits, self._values, self._class_embeddings = bits, values, model.W_U.detach()
-        counts = [number.bit_count() for number in range(2**_BITS)]
+        counts = [byte.bit_count() for byte in range(2**_BITS)]
         self._n_ones = torch.tensor(counts, dtype=torch.int32, device=self.memories_of_class.device)
 
     def agrees(
         self, layer: int, memories: Int[Tensor, "batch token n"], labels: Int[Tensor, "batch"]
     ) -> Bool[Tensor, "batch token"]:
         """Whether one of a token's memories is among the k value vectors of its image's class."""
-        of_label = self.memories_of_class[layer][labels]
-        return (memories[..., None] == of_label[:, None, None]).flatten(2).any(dim=-1)
+        label_memories = self.memories_of_class[layer][labels]
+        return (memories[..., None] == label_memories[:, None, None]).flatten(2).any(dim=-1)
 
     def random_agreement(self, layer: int, memories: Int[Tensor, "batch token n"]) -> Float[Tensor, "batch token"]:
-        """The probability that `agrees` is true of a class drawn at random, exactly: no class is drawn."""
+        """The exact probability that `agrees` is true for a class drawn uniformly at random."""
         classes = reduce(torch.bitwise_or, self._bits[layer][memories].unbind(dim=2))
         return self._n_ones[classes.int()].sum(dim=-1) / self.memories_of_class.shape[1]
 
@@ -91,21 +90,21 @@ class MemoryTables:
         return F.linear(self._class_embeddings.T[labels], self._values[layer])
 
     def norms(self, layer: int) -> Float[Tensor, "memory"]:
-        """The lengths of the value vectors."""
+        """The norms of the value vectors."""
         return self._values[layer].norm(dim=-1)
 
 
 def _packed(chosen: Bool[Tensor, "memory n_classes"]) -> UInt8[Tensor, "memory byte"]:
-    """Eight classes a byte, so that the classes of several memories are united by a bitwise or."""
+    """Eight classes per byte, so that a bitwise or unites the classes of several memories."""
     filled = F.pad(chosen.to(torch.uint8), (0, -chosen.shape[1] % _BITS)).unflatten(1, (-1, _BITS))
     weights = 2 ** torch.arange(_BITS, dtype=torch.uint8, device=chosen.device)
     return (filled * weights).sum(dim=-1, dtype=torch.uint8)
 
 
 class TableStore:
-    """Tables kept from batch to batch for as long as the model is the same and nobody edits its weights in place.
+    """Tables kept from batch to batch while the model is the same and its weights are not edited in place.
 
-    An edit behind autograd's back (`parameter.data`) does not show: `clear` the store then. Copies start empty.
+    Edits that bypass autograd (`parameter.data`) are not noticed: call `clear` after them. Copies start empty.
 
     >>> model, store = HookedViT.from_pretrained("emoji-vit"), TableStore()
     >>> store.tables(model, "mlp") is store.tables(model, "mlp")
@@ -141,7 +140,7 @@ class TableStore:
 
 
 def _state_of(model: HookedViT) -> list[tuple[int, int]] | None:
-    """Where each weight lies and how often it was edited; `None` where that is not counted."""
+    """The address of each weight and the number of its edits; `None` if edits are not counted."""
     weights = list(model.parameters())
     if any(weight.is_inference() for weight in weights):
         return None

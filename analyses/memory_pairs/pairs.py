@@ -1,4 +1,4 @@
-"""Key-value memory pairs: do the memories that a token calls on speak for its class, and make the prediction?"""
+"""Key-value agreement and compositionality of the memories that each token activates, from a cache."""
 
 import torch
 from jaxtyping import Bool, Int
@@ -25,22 +25,22 @@ def key_value_agreement(
     *,
     layer_scale: bool = False,
 ) -> Bool[Tensor, "layer batch token"]:
-    """Key-value agreement (paper, section 5.2): does a token call on the memories that speak for its class?
+    """Key-value agreement (paper, section 5.2): whether a token activates the memories that promote its class.
 
     True where at least one of the k memories with the largest coefficients is among the k value vectors with the
     largest logits for the image's class. The mean over tokens is the agreement rate.
 
     Args:
         model: The model that the cache comes from.
-        cache: With the hook points of `coefficient_names`.
+        cache: A cache with the hook points of `coefficient_names`.
         labels: The class of each image.
         sublayer: `mlp` or `attn`.
-        k: How many memories, and how many value vectors.
+        k: Number of memories per token, and of value vectors per class.
         coefficients: As for `memory_coefficients`.
-        layer_scale: As for `value_vectors`: whether the value vectors' logits are of what reaches the stream.
+        layer_scale: As for `value_vectors`: whether value vectors are scaled as when they reach the stream.
 
     Raises:
-        ValueError: If the cache lacks a hook point, or an argument does not fit.
+        ValueError: If the cache lacks a hook point, or an argument is invalid.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> _, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64))
@@ -48,7 +48,7 @@ def key_value_agreement(
     torch.Size([8, 2, 65])
     """
     check_sublayer(sublayer)
-    labels = _checked_labels(labels, model).to(model.cfg.device)
+    labels = model.class_indices(labels, len(labels))
     tables = MemoryTables(model, sublayer, k, layer_scale)
     called = called_memories(model, cache, sublayer, k, coefficients)
     return torch.stack([tables.agrees(layer, memories, labels) for layer, memories in enumerate(called)])
@@ -64,7 +64,7 @@ def compositionality(
     *,
     layer_scale: bool = False,
 ) -> Bool[Tensor, "layer batch token"]:
-    """Compositionality (paper, section 5.2): is a sub-layer's prediction more than that of any memory it calls on?
+    """Compositionality (paper, section 5.2): whether no activated memory alone makes a sub-layer's prediction.
 
     True where the top class of the sub-layer's projected output (`project` of `mlp_out` or `attn_out`) is NOT the top
     class of any of the value vectors with the k largest coefficients.
@@ -73,12 +73,12 @@ def compositionality(
         model: The model that the cache comes from.
         cache: With the hook points of `coefficient_names` and `mlp_out` or `attn_out`.
         sublayer: `mlp` or `attn`.
-        k: How many memories.
+        k: Number of memories.
         coefficients: As for `memory_coefficients`.
         layer_scale: As for `key_value_agreement`.
 
     Raises:
-        ValueError: If the cache lacks a hook point, or an argument does not fit.
+        ValueError: If the cache lacks a hook point, or an argument is invalid.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> _, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64))
@@ -96,22 +96,13 @@ def compositionality(
 def first_match(
     tables: MemoryTables, layer: int, memories: Int[Tensor, "batch token n"], classes: Int[Tensor, "batch token"]
 ) -> Int[Tensor, "batch token"]:
-    """The place of the first of a token's memories that speaks for a class above all others; n if none does."""
-    is_it = tables.class_of_memory[layer][memories] == classes[..., None]
+    """The position of the first of a token's memories whose top class is the given one; n if there is none."""
+    matches = tables.class_of_memory[layer][memories] == classes[..., None]
     n = memories.shape[-1]
-    places = torch.arange(n, device=memories.device)
-    return torch.where(is_it, places, n).amin(dim=-1)
+    positions = torch.arange(n, device=memories.device)
+    return torch.where(matches, positions, n).amin(dim=-1)
 
 
 def output_of(sublayer: MemorySublayer) -> Stream:
     """The stream that a sub-layer writes."""
     return "mlp_out" if sublayer == "mlp" else "attn_out"
-
-
-def _checked_labels(labels: Tensor, model: HookedViT) -> Tensor:
-    n_classes = model.cfg.n_classes
-    if labels.ndim != 1 or labels.is_floating_point() or labels.min() < 0 or labels.max() >= n_classes:
-        raise ValueError(
-            f"labels must be a class index from 0 to {n_classes - 1} for each image, got {labels.tolist()}"
-        )
-    return labels

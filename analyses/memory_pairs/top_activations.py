@@ -1,4 +1,4 @@
-"""The images of a dataset, and the tokens in them, that call on a memory most."""
+"""The images of a dataset, and the tokens in them, that activate a memory most."""
 
 from collections.abc import Sequence
 
@@ -20,13 +20,16 @@ __all__ = ["TopActivations", "images_at"]
 
 _TOKEN_TYPES = ("cls", "dist", "register", "patch")
 _STATES = ("activation", "image", "label", "token_type", "patch")
+_COLUMNS = [
+    "layer", "stream", "coefficients", "memory", "place", "index", "label", "token_type", "row", "column", "value",
+]  # fmt: skip
 
 
 class TopActivations(Analysis):
-    """The k images in which some memories have their largest coefficients, and the token of each image that has it.
+    """The k images in which chosen memories have their largest coefficients, with the token of each image.
 
-    Streaming: of each batch the k best images of every memory are kept, so what is held grows by k numbers a memory
-    and batch, not by images or tokens; shards merge exactly. For pictures of what was found, `images_at`.
+    Streaming: the k best images of each batch are kept for every memory, so the state grows by k numbers per memory and
+    batch, not with images or tokens; shards merge exactly. `images_at` returns the images that were found.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> analysis = TopActivations(layer=6, memories=[4, 8], k=2)
@@ -36,11 +39,11 @@ class TopActivations(Analysis):
     [[4, 1, 0], [4, 2, 1], [8, 1, 0], [8, 2, 1]]
     """
 
-    activation: list[Tensor]  # [image memory], as those that follow: the best of each batch
-    image: list[Tensor]  # place in the dataset
+    activation: list[Tensor]  # [image memory], like the next four: the best of each batch
+    image: list[Tensor]  # index in the dataset
     label: list[Tensor]
     token_type: list[Tensor]  # index in _TOKEN_TYPES
-    patch: list[Tensor]  # which patch, -1 for a prefix token
+    patch: list[Tensor]  # index of the patch, -1 for a prefix token
     grid_width: Tensor
 
     def __init__(
@@ -52,15 +55,15 @@ class TopActivations(Analysis):
         k: int = 9,
         patches_only: bool = False,
     ):
-        """Ask it of some memories of a block.
+        """Configure the analysis.
 
         Args:
-            layer: Which block; negative ones count from the end.
-            memories: Neurons, or flattened dimensions of heads.
+            layer: Index of the block; negative indices count from the end.
+            memories: Indices of neurons, or of flattened dimensions of heads.
             sublayer: `mlp` or `attn`.
             coefficients: As for `memory_coefficients`.
-            k: How many images.
-            patches_only: Whether prefix tokens are left out.
+            k: Number of images.
+            patches_only: Whether to leave out prefix tokens.
 
         Raises:
             ValueError: If there is no such sub-layer, no memory, or k is not positive.
@@ -81,18 +84,18 @@ class TopActivations(Analysis):
         return coefficient_names(cfg, self.sublayer, self.coefficients, [self.layer])
 
     def update(self, batch: AnalysisBatch) -> None:
-        """Keep a batch's best."""
+        """Keep the best images of a batch."""
         model, layout = batch.model, batch.model.token_layout
         chosen = memory_indices(model.cfg, self.sublayer, self.memories)
         coefficients = memory_coefficients(model, batch.cache, self.layer, self.sublayer, self.coefficients)
         first = layout.n_prefix if self.patches_only else 0
-        of_image, token = coefficients[:, first:, chosen].max(dim=1)
-        # stable, so that of equal images the first is kept
-        best = of_image.argsort(dim=0, descending=True, stable=True)[: self.k]
+        largest, token = coefficients[:, first:, chosen].max(dim=1)
+        # stable, so that the first of equal images is kept
+        best = largest.argsort(dim=0, descending=True, stable=True)[: self.k]
         token = token.gather(0, best).cpu() + first
-        types = torch.tensor([_TOKEN_TYPES.index(one) for one in layout.token_types])
+        types = torch.tensor([_TOKEN_TYPES.index(name) for name in layout.token_types])
         values = {
-            "activation": of_image.gather(0, best).float(),
+            "activation": largest.gather(0, best).float(),
             "image": batch.index[best],
             "label": batch.labels[best],
             "token_type": types[token],
@@ -103,7 +106,7 @@ class TopActivations(Analysis):
         self.grid_width = torch.tensor(layout.grid[1], device=self.device)
 
     def compute(self) -> pd.DataFrame:
-        """A row for each memory and place from 1 on.
+        """One row per memory and place, from 1.
 
         Columns `layer`, `stream`, `coefficients`, `memory`, `place`, `index` (of the image in the dataset), `label`,
         `token_type`, `row` and `column` (of a patch), `value`.
@@ -115,29 +118,23 @@ class TopActivations(Analysis):
             raise ValueError("no image was seen: give update a batch first")
         states = {name: dim_zero_cat(getattr(self, name)).cpu().numpy() for name in _STATES}
         tables = []
-        for place, memory in enumerate(self.memories):
-            of_memory = pd.DataFrame({name: values[:, place] for name, values in states.items()})
-            best = of_memory.sort_values(by=["activation", "image"], ascending=[False, True]).head(self.k)
+        for i, memory in enumerate(self.memories):
+            images = pd.DataFrame({name: values[:, i] for name, values in states.items()})
+            best = images.sort_values(by=["activation", "image"], ascending=[False, True]).head(self.k)
             tables.append(best.assign(memory=int(memory), place=np.arange(1, len(best) + 1)))
         table = pd.concat(tables, ignore_index=True).rename(columns={"image": "index", "activation": "value"})
         row, column = divmod(table["patch"], int(self.grid_width))
         is_patch = table["patch"] >= 0
-        types = [_TOKEN_TYPES[one] for one in table["token_type"]]
+        types = [_TOKEN_TYPES[i] for i in table["token_type"]]
         table = table.assign(layer=self.layer, stream=f"{self.sublayer}_out", coefficients=self.coefficients)
-        table = table.assign(token_type=types, row=row.where(is_patch).astype("Int64"),
-                             column=column.where(is_patch).astype("Int64"))  # fmt: skip
-        return table.reindex(
-            columns=[
-                "layer", "stream", "coefficients", "memory", "place", "index", "label", "token_type", "row", "column",
-                "value",
-            ]
-        )  # fmt: skip
+        positions = {name: at.where(is_patch).astype("Int64") for name, at in (("row", row), ("column", column))}
+        return table.assign(token_type=types, **positions).reindex(columns=_COLUMNS)
 
 
 def images_at(
     model: HookedViT, dataset: LabelledImages, index: Sequence[int]
 ) -> Float[Tensor, "image channel height width"]:
-    """Some images of a dataset as the model sees them, on the CPU: for thumbnails of what `TopActivations` found.
+    """Some images of a dataset, preprocessed, on the CPU: for thumbnails of the results of `TopActivations`.
 
     Raises:
         ValueError: If an image cannot be read.
@@ -146,6 +143,6 @@ def images_at(
     >>> images_at(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(10, seed=0), [7, 3]).shape
     torch.Size([2, 3, 64, 64])
     """
-    read = ItemReader(dataset, model.cfg, model.data_config, skip=False).__getitems__([int(one) for one in index])
+    read = ItemReader(dataset, model.cfg, model.data_config, skip=False).__getitems__([int(i) for i in index])
     assert read.images is not None
     return read.images.cpu()

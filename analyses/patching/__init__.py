@@ -1,9 +1,16 @@
-"""Causal analysis: activation, attribution and path patching, and ablation."""
+"""Causal analysis: activation patching, attribution patching, path patching, and ablation."""
 
 from analyses.patching.ablation import AblationStudy
 from analyses.patching.activation import activation_patching
 from analyses.patching.first_order import attribution_patching
-from analyses.patching.metrics import Metric, class_probability, class_rank, kl_divergence, logit_difference
+from analyses.patching.metrics import (
+    LogitMetric,
+    Metric,
+    class_probability,
+    class_rank,
+    kl_divergence,
+    logit_difference,
+)
 from analyses.patching.paths import PathResult, Receiver, Sender, all_receivers, all_senders, path_patching
 from analyses.patching.plan import PATCH_STREAMS, PatchStream
 from analyses.patching.result import Agreement, Direction, PatchResult, agreement
@@ -13,6 +20,7 @@ __all__ = [
     "AblationStudy",
     "Agreement",
     "Direction",
+    "LogitMetric",
     "Metric",
     "PatchResult",
     "PatchStream",

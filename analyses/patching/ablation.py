@@ -1,4 +1,4 @@
-"""What each head and each MLP is needed for, over a dataset: ablated one at a time, effect on what the model knows."""
+"""Ablation study over a dataset: the effect of removing each head and each MLP, one at a time."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -25,13 +25,13 @@ _COLUMNS = [
 
 
 class AblationStudy(Analysis):
-    """Every head and every MLP ablated, one at a time: what happens to accuracy, to patches' ranks, to each class.
+    """Ablate every head and every MLP, one at a time; measure accuracy, the patches' ranks, and each class's accuracy.
 
-    A head is ablated at its `z`, an MLP at what it adds to the stream; by default their mean over images is put there,
-    position by position: over the images that `means` was taken of, or else over those of the batch. Images of a batch
-    of fewer than `min_images` are then not counted, since their mean is nearly themselves.
+    A head is ablated at its `z`, an MLP at what it adds to the stream. By default they are replaced by their mean over
+    images at each token position: the images of `means`, or else those of the batch. Without `means`, batches of fewer
+    than `min_images` are not counted, since a mean over few images is close to each of them.
 
-    `compute` has a row for each layer, component (`head`, `mlp`) and metric, with `before`, `after` and `value`, their
+    `compute` has one row per layer, component (`head`, `mlp`) and metric, with `before`, `after` and `value`, their
     difference; `low` and `high` are its bootstrap interval over images:
 
     | metric | before, after |
@@ -40,9 +40,9 @@ class AblationStudy(Analysis):
     | `label_logit` | the correct class's logit, mean over images |
     | `identifiability` | of patch tokens in the last stream, `1 - rank / n_classes`, 0 to 1, mean |
 
-    and a row for each `class_index` (of the others it is missing), for accuracy, without an interval.
+    and one row per `class_index` for accuracy, without an interval; in all other rows `class_index` is missing.
 
-    Each head and MLP costs a run from its layer on.
+    Each head and MLP costs one run from its layer on.
 
     >>> model, analysis = HookedViT.from_pretrained("emoji-vit"), AblationStudy(min_images=2)
     >>> names = analysis.names(model.cfg)
@@ -66,12 +66,12 @@ class AblationStudy(Analysis):
         memory_limit: float | int | None = None,
         resampling: Resampling = Resampling(),
     ):
-        """Say how.
+        """Configure the analysis.
 
         Args:
-            method: What is put in the place of a component.
-            means: `mean_activations(model, batches, ["z", "mlp_out"])` of images like these.
-            min_images: Without `means`: of how many images at least a mean is taken.
+            method: What replaces a component's output: its mean over images, or zero.
+            means: `mean_activations(model, batches, ["z", "mlp_out"])` of similar images.
+            min_images: The smallest batch that a mean is taken of, without `means`.
             memory_limit: Bytes that the ablated runs may take at a time.
             resampling: Bootstrap intervals.
 
@@ -89,14 +89,14 @@ class AblationStudy(Analysis):
             self.add_state(name, torch.tensor(0), dist_reduce_fx="max")
 
     def names(self, cfg: HookedViTConfig) -> list[str]:
-        """What heads and MLPs give, the stream in front of them, and the last one."""
+        """The outputs of heads and MLPs, the stream that they read, and the last one."""
         points = ("hook_resid_pre", "attn.hook_z", "hook_resid_mid", "hook_mlp_out")
         names = [f"blocks.{layer}.{point}" for layer in range(cfg.n_layers) for point in points]
         return [*names, f"blocks.{cfg.n_layers - 1}.hook_resid_post"]
 
     @torch.no_grad()
     def update(self, batch: AnalysisBatch) -> None:
-        """Run a batch once more, in part, for each head and MLP."""
+        """Run a batch again, from the layer on, for each head and MLP."""
         model, n_images = batch.model, len(batch.labels)
         if self.method == "mean" and self.means is None and n_images < self.min_images:
             return
@@ -122,16 +122,16 @@ class AblationStudy(Analysis):
         cache = batch.cache
         value = cache[plan.stream, layer]
         name = batch.model.hook_names((plan.stream, layer))[0]
-        context = {one: cache[one, layer] for one in RESUMABLE[plan.stream]}
+        context = {kept: cache[kept, layer] for kept in RESUMABLE[plan.stream]}
         context["labels"] = batch.labels
 
         def finish(ablated: Tensor, given: Mapping[str, Tensor]) -> Tensor:
             stream = resume_stream(batch.model, plan.stream, layer, ablated, given)
             return _outcomes(batch.model, stream, given["labels"].expand(len(stream)))
 
-        return list(patched_runs(plan, value, self._put_in(name, value), context, finish, unablated, n_rows))
+        return list(patched_runs(plan, value, self._replacement(name, value), context, finish, unablated, n_rows))
 
-    def _put_in(self, name: str, value: Tensor) -> Tensor:
+    def _replacement(self, name: str, value: Tensor) -> Tensor:
         if self.method == "zero":
             return torch.zeros_like(value)
         if self.means is None:
@@ -144,7 +144,7 @@ class AblationStudy(Analysis):
         return self.means[name].to(value)[None]
 
     def compute(self) -> pd.DataFrame:
-        """One row for each layer, component and metric, and for each class.
+        """One row per layer, component and metric, and one per layer, component and class.
 
         Raises:
             ValueError: If no image was counted.
@@ -157,36 +157,36 @@ class AblationStudy(Analysis):
         labels, outcomes = self.by_image("labels", "outcomes")
         outcomes = outcomes.astype(np.float64)
         n_layers, n_heads = int(self.n_layers), int(self.n_heads)
-        places = pd.DataFrame(
+        components = pd.DataFrame(
             [
                 {"layer": layer, "component": "mlp" if head == n_heads else "head", "head": head}
                 for layer in range(n_layers)
                 for head in range(n_heads + 1)
             ]
         )
-        places["head"] = places["head"].where(places["component"] == "head").astype("Int64")
+        components["head"] = components["head"].where(components["component"] == "head").astype("Int64")
         before, after = outcomes[:, :1], outcomes[:, 1:]
         interval = self.resampling.interval(after - before)
         tables = []
-        for place, metric in enumerate(_METRICS):
+        for i, metric in enumerate(_METRICS):
             numbers: dict[str, Any] = {
-                "before": before[..., place].mean(), "after": after[..., place].mean(axis=0),
-                "value": interval.estimate[:, place], "low": interval.low[:, place], "high": interval.high[:, place],
+                "before": before[..., i].mean(), "after": after[..., i].mean(axis=0),
+                "value": interval.estimate[:, i], "low": interval.low[:, i], "high": interval.high[:, i],
             }  # fmt: skip
-            tables.append(places.assign(metric=metric, n_images=len(labels), **numbers))
+            tables.append(components.assign(metric=metric, n_images=len(labels), **numbers))
         for label in np.unique(labels):
-            of_class = [one[labels == label, :, 0] for one in (before, after)]
-            ends = {"before": of_class[0].mean(), "after": of_class[1].mean(axis=0)}
-            rows = places.assign(metric="accuracy", class_index=label, n_images=int((labels == label).sum()), **ends)
+            members = labels == label
+            accuracies = {"before": before[members, :, 0].mean(), "after": after[members, :, 0].mean(axis=0)}
+            rows = components.assign(metric="accuracy", class_index=label, n_images=int(members.sum()), **accuracies)
             tables.append(rows.assign(value=rows["after"] - rows["before"]))
         return pd.concat(tables, ignore_index=True).reindex(columns=_COLUMNS).astype({"class_index": "Int64"})
 
 
 def _outcomes(model: HookedViT, stream: Tensor, labels: Tensor) -> Tensor:
-    """Of a last residual stream, [image metric]: right or wrong in percent, the label's logit, identifiability."""
+    """Accuracy in percent, the label's logit and identifiability, from a last residual stream: [image metric]."""
     logits = model(stream, start_at_layer=model.cfg.n_layers)
-    right = 100.0 * (logits.argmax(dim=-1) == labels)
+    accuracy = 100.0 * (logits.argmax(dim=-1) == labels)
     patches = stream[:, model.cfg.token_layout.n_prefix :]
     ranks = class_ranks(model.class_logits(patches), labels[:, None].expand(patches.shape[:2]))
     identifiable = 1 - ranks.to(logits.dtype).mean(dim=-1) / model.cfg.n_classes
-    return torch.stack([right.to(logits.dtype), logits.gather(-1, labels[:, None])[:, 0], identifiable], dim=-1)
+    return torch.stack([accuracy.to(logits.dtype), logits.gather(-1, labels[:, None])[:, 0], identifiable], dim=-1)

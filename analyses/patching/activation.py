@@ -1,4 +1,4 @@
-"""Activation patching: which parts of a run, put into another, carry the difference between the two."""
+"""Activation patching: which activations of one run, copied into another, carry the difference between the two."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from analyses.patching.metrics import Metric, checked_metric, metric_values
 from analyses.patching.plan import PatchStream, plan_patches
-from analyses.patching.result import Direction, PatchResult, as_result, check_direction
-from analyses.patching.runs import check_pair, patched_runs, record, rows_within
+from analyses.patching.result import Direction, PatchResult, as_result
+from analyses.patching.runs import base_and_source, patched_runs, record, rows_within
 from analyses.progress import progress_bar
 from hooked_vit import HookedViT
 from hooked_vit.interventions import random_directions
@@ -40,38 +40,39 @@ def activation_patching(
     memory_limit: float | int | None = None,
     progress: bool | None = False,
 ) -> PatchResult:
-    """Patch one place at a time, and tell what it does to a metric (Meng et al. 2022; Wang et al. 2022).
+    """Patch one activation at a time and measure the effect on a metric (Meng et al. 2022; Wang et al. 2022).
 
-    Each patch is a run of its own, equal to TransformerLens's `generic_activation_patch`, but many of a layer run at
-    once, and each resumes at its patch, so that nothing before it is computed again. A patch that puts in what is
-    there already is not run.
+    Each patch is a separate run, as in TransformerLens's `generic_activation_patch`, but many patches of a layer share
+    a batch, and each run resumes at its patch, so nothing before it is computed again. A patch that changes nothing is
+    not run.
 
     Args:
         model: The model, without hooks.
         clean: Preprocessed images.
-        corrupt: As many, each the counterpart of the clean one in its place.
-        metric: From logits [batch n_classes] to one number, such as `logit_difference(label, against=other)`.
-        stream: `resid_pre`, `resid_mid`, `resid_post`, `attn_out`, `mlp_out`: one patch a token; `z`, `q`, `k`, `v`,
-            `pattern`: one a head, at all tokens; `post`: one a neuron of the MLP, at all tokens.
-        layers: Which blocks; all by default.
-        tokens: Only these, or, in streams of heads or neurons, one patch for each head and each of these: indices, a
-            slice, `"patch"`, `"cls"` and the like. Of a pattern, these are queries.
-        groups: Tokens that are patched together, in the place of one at a time: by name, tokens as above, or masks
-            that differ from image to image [batch token], such as `object` and `context`.
-        heads: Only these.
-        neurons: Only these.
-        direction: `denoising` puts parts of the clean run into the corrupt one: what suffices to restore the metric.
-            `noising` puts parts of the corrupt run into the clean one: what it takes to break it.
-        per_image: Whether `metric` returns a number an image, all of which are kept.
-        control: `"random"` puts in, at each place, a step as long as that to the other run, in a random direction.
-        seed: Of the control.
-        memory_limit: Bytes that the patched runs may take at a time; by default what is fast, a quarter of the free
-            memory on a GPU.
-        progress: Whether to show a bar on standard error; `None`, if that is a terminal.
+        corrupt: As many images, each the counterpart of the clean image at the same index.
+        metric: From logits [batch n_classes] to one number, such as `logit_difference(label, against=other)`. Metrics
+            of this package are computed for many patches in one call, any other function patch by patch.
+        stream: `resid_pre`, `resid_mid`, `resid_post`, `attn_out`, `mlp_out`: one patch per token; `z`, `q`, `k`, `v`,
+            `pattern`: one per head, at all tokens; `post`: one per neuron of the MLP, at all tokens.
+        layers: Indices of blocks; all by default.
+        tokens: The tokens to patch: indices, a slice, or a group such as `"patch"` or `"cls"`. In streams of heads or
+            neurons, there is then one patch per head and token. In `pattern`, these are queries.
+        groups: Tokens that are patched together instead of one at a time, by name: tokens as above, or masks that
+            differ between images [batch token], such as `object` and `context`.
+        heads: The heads to patch; all by default.
+        neurons: The neurons to patch; all by default.
+        direction: `denoising` copies activations of the clean run into the corrupt one, to find what suffices to
+            restore the metric. `noising` copies from the corrupt run into the clean one, to find what breaks it.
+        per_image: Whether `metric` returns one number per image, all of which are kept.
+        control: `"random"` adds a step of the same length as the step to the other run, in a random direction.
+        seed: Seed of the control.
+        memory_limit: Bytes that the patched runs may take at a time; by default a fast size on a CPU, and a quarter of
+            the free memory on a GPU.
+        progress: Whether to show a bar on standard error; `None` shows it if that is a terminal.
 
     Raises:
         ValueError: If clean and corrupt differ in shape, the metric returns no scalar, a stream, layer, token, head or
-            neuron does not exist, the model has hooks on, or one run needs more than `memory_limit`.
+            neuron does not exist, the model has hooks, or one run needs more than `memory_limit`.
 
     >>> from analyses.data import EmojiScenes
     >>> from analyses.patching import logit_difference
@@ -82,11 +83,9 @@ def activation_patching(
     >>> result.axes, result.values.shape
     (('layer', 'head'), torch.Size([8, 4]))
     """
-    check_pair(model, clean, corrupt)
-    check_direction(direction)
+    images = base_and_source(model, clean, corrupt, direction)
     if control not in (None, "random"):
         raise ValueError(f"expected control 'random' or None, got {control!r}")
-    images = {"denoising": (corrupt, clean), "noising": (clean, corrupt)}[direction]
     n_tokens = model.cfg.token_layout_at(*clean.shape[-2:]).n_tokens
     plan = plan_patches(model.cfg, stream, n_tokens, len(clean), layers=layers, tokens=tokens, heads=heads,
                         neurons=neurons, groups=groups)  # fmt: skip
@@ -94,17 +93,17 @@ def activation_patching(
     base = record(model, images[0], plan.stream, plan.layers)
     source = record(model, images[1], plan.stream, plan.layers, context=False)
     ends = [checked_metric(metric, run.logits, per_image) for run in (base, source)]
-    chance = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     values = []
     with progress_bar(len(plan.layers) * plan.n_cells, show=progress, what="patches") as advance:
         for layer in plan.layers:
             here, there = (run.activations[plan.stream, layer] for run in (base, source))
             if control == "random":
-                there = here + random_directions((there - here).cpu(), chance).to(here)
+                there = here + random_directions((there - here).cpu(), generator).to(here)
             finish, context = partial(resume, model, plan.stream, layer), base.context(plan.stream, layer)
-            of_layer = []
+            layer_values = []
             for logits in patched_runs(plan, here, there, context, finish, base.logits, n_rows):
-                of_layer.append(metric_values(metric, logits, per_image))
+                layer_values.append(metric_values(metric, logits, per_image))
                 advance(len(logits))
-            values.append(torch.cat(of_layer))
+            values.append(torch.cat(layer_values))
     return as_result(plan, direction, model, torch.stack(values), *ends)

@@ -1,4 +1,4 @@
-"""Attribution patching: every patch of a sweep at once, to first order, from the metric's gradient."""
+"""Attribution patching: all patches at once, to first order, from the metric's gradient."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,16 +7,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.patching.metrics import Metric, checked_metric
+from analyses.patching.metrics import Metric, checked_metric, metric_values
 from analyses.patching.plan import PatchPlan, PatchStream, plan_patches
-from analyses.patching.result import Direction, PatchResult, as_result, check_direction
-from analyses.patching.runs import Run, check_pair, record, rows_within
+from analyses.patching.result import Direction, PatchResult, as_result
+from analyses.patching.runs import Run, base_and_source, record, rows_within
 from hooked_vit import HookedViT
 from hooked_vit.resuming import resume
 
 __all__ = ["attribution_patching"]
 
-_ROWS_OF_A_GRAPH = 8  # a backward pass holds several blocks where a patched run holds one
+_ROWS_PER_GRAPH = 8  # a backward pass keeps several blocks in memory, a patched run one
 
 
 def attribution_patching(
@@ -38,22 +38,21 @@ def attribution_patching(
 ) -> PatchResult:
     """Estimate what `activation_patching` computes (Nanda 2023; Kramár et al. 2024).
 
-    With x the stream of the run that is patched, x' that of the run patches come from, and m the metric,
+    With x the stream of the run that is patched, x' that of the run that patches come from, and m the metric,
 
-        m(patched) ≈ m(x) + sum over the patched place of (x' - x) · dm/dx,
+        m(patched) ≈ m(x) + sum over the patched entries of (x' - x) · dm/dx,
 
     from two forward passes and one backward pass, however many patches there are. With `steps`, the gradient is
     averaged along the straight line from x to x' at each layer (integrated gradients, Sundararajan et al. 2017), which
-    costs that many passes from the layer on; patches of all tokens of a layer then sum to the whole effect of the
-    layer.
+    costs that many passes from the layer on; the effects of all tokens of a layer then sum to the layer's total effect.
 
     Args:
         model: The model, without hooks.
-        clean: As for `activation_patching`, as are all arguments that are not told here.
+        clean: As for `activation_patching`, as are all arguments without a description here.
         corrupt: As above.
-        metric: As above; it needs a gradient, so no `class_rank`.
+        metric: As above; it needs a gradient, so not `class_rank`.
         stream: As above.
-        steps: Points of the line, 0 for the gradient at x alone.
+        steps: Number of points on the line; 0 uses the gradient at x only.
         layers: As above.
         tokens: As above.
         groups: As above.
@@ -72,11 +71,9 @@ def attribution_patching(
     >>> attribution_patching(model, *images, logit_difference(3, against=14), "post").values.shape
     torch.Size([8, 512])
     """
-    check_pair(model, clean, corrupt)
-    check_direction(direction)
+    images = base_and_source(model, clean, corrupt, direction)
     if steps < 0:
         raise ValueError(f"steps must be 0 (the gradient at one end) or more, got {steps}")
-    images = {"denoising": (corrupt, clean), "noising": (clean, corrupt)}[direction]
     n_tokens = model.cfg.token_layout_at(*clean.shape[-2:]).n_tokens
     plan = plan_patches(model.cfg, stream, n_tokens, len(clean), layers=layers, tokens=tokens, heads=heads,
                         neurons=neurons, groups=groups)  # fmt: skip
@@ -89,7 +86,9 @@ def attribution_patching(
     if steps:
         n_rows = rows_within(model, plan.stream, n_tokens, memory_limit)
         gradients = {
-            layer: _along_the_line(model, plan.stream, layer, base, differences[layer], metric, steps, n_rows)
+            layer: _along_the_line(
+                model, plan.stream, layer, base, differences[layer], metric, per_image, steps, n_rows
+            )
             for layer in plan.layers
         }
     else:
@@ -107,35 +106,38 @@ def _along_the_line(
     base: Run,
     difference: Tensor,
     metric: Metric,
+    per_image: bool,
     steps: int,
     n_rows: int,
 ) -> Tensor:
-    """Mean gradient at the middle points of `steps` equal pieces of the line from the base to the source."""
+    """Mean gradient at the midpoints of `steps` equal pieces of the line from the base to the source."""
     start = base.activations[stream, layer]
     context = base.context(stream, layer)
     total, n_images = torch.zeros_like(start), len(start)
     points = (torch.arange(steps, device=start.device, dtype=start.dtype) + 0.5) / steps
-    for some in points.split(max(1, n_rows // (n_images * _ROWS_OF_A_GRAPH))):
+    for some in points.split(max(1, n_rows // (n_images * _ROWS_PER_GRAPH))):
         with torch.enable_grad():
             shape = (len(some), *(1,) * start.ndim)
             values = (start + some.reshape(shape) * difference).flatten(0, 1).detach().requires_grad_()
-            given = {name: one.repeat(len(some), *(1,) * (one.ndim - 1)) for name, one in context.items()}
+            given = {name: kept.repeat(len(some), *(1,) * (kept.ndim - 1)) for name, kept in context.items()}
             logits = resume(model, stream, layer, values, given).unflatten(0, (len(some), n_images))
-            value = torch.stack([torch.as_tensor(metric(one)).sum() for one in logits]).sum()
+            value = metric_values(metric, logits, per_image).sum()
             if not value.requires_grad:
-                raise ValueError("metric returned a constant: it must be computed from the logits it is given")
+                raise ValueError(
+                    "metric returned a constant: compute it from the logits with operations that have a gradient"
+                )
             (gradient,) = torch.autograd.grad(value, values)
         total += gradient.unflatten(0, (len(some), n_images)).sum(dim=0)
     return total / steps
 
 
 def _sum_over_cells(plan: PatchPlan, products: Tensor) -> Float[Tensor, "cell batch"]:
-    """Sums of products over the place of each cell, in the order of the plan's cells."""
+    """Sums of products over the entries of each cell, in the order of the plan's cells."""
     masks = plan.token_masks.to(products)
     if plan.stream != "post":
         products = products.sum(dim=-1)
     if plan.components is None:
         return torch.einsum("cbt,bt->cb", masks.expand(-1, len(products), -1), products)
-    of_tokens = products.transpose(1, 2) if plan.stream == "pattern" else products
-    chosen = of_tokens[..., plan.components.to(products.device)]
+    by_component = products.transpose(1, 2) if plan.stream == "pattern" else products
+    chosen = by_component[..., plan.components.to(products.device)]
     return torch.einsum("cbt,btn->ncb", masks.expand(-1, len(products), -1), chosen).flatten(0, 1)

@@ -1,6 +1,7 @@
-"""Metrics of a patched run: from logits to one number, or to one number an image."""
+"""Metrics of a patched run: from logits to one number, or to one number per image."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,103 +11,120 @@ from torch import Tensor
 from analyses.projection import class_ranks
 
 __all__ = [
-    "Metric", "checked_metric", "class_probability", "class_rank", "kl_divergence", "logit_difference", "metric_values",
+    "LogitMetric", "Metric", "checked_metric", "class_probability", "class_rank", "kl_divergence", "logit_difference",
+    "metric_values",
 ]  # fmt: skip
 
 Metric = Callable[[Float[Tensor, "batch n_classes"]], Any]
 Classes = int | Sequence[int] | Int[Tensor, "batch"]
 
 
-def logit_difference(classes: Classes, against: Classes | None = None, per_image: bool = False) -> Metric:
-    """A class's logit, or how far it is above another's; the mean over images.
+@dataclass(frozen=True)
+class LogitMetric:
+    """A metric that takes any axes before the batch axis, so that many patched runs are measured in one call.
+
+    Attributes:
+        measure: One number per image, from its logits.
+        per_image: Whether to return these numbers instead of their mean over images.
+
+    >>> largest = LogitMetric(lambda logits: logits.amax(dim=-1))
+    >>> largest(torch.zeros(2, 7)).shape, largest(torch.zeros(5, 2, 7)).shape
+    (torch.Size([]), torch.Size([5]))
+    """
+
+    measure: Callable[[Float[Tensor, "*cells batch n_classes"]], Float[Tensor, "*cells batch"]]
+    per_image: bool = False
+
+    def __call__(self, logits: Float[Tensor, "*cells batch n_classes"]) -> Tensor:
+        """One number per cell, or per cell and image."""
+        values = self.measure(logits)
+        return values if self.per_image else values.mean(dim=-1)
+
+
+def logit_difference(classes: Classes, against: Classes | None = None, per_image: bool = False) -> LogitMetric:
+    """A class's logit, or its difference to another class's logit; the mean over images.
 
     Args:
-        classes: A class index for all images, or one an image.
+        classes: A class index for all images, or one per image.
         against: The other class.
-        per_image: One number an image instead of the mean.
+        per_image: One number per image instead of the mean.
 
     >>> logit_difference([0, 1], against=2)(torch.tensor([[3.0, 0.0, 1.0], [0.0, 5.0, 1.0]]))
     tensor(3.)
     """
 
-    def metric(logits: Float[Tensor, "batch n_classes"]) -> Tensor:
-        values = _of(logits, classes)
-        return _reduced(values if against is None else values - _of(logits, against), per_image)
+    def measure(logits: Tensor) -> Tensor:
+        values = _at_classes(logits, classes)
+        return values if against is None else values - _at_classes(logits, against)
 
-    return metric
+    return LogitMetric(measure, per_image)
 
 
-def class_probability(classes: Classes, per_image: bool = False) -> Metric:
+def class_probability(classes: Classes, per_image: bool = False) -> LogitMetric:
     """The softmax probability of a class, 0 to 1; the mean over images.
 
     >>> class_probability(0)(torch.tensor([[0.0, 0.0]]))
     tensor(0.5000)
     """
-    return lambda logits: _reduced(_of(logits.softmax(dim=-1), classes), per_image)
+    return LogitMetric(lambda logits: _at_classes(logits.softmax(dim=-1), classes), per_image)
 
 
-def kl_divergence(reference: Float[Tensor, "batch n_classes"], per_image: bool = False) -> Metric:
+def kl_divergence(reference: Float[Tensor, "batch n_classes"], per_image: bool = False) -> LogitMetric:
     """`KL(reference || run)` between the class distributions of two runs, in nats; the mean over images.
 
     Args:
         reference: Logits of the run to compare with.
-        per_image: One number an image instead of the mean.
+        per_image: One number per image instead of the mean.
     """
     log_p = reference.detach().log_softmax(dim=-1)
 
-    def metric(logits: Float[Tensor, "batch n_classes"]) -> Tensor:
-        return _reduced((log_p.exp() * (log_p - logits.log_softmax(dim=-1))).sum(dim=-1), per_image)
+    def measure(logits: Tensor) -> Tensor:
+        return (log_p.exp() * (log_p - logits.log_softmax(dim=-1))).sum(dim=-1)
 
-    return metric
+    return LogitMetric(measure, per_image)
 
 
-def class_rank(classes: Classes, per_image: bool = False) -> Metric:
-    """How many classes' logits are strictly greater than a class's; the mean over images. It has no gradient.
+def class_rank(classes: Classes, per_image: bool = False) -> LogitMetric:
+    """The number of classes whose logit is strictly greater than a class's; the mean over images. It has no gradient.
 
     >>> class_rank(1)(torch.tensor([[3.0, 0.0, 1.0], [0.0, 5.0, 1.0]]))
     tensor(1.)
     """
-    return lambda logits: _reduced(class_ranks(logits, _index(logits, classes)).to(logits.dtype), per_image)
+    return LogitMetric(lambda logits: class_ranks(logits, _indices(logits, classes)).to(logits.dtype), per_image)
 
 
 def checked_metric(metric: Metric, logits: Float[Tensor, "batch n_classes"], per_image: bool) -> Tensor:
-    """What a metric says of one batch of logits.
+    """The value of a metric for one batch of logits.
 
     Raises:
-        ValueError: If it is not one number, or with `per_image` not one an image.
+        ValueError: If it is not one number, or with `per_image` not one number per image.
     """
     value = torch.as_tensor(metric(logits), device=logits.device)
     if per_image and value.shape != (len(logits),):
         raise ValueError(
-            f"with per_image, metric must return a number an image, [{len(logits)}], got shape {tuple(value.shape)}"
+            f"with per_image, metric must return one number per image, [{len(logits)}], got shape {tuple(value.shape)}"
         )
     if not per_image and value.shape != ():
         hint = ""
         if value.shape == (len(logits),):
-            hint = ": take its mean over images, or pass per_image=True to keep a number an image"
+            hint = ": take its mean over images, or pass per_image=True to keep one number per image"
         raise ValueError(f"metric must return one number (a scalar), got shape {tuple(value.shape)}{hint}")
     return value if value.is_floating_point() else value.to(logits.dtype)
 
 
 def metric_values(metric: Metric, logits: Float[Tensor, "cell batch n_classes"], per_image: bool) -> Tensor:
-    """What a metric says of each of several batches of logits: [cell], or [cell batch]."""
-    if len(logits) > 1:
-        try:
-            values = torch.vmap(metric)(logits)
-        except Exception:  # whatever a user's function does that vmap cannot; what is wrong with it shows below
-            values = None
-        if isinstance(values, Tensor) and values.shape == logits.shape[: 1 + per_image]:
-            return values if values.is_floating_point() else values.to(logits.dtype)
-    return torch.stack([checked_metric(metric, one, per_image) for one in logits])
+    """The values of a metric for several batches of logits: [cell], or [cell batch].
+
+    A `LogitMetric` takes all of them in one call, any other metric one batch at a time.
+    """
+    if isinstance(metric, LogitMetric) and metric.per_image == per_image:
+        return metric(logits)
+    return torch.stack([checked_metric(metric, batch_logits, per_image) for batch_logits in logits])
 
 
-def _index(logits: Tensor, classes: Classes) -> Tensor:
+def _indices(logits: Tensor, classes: Classes) -> Tensor:
     return torch.as_tensor(classes, device=logits.device).expand(logits.shape[:-1])
 
 
-def _of(logits: Tensor, classes: Classes) -> Tensor:
-    return logits.gather(-1, _index(logits, classes)[..., None])[..., 0]
-
-
-def _reduced(values: Tensor, per_image: bool) -> Tensor:
-    return values if per_image else values.mean()
+def _at_classes(logits: Tensor, classes: Classes) -> Tensor:
+    return logits.gather(-1, _indices(logits, classes)[..., None])[..., 0]

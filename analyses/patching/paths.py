@@ -1,4 +1,4 @@
-"""Path patching: what one component does to the metric through chosen readers of the residual stream alone."""
+"""Path patching: the effect of one component on a metric through chosen readers of the residual stream only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from analyses.patching.metrics import Metric, checked_metric, metric_values
-from analyses.patching.result import Direction, check_direction
-from analyses.patching.runs import check_pair, rows_within
+from analyses.patching.result import Direction
+from analyses.patching.runs import base_and_source, rows_within
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
 from hooked_vit.interventions.places import token_choice
 
@@ -29,13 +29,13 @@ _INPUTS = {"q": ("q",), "k": ("k",), "v": ("v",), "head": ("q", "k", "v")}
 
 @dataclass(frozen=True)
 class PathResult:
-    """A metric after what each sender writes has been patched, for the receivers alone.
+    """A metric after patching what each sender writes, as seen by the receivers only.
 
     Attributes:
         direction: `denoising` or `noising`.
-        senders: Which components.
-        receivers: Through which readers of the stream.
-        values: The metric, in its own unit; of each image where it was kept.
+        senders: The patched components.
+        receivers: The readers of the stream that see the patch.
+        values: The metric in its own unit; per image if these numbers were kept.
         base: The metric of the run that was patched.
         source: The metric of the run that patches came from.
     """
@@ -54,16 +54,16 @@ class PathResult:
 
     @property
     def recovered(self) -> Float[Tensor, "sender *image"]:
-        """`(values - base) / (source - base)`: 1 where the path does all there is to do."""
+        """`(values - base) / (source - base)`: 1 where the path carries the whole difference."""
         return self.effect / (self.source - self.base)
 
     def table(self) -> pd.DataFrame:
-        """One row a sender (and image): `sender`, `layer`, `head`, `value`, `effect`, `recovered`."""
+        """One row per sender (and image): `sender`, `layer`, `head`, `value`, `effect`, `recovered`."""
         rows: list[dict[str, Any]] = []
-        for place, (kind, *at) in enumerate(self.senders):
+        for i, (kind, *at) in enumerate(self.senders):
             row = {"sender": kind, "layer": at[0] if at else None, "head": at[1] if len(at) > 1 else None}
             numbers = {"value": self.values, "effect": self.effect, "recovered": self.recovered}
-            per_image = {name: one[place].flatten().tolist() for name, one in numbers.items()}
+            per_image = {name: values[i].flatten().tolist() for name, values in numbers.items()}
             for image in range(len(per_image["value"])):
                 image_row = {"image": image} if self.base.ndim else {}
                 rows.append({**row, **image_row, **{name: values[image] for name, values in per_image.items()}})
@@ -85,7 +85,7 @@ def all_senders(cfg: HookedViTConfig) -> list[Sender]:
 
 
 def all_receivers(cfg: HookedViTConfig) -> list[Receiver]:
-    """Every reader of the stream: all heads, all MLPs, and the head that reads the logits off it.
+    """Every reader of the stream: all heads, all MLPs, and the classification head.
 
     Through all of them, a sender has its total effect.
     """
@@ -110,13 +110,14 @@ def path_patching(
     per_image: bool = False,
     memory_limit: float | int | None = None,
 ) -> PathResult:
-    """Patch what a component writes, as seen by some readers of the stream only (Goldowsky-Dill et al. 2023).
+    """Patch what a component writes, as seen by only some readers of the stream (Goldowsky-Dill et al. 2023).
 
-    With Δ the difference, between the two runs, of what a sender adds to the stream, each receiver behind it reads the
-    stream + Δ; everybody else reads the stream as it is, and what follows from the receivers is computed. So
-    `receivers=[("logits",)]` gives direct effects; `all_receivers(model.cfg)` gives total effects, exactly those of
-    `activation_patching`; and `("q", 5, 2)` what reaches the queries of head 2 in block 5. Where a sender's receivers
-    lie in one layer this is path patching as in Wang et al. (2022) with all other components frozen.
+    With Δ the difference between the two runs in what a sender adds to the stream, each receiver after the sender reads
+    the stream + Δ, every other component reads the stream unchanged, and the rest is computed from what the receivers
+    write. So `receivers=[("logits",)]` gives direct effects; `all_receivers(model.cfg)` gives total effects, exactly
+    those of `activation_patching`; and `("q", 5, 2)` gives the effect through the queries of head 2 in block 5. If a
+    sender's receivers are in one layer, this is path patching as in Wang et al. (2022), with all other components
+    frozen.
 
     Args:
         model: The model, without hooks.
@@ -127,13 +128,13 @@ def path_patching(
             `("logits",)`.
         senders: `("head", layer, head)`, `("attn", layer)` for all heads, `("mlp", layer)`, `("embed",)` for the
             stream's start; by default every head and every MLP.
-        tokens: Only what is written at these: indices, a slice, a group, or a mask; all by default.
+        tokens: The tokens whose Δ is patched: indices, a slice, a group, or a mask; all by default.
         direction: `denoising` (the clean run's Δ into the corrupt run) or `noising`.
-        per_image: Whether `metric` returns a number an image, all of which are kept.
+        per_image: Whether `metric` returns one number per image, all of which are kept.
         memory_limit: Bytes that the patched runs may take at a time.
 
     Raises:
-        ValueError: As `activation_patching`; if a sender or receiver does not exist, or no receiver lies behind a
+        ValueError: As `activation_patching`; if a sender or receiver does not exist, or no receiver comes after a
             sender.
 
     >>> from analyses.patching import logit_difference
@@ -143,14 +144,14 @@ def path_patching(
     >>> direct.table()["sender"].value_counts().to_dict()
     {'head': 32, 'mlp': 8}
     """
-    check_pair(model, clean, corrupt)
-    check_direction(direction)
+    images = base_and_source(model, clean, corrupt, direction)
     sending = tuple(all_senders(model.cfg) if senders is None else senders)
     receiving = tuple(dict.fromkeys(receivers))
     _check_components(model.cfg, sending, receiving)
-    images = {"denoising": (corrupt, clean), "noising": (clean, corrupt)}[direction]
     names = ["hook_tokens", *model.hook_names(["resid_pre", "resid_post", "z", "attn_out", "mlp_out"])]
-    (base_logits, base), (source_logits, source) = (model.run_with_cache(one, names_filter=names) for one in images)
+    (base_logits, base), (source_logits, source) = (
+        model.run_with_cache(run_images, names_filter=names) for run_images in images
+    )
     ends = [checked_metric(metric, logits, per_image) for logits in (base_logits, source_logits)]
     n_tokens, n_images = base["resid_pre", 0].shape[1], len(clean)
     at = token_choice("any" if tokens is None else tokens, model.cfg.token_layout, n_tokens).to(clean.device)
@@ -159,7 +160,7 @@ def path_patching(
     n_senders, values = max(1, n_rows // n_images), []
     for first in range(0, len(sending), n_senders):
         some = sending[first : first + n_senders]
-        written = torch.cat([_written(model, base, source, one) * at for one in some])
+        written = torch.cat([_written(model, base, source, sender) * at for sender in some])
         logits = []
         for start in range(0, n_images, n_rows):
             part = torch.arange(start, min(start + n_rows, n_images), device=clean.device)
@@ -172,25 +173,25 @@ def path_patching(
 
 
 def _written(model: HookedViT, base: ViTActivationCache, source: ViTActivationCache, sender: Sender) -> Tensor:
-    """The difference, between the two runs, of what a component adds to the stream: [batch token d_model]."""
-    kind, *place = sender
+    """The difference between the two runs in what a component adds to the stream: [batch token d_model]."""
+    kind, *at = sender
     if kind == "embed":
         return source["hook_tokens"] - base["hook_tokens"]
     if kind != "head":
-        name = f"blocks.{place[0]}.hook_{kind}_out"
+        name = f"blocks.{at[0]}.hook_{kind}_out"
         return source[name] - base[name]
-    layer, head = place
+    layer, head = at
     z = base["z", layer].clone()
     z[:, :, head] = source["z", layer][:, :, head]
-    # by way of what the block writes, since a post-norm does not add heads up
-    return model.blocks[layer]._attn_out(z) - base["attn_out", layer]
+    # computed from what the block writes, since the heads' contributions do not add up after a post-norm
+    return model.blocks[layer].write_attn(z) - base["attn_out", layer]
 
 
-def _order(kind: str, place: Sequence[int], n_layers: int) -> int:
-    """When a component reads or writes: a block's heads at twice its number, its MLP right after them."""
+def _step(kind: str, at: Sequence[int], n_layers: int) -> int:
+    """When a component reads or writes: a block's heads at step 2 * layer, its MLP at the next."""
     if kind == "embed":
         return -1
-    return 2 * n_layers if kind == "logits" else 2 * place[0] + (kind == "mlp")
+    return 2 * n_layers if kind == "logits" else 2 * at[0] + (kind == "mlp")
 
 
 def _run(
@@ -204,20 +205,17 @@ def _run(
     """Logits where every row's receivers read the stream plus what the row's sender has `written`."""
     n_layers = model.cfg.n_layers
     n_images = len(images) // len(senders)
-    when = torch.tensor([_order(kind, place, n_layers) for kind, *place in senders], device=images.device)
-    when = when.repeat_interleave(n_images)
+    steps = torch.tensor([_step(kind, at, n_layers) for kind, *at in senders], device=images.device)
+    steps = steps.repeat_interleave(n_images)
     hooks: list[Any] = []
     first = n_layers
-    for kind, heads_of in _by_hook_point(receivers).items():
-        point, order = kind
-        behind = (when < order)[:, None, None]
-        if point == "logits":
-            continue
-        first = min(first, order // 2)
-        add = (written * behind)[:, :, None] if point.endswith("_input") else written * behind
-        hooks.append((point, partial(_add, what=add, heads=heads_of)))
+    for (point, step), heads in _by_hook_point(receivers).items():
+        comes_after = (steps < step)[:, None, None]
+        first = min(first, step // 2)
+        add = (written * comes_after)[:, :, None] if point.endswith("_input") else written * comes_after
+        hooks.append((point, partial(_add, what=add, heads=heads)))
     if ("logits",) in receivers:
-        # what the head reads, in a layer of its own: the stream behind the last block has no other reader
+        # what the head reads, separately: the stream after the last block has no other reader
         hooks.append((f"blocks.{n_layers - 1}.hook_resid_post", partial(_add, what=written, heads=None)))
     if first == n_layers:
         return model(base["resid_post", n_layers - 1][images] + written, start_at_layer=n_layers)
@@ -225,16 +223,16 @@ def _run(
 
 
 def _by_hook_point(receivers: Sequence[Receiver]) -> Mapping[tuple[str, int], list[int] | None]:
-    """The hook points at which receivers read, with when they do, and the heads."""
+    """The hook points at which receivers read and the steps at which they do, with the heads that are receivers."""
     points: dict[tuple[str, int], list[int] | None] = {}
-    for kind, *place in receivers:
+    for kind, *at in receivers:
         if kind == "mlp":
-            points[f"blocks.{place[0]}.hook_mlp_in", 2 * place[0] + 1] = None
+            points[f"blocks.{at[0]}.hook_mlp_in", 2 * at[0] + 1] = None
         elif kind != "logits":
-            for one in _INPUTS[kind]:
-                heads = points.setdefault((f"blocks.{place[0]}.hook_{one}_input", 2 * place[0]), [])
+            for read in _INPUTS[kind]:
+                heads = points.setdefault((f"blocks.{at[0]}.hook_{read}_input", 2 * at[0]), [])
                 assert heads is not None
-                heads.append(place[1])
+                heads.append(at[1])
     return points
 
 
@@ -256,16 +254,16 @@ def _check_components(cfg: HookedViTConfig, senders: Sequence[Any], receivers: S
         for component in components:
             if not isinstance(component, tuple) or not component or component[0] not in known[what]:
                 raise ValueError(f"expected a {what} that begins with one of {known[what]}, got {component!r}")
-            kind, *place = component
-            if len(place) != lengths[kind]:
+            kind, *at = component
+            if len(at) != lengths[kind]:
                 form = ", ".join([repr(kind), *("layer", "head")[: lengths[kind]]])
                 raise ValueError(f"expected a {what} as ({form}), got {component!r}")
-            for (axis, size), index in zip(sizes, place, strict=False):
+            for (axis, size), index in zip(sizes, at, strict=False):
                 if not 0 <= index < size:
                     raise ValueError(f"no {axis} {index} for the {what} {component!r}: the model has 0 to {size - 1}")
-    last = max(_order(kind, place, cfg.n_layers) for kind, *place in receivers)
-    for kind, *place in senders:
-        if _order(kind, place, cfg.n_layers) >= last:
+    last = max(_step(kind, at, cfg.n_layers) for kind, *at in receivers)
+    for kind, *at in senders:
+        if _step(kind, at, cfg.n_layers) >= last:
             raise ValueError(
-                f"no receiver lies behind the sender {(kind, *place)!r}: nothing that it writes gets there"
+                f"no receiver comes after the sender {(kind, *at)!r}: add a later one, such as ('logits',)"
             )

@@ -1,4 +1,4 @@
-"""Which patches a sweep makes: at which layers, tokens or groups of tokens, heads or neurons; and their names."""
+"""The plan of a patching sweep: which layers, tokens or groups of tokens, heads or neurons are patched."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ _HEADS = ("z", "q", "k", "v", "pattern")
 
 @dataclass(frozen=True)
 class PatchPlan:
-    """The cells of a sweep: the same at each layer, a choice of tokens and a choice of components each.
+    """The cells of a sweep, the same at each layer: each is a choice of tokens and a head or neuron.
 
     Attributes:
-        stream: What is patched.
-        layers: At which blocks.
+        stream: The patched activation.
+        layers: Indices of the blocks.
         axes: The names of the cells' axes, `layer` first.
-        labels: What stands along each axis: numbers of tokens, heads or neurons, or names of groups.
-        token_masks: The tokens of each choice, a batch axis of one if they are the same in each image.
-        components: The head or neuron of each choice; `None` where the stream has neither.
+        labels: The labels along each axis: indices of tokens, heads or neurons, or names of groups.
+        token_masks: The tokens of each choice, with a batch axis of length one if they are the same in all images.
+        components: The heads or neurons; `None` where the stream has neither.
         n_components: How many heads or neurons the stream has.
     """
 
@@ -45,7 +45,7 @@ class PatchPlan:
 
     @property
     def n_cells(self) -> int:
-        """How many patches there are at each layer."""
+        """Number of patches per layer."""
         return len(self.token_masks) * (1 if self.components is None else len(self.components))
 
     @property
@@ -54,21 +54,21 @@ class PatchPlan:
         return tuple(len(self.labels[axis]) for axis in self.axes)
 
     def masks(self, cells: Sequence[int] | range, images: slice) -> Bool[Tensor, "row *axes"]:
-        """Where each of some cells is patched in each of some images; rows run over cells, then over images."""
-        place = torch.tensor(cells, device=self.token_masks.device)
+        """The entries that some cells patch in some images; rows run over cells, then over images."""
+        index = torch.tensor(cells, device=self.token_masks.device)
         n_images = images.stop - images.start
         # cells run over components, and within each over tokens
-        tokens, component = place % len(self.token_masks), place // len(self.token_masks)
-        of_tokens = self.token_masks[tokens]
-        of_tokens = of_tokens[:, images] if of_tokens.shape[1] > 1 else of_tokens.expand(-1, n_images, -1)
-        of_tokens = of_tokens.flatten(0, 1)
+        tokens, component = index % len(self.token_masks), index // len(self.token_masks)
+        token_mask = self.token_masks[tokens]
+        token_mask = token_mask[:, images] if token_mask.shape[1] > 1 else token_mask.expand(-1, n_images, -1)
+        token_mask = token_mask.flatten(0, 1)
         if self.components is None:
-            return of_tokens[:, :, None]
-        one_hot = torch.arange(self.n_components, device=place.device) == self.components[component, None]
-        of_components = one_hot.repeat_interleave(n_images, dim=0)
+            return token_mask[:, :, None]
+        one_hot = torch.arange(self.n_components, device=index.device) == self.components[component, None]
+        component_mask = one_hot.repeat_interleave(n_images, dim=0)
         if self.stream == "pattern":
-            return (of_components[:, :, None] & of_tokens[:, None, :])[..., None]
-        mask = of_tokens[:, :, None] & of_components[:, None, :]
+            return (component_mask[:, :, None] & token_mask[:, None, :])[..., None]
+        mask = token_mask[:, :, None] & component_mask[:, None, :]
         return mask if self.stream == "post" else mask[..., None]
 
 
@@ -84,10 +84,10 @@ def plan_patches(
     neurons: Any = None,
     groups: Mapping[str, Any] | None = None,
 ) -> PatchPlan:
-    """Lay out a sweep; see `activation_patching` for what its arguments mean.
+    """Lay out a sweep; its arguments are those of `activation_patching`.
 
     Raises:
-        ValueError: If the stream, or a layer, token, head or neuron does not exist, or choices do not go together.
+        ValueError: If the stream, or a layer, token, head or neuron does not exist, or the choices exclude each other.
 
     >>> cfg = HookedViTConfig(2, 12, 3, 20, 7, (16, 24), (8, 8))
     >>> plan = plan_patches(cfg, "z", n_tokens=7, n_images=1, heads=[0, 2])
@@ -104,7 +104,7 @@ def plan_patches(
     if groups is not None and tokens is not None:
         raise ValueError("pass tokens, one patch for each of them, or groups, one patch for each group, and not both")
     chosen = range(cfg.n_layers) if layers is None else layers
-    at_layers = tuple(int(one) for one in chosen_mask(list(chosen), cfg.n_layers, "layers").nonzero()[:, 0])
+    at_layers = tuple(int(layer) for layer in chosen_mask(list(chosen), cfg.n_layers, "layers").nonzero()[:, 0])
     labels: dict[str, tuple[Any, ...]] = {"layer": at_layers}
     components, n_components = None, 0
     if has_heads or has_neurons:
@@ -122,8 +122,8 @@ def plan_patches(
         each = token_choice("any" if tokens is None else tokens, cfg.token_layout, n_tokens)
         if each.ndim == 2:
             raise ValueError(
-                "tokens is a mask that differs from image to image, and so no axis: pass groups={'object': mask}, "
-                "which patches the tokens of each image's mask together"
+                "tokens is a mask that differs between images, so there is no axis of tokens: pass "
+                "groups={'object': mask}, which patches the tokens of each image's mask together"
             )
         labels[axis] = tuple(each.nonzero()[:, 0].tolist())
         masks = torch.eye(n_tokens, dtype=torch.bool)[each][:, None]
@@ -138,7 +138,7 @@ def _group_masks(groups: Mapping[str, Any], cfg: HookedViTConfig, n_tokens: int,
         mask = token_choice(members, cfg.token_layout, n_tokens, f"group '{name}'")
         mask = mask if mask.ndim == 2 else mask[None]
         if len(mask) not in (1, n_images):
-            raise ValueError(f"group '{name}' is a mask for {len(mask)} images, there are {n_images}")
+            raise ValueError(f"group '{name}' is a mask for {len(mask)} images, but there are {n_images} images")
         masks.append(mask.cpu())
     n_rows = max(len(mask) for mask in masks)
     return torch.stack([mask.expand(n_rows, -1) for mask in masks])

@@ -1,4 +1,4 @@
-"""What a patching sweep returns: numbers with named axes, as an array, as a tidy table, on the patch grid."""
+"""The result of a patching sweep: numbers with named axes, as an array, a tidy table, or on the patch grid."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ Direction = Literal["denoising", "noising"]
 
 @dataclass(frozen=True)
 class PatchResult:
-    """A metric after each of many patches, one at a time.
+    """A metric after each of many patches, made one at a time.
 
     Attributes:
-        stream: What was patched.
-        direction: `denoising`: parts of the clean run put into the corrupt one; `noising`: the reverse.
-        axes: What the axes of `values` are: `layer`, then `head` or `neuron`, then `token`, `query` or `group`, as
-            far as there are these; `image` last, where the metric was kept for each.
-        labels: What stands along each axis, such as the numbers of the tokens.
+        stream: The patched activation.
+        direction: `denoising`: activations of the clean run copied into the corrupt one; `noising`: the reverse.
+        axes: The names of the axes of `values`: `layer`, then `head` or `neuron`, then `token`, `query` or `group`,
+            where the sweep has them; `image` last, if the metric was kept per image.
+        labels: The labels along each axis, such as the indices of the tokens.
         values: The metric after each patch, in its own unit.
-        base: The metric of the run that was patched, unpatched: a number, or one an image.
+        base: The metric of the run that was patched, before patching: one number, or one per image.
         source: The metric of the run that patches came from.
-        layout: Which tokens are what.
+        layout: The roles of the tokens: prefix tokens and the patch grid.
     """
 
     stream: str
@@ -46,23 +46,28 @@ class PatchResult:
 
     @property
     def effect(self) -> Float[Tensor, "*axes"]:
-        """How far each patch moves the metric: `values - base`."""
+        """The change of the metric by each patch: `values - base`."""
         return self.values - self.base
 
     @property
     def recovered(self) -> Float[Tensor, "*axes"]:
-        """`(values - base) / (source - base)`: 0 where a patch does nothing, 1 where it does all there is to do."""
+        """`(values - base) / (source - base)`: 0 without an effect, 1 where a patch carries the whole difference."""
         return self.effect / (self.source - self.base)
 
     def at(self, **labels: Any) -> Float[Tensor, "*rest"]:
-        """The values at given places of some axes, such as `at(layer=3, head=1)`.
+        """The values at given labels of some axes, such as `at(layer=3, head=1)`.
 
         Raises:
-            ValueError: If there is no such axis or place.
+            ValueError: If there is no such axis or label.
         """
-        return self.values[self._index(labels)]
+        return self.values[self.index(**labels)]
 
-    def _index(self, labels: Mapping[str, Any]) -> tuple[Any, ...]:
+    def index(self, **labels: Any) -> tuple[Any, ...]:
+        """The index into `values`, `effect` and `recovered` of given labels of some axes.
+
+        Raises:
+            ValueError: If there is no such axis or label.
+        """
         for axis, label in labels.items():
             if axis not in self.axes:
                 raise ValueError(f"expected axes out of {', '.join(self.axes)}, got '{axis}'")
@@ -74,40 +79,40 @@ class PatchResult:
     def on_grid(
         self, what: Literal["values", "effect", "recovered"] = "recovered"
     ) -> Float[Tensor, "*axes row column"]:
-        """The patches' numbers laid out on the patch grid: the axis of tokens becomes `row` and `column`, at the end.
+        """The patches' numbers on the patch grid: the axis of tokens becomes `row` and `column`, at the end.
 
-        Patches that were left out of the sweep are NaN.
+        Patches that the sweep left out are NaN.
 
         Raises:
-            ValueError: If the sweep has no axis of tokens, or larger images than the model's own.
+            ValueError: If the sweep has no axis of tokens, or images larger than the model's own.
         """
         axis = next((name for name in ("token", "query") if name in self.axes), None)
         if axis is None:
-            raise ValueError(f"only a sweep over tokens has a grid, this one is over {', '.join(self.axes)}")
+            raise ValueError(f"only a sweep over tokens has a grid, and this one is over {', '.join(self.axes)}")
         numbers = getattr(self, what).movedim(self.axes.index(axis), -1)
         if max(self.labels[axis]) >= self.layout.n_tokens:
-            raise ValueError(f"the grid has {self.layout.n_patches} patches, the sweep went over more tokens")
+            raise ValueError(f"the grid has {self.layout.n_patches} patches, but the sweep is over more tokens")
         tokens = np.array(self.labels[axis])
-        of_patches = tokens >= self.layout.n_prefix
+        is_patch = tokens >= self.layout.n_prefix
         full = numbers.new_full((*numbers.shape[:-1], self.layout.n_patches), float("nan"))
-        full[..., tokens[of_patches] - self.layout.n_prefix] = numbers[..., of_patches]
+        full[..., tokens[is_patch] - self.layout.n_prefix] = numbers[..., is_patch]
         return self.layout.to_grid(full)
 
     def table(self) -> pd.DataFrame:
-        """One row a patch (and image): its place, `value`, `effect` and `recovered`.
+        """One row per patch (and image): its labels, `value`, `effect` and `recovered`.
 
-        Tokens have a `token_type`, patches a `row` and a `column`.
+        Tokens also have a `token_type`, patch tokens a `row` and a `column`.
         """
-        places = list(product(*(self.labels[axis] for axis in self.axes)))
-        table = pd.DataFrame(places, columns=list(self.axes)).assign(stream=self.stream, direction=self.direction)
+        rows = list(product(*(self.labels[axis] for axis in self.axes)))
+        table = pd.DataFrame(rows, columns=list(self.axes)).assign(stream=self.stream, direction=self.direction)
         token = next((name for name in ("token", "query") if name in table), None)
         if token is not None and max(self.labels[token]) < self.layout.n_tokens:
             types = np.array(self.layout.token_types)
             table["token_type"] = types[table[token].to_numpy()]
             patch = table[token] - self.layout.n_prefix
             width = self.layout.grid[1]
-            for name, place in (("row", patch // width), ("column", patch % width)):
-                table[name] = place.where(patch >= 0).astype("Int64")
+            for name, position in (("row", patch // width), ("column", patch % width)):
+                table[name] = position.where(patch >= 0).astype("Int64")
         for name, numbers in (("value", self.values), ("effect", self.effect), ("recovered", self.recovered)):
             table[name] = numbers.flatten().cpu().double().numpy()
         return table
@@ -115,13 +120,13 @@ class PatchResult:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well one sweep predicts another: correlations over patches, and the mean absolute difference.
+    """How well one sweep predicts another: correlations over patches and the mean absolute difference.
 
     Attributes:
         pearson: Correlation of the effects, -1 to 1.
         spearman: Correlation of their ranks.
-        mean_absolute_difference: In the metric's unit.
-        n_patches: Over how many patches.
+        mean_absolute_difference: Mean absolute difference of the effects, in the metric's unit.
+        n_patches: Number of patches.
     """
 
     pearson: float
@@ -131,7 +136,7 @@ class Agreement:
 
 
 def agreement(a: PatchResult, b: PatchResult) -> Agreement:
-    """Compare the effects that two sweeps over the same patches find, such as an approximate and an exact one.
+    """Compare the effects of two sweeps over the same patches, such as an approximate and an exact one.
 
     Raises:
         ValueError: If they are not over the same patches.
@@ -141,7 +146,7 @@ def agreement(a: PatchResult, b: PatchResult) -> Agreement:
             f"expected two sweeps over the same patches, got '{a.stream}' ({a.direction}) over {', '.join(a.axes)} "
             f"{tuple(a.values.shape)} and '{b.stream}' ({b.direction}) over {', '.join(b.axes)} {tuple(b.values.shape)}"
         )
-    x, y = (one.effect.flatten().cpu().double().numpy() for one in (a, b))
+    x, y = (result.effect.flatten().cpu().double().numpy() for result in (a, b))
     constant = len(x) < 2 or not np.ptp(x) > 0 or not np.ptp(y) > 0
     pearson: Any = (float("nan"),) if constant else stats.pearsonr(x, y)
     spearman: Any = (float("nan"),) if constant else stats.spearmanr(x, y)
@@ -151,7 +156,7 @@ def agreement(a: PatchResult, b: PatchResult) -> Agreement:
 def as_result(
     plan: PatchPlan, direction: Direction, model: HookedViT, values: Tensor, base: Tensor, source: Tensor
 ) -> PatchResult:
-    """Values [layer cell] or [layer cell batch] of a plan with their axes named."""
+    """The result of a plan, from its values [layer cell] or [layer cell batch]: with named axes."""
     axes, labels = plan.axes, dict(plan.labels)
     if base.ndim:
         axes, labels["image"] = (*axes, "image"), tuple(range(len(base)))
@@ -160,6 +165,6 @@ def as_result(
 
 
 def check_direction(direction: str) -> None:
-    """Raise ValueError unless it is one."""
+    """Raise ValueError if there is no such direction."""
     if direction not in ("denoising", "noising"):
         raise ValueError(f"expected direction 'denoising' or 'noising', got {direction!r}")

@@ -15,7 +15,7 @@ class ClassColours:
     """Gives each class a colour when it first occurs, and the same colour in later figures.
 
     There are eleven colours, so after that many classes different ones may have the same colour. Within a figure
-    colours never repeat: if two of its classes have the same colour, the less frequent one gets another here.
+    colours never repeat: if two of its classes have the same colour, the less frequent one gets another colour there.
 
     >>> colours = ClassColours()
     >>> first, second = colours.of([4, 2]), colours.of([9, 2])

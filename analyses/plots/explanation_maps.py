@@ -35,7 +35,7 @@ def method_maps_figure(
     it ends at the 2nd or 98th percentile instead, and a note under the map says so.
 
     Args:
-        picture: The image as the model sees it (`picture_of`).
+        picture: The image as the model sees it (`model.picture_of`).
         maps: By the name of the method, the map of each class.
         class_names: The classes.
         layout: `model.token_layout`.

@@ -62,7 +62,7 @@ def lens_figure(
     class of the CLS token; registers are left out.
 
     Args:
-        picture: The image as the model sees it (`picture_of`).
+        picture: The image as the model sees it (`model.picture_of`).
         projection: The projection of a batch with this image, with the reference classes as labels.
         cfg: `model.cfg`, for the token layout at the picture's size.
         class_names: `model.class_names`.

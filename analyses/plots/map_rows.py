@@ -31,7 +31,7 @@ def map_rows_figure(
     """Draw each picture, and each quantity as a map over its patches, all with the outline of the object.
 
     Args:
-        pictures: Images as the model sees them (`picture_of`).
+        pictures: Images as the model sees them (`model.picture_of`).
         masks: True on the object of each picture.
         maps: The numbers of each column, by its heading.
         layout: `model.token_layout`.

@@ -43,7 +43,7 @@ def token_patching_figure(
 
     Args:
         result: `activation_patching(...)` over layer × token, of one pair or a mean over pairs.
-        clean: The clean picture as the model sees it (`picture_of`).
+        clean: The clean picture as the model sees it (`model.picture_of`).
         corrupt: The corrupt picture.
         patch_size: Height and width of a patch in pixels.
         names: The headings of the two.

@@ -32,7 +32,7 @@ def value_vectors_figure(
     Args:
         classes: `top_classes(...)`.
         activations: `TopActivations(...).compute()` for the same memories.
-        pictures: Its pictures, by `index`, as the model sees them (`picture_of`).
+        pictures: Its pictures, by `index`, as the model sees them (`model.picture_of`).
         patch_size: `model.cfg.patch_size`.
         label: The quantity of the bars.
 

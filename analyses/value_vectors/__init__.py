@@ -1,4 +1,4 @@
-"""Value vectors, the rows of W_out and W_O: their logits, their classes, and how they align with class embeddings."""
+"""Value vectors, the rows of W_out and W_O: their class logits, and how they align with class embeddings."""
 
 from analyses.value_vectors.alignment import ClassValueAgreement, class_value_agreement, compare_class_value_agreement
 from analyses.value_vectors.coherence import semantic_coherence

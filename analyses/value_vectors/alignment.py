@@ -1,4 +1,4 @@
-"""Class-value agreement: do a sub-layer's value vectors lie along class embeddings, more than before training?"""
+"""Class-value agreement: whether value vectors align with class embeddings, more than before training."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,10 +24,10 @@ __all__ = ["ClassValueAgreement", "class_value_agreement", "compare_class_value_
 def class_value_agreement(model: HookedViT, sublayer: MemorySublayer = "mlp") -> Float[Tensor, "layer n_classes"]:
     """Class-value agreement (paper, section 5.2): for each class, the largest cosine over a layer's value vectors.
 
-    `max_i cos(E_c, v_i)`, -1 to 1. LayerScale is not in it. Behind an attention pool, v_i is what the pool passes on.
+    `max_i cos(E_c, v_i)`, -1 to 1. LayerScale is not applied. With an attention pool, v_i is the pool's output for it.
 
     Args:
-        model: Left as it is (the published code brings its weights to unit length in place).
+        model: The model; it is not changed (the published code normalises its weights in place).
         sublayer: `mlp` or `attn`.
 
     Raises:
@@ -49,41 +49,40 @@ def compare_class_value_agreement(
     seed: int = 0,
     resampling: Resampling = Resampling(),
 ) -> pd.DataFrame:
-    """Is class-value agreement above that of the model freshly initialised? Per block, attention and MLP.
+    """Test whether class-value agreement is above that of the freshly initialised model, per block and sub-layer.
 
-    Wilcoxon's signed-rank test, one-sided, with classes as pairs: a class's agreement in one model and in the other.
+    One-sided Wilcoxon signed-rank test, paired by class: a class's agreement in one model and in the other.
 
     Args:
         model: The trained model.
         sublayers: Any of `mlp`, `attn`.
         null: The model to compare with; by default `freshly_initialised(model, seed)`.
-        seed: Of the null model.
-        resampling: Bootstrap intervals, over classes.
+        seed: Seed of the null model.
+        resampling: Bootstrap intervals over classes.
 
     Returns:
-        A row for each sub-layer and block: `layer`, `stream` (`mlp_out`, `attn_out`), `metric`, `value` (mean over
+        One row per sub-layer and block: `layer`, `stream` (`mlp_out`, `attn_out`), `metric`, `value` (mean over
         classes) with its interval `low`, `high`, `null` (mean), `median_difference`, `rank_biserial`, `p_value`,
         `p_adjusted` (Holm's, over blocks), `n_classes`.
 
     Raises:
-        ValueError: If the two models have not the same blocks and classes.
+        ValueError: If the two models differ in their numbers of blocks or classes.
 
     >>> table = compare_class_value_agreement(HookedViT.from_pretrained("emoji-vit"), ["mlp"], resampling=Resampling(9))
     >>> table["layer"].tolist(), set(table["stream"])
     ([0, 1, 2, 3, 4, 5, 6, 7], {'mlp_out'})
     """
     null = freshly_initialised(model, seed) if null is None else null
-    shapes = [(one.cfg.n_layers, one.cfg.n_classes) for one in (model, null)]
+    shapes = [(either.cfg.n_layers, either.cfg.n_classes) for either in (model, null)]
     if shapes[0] != shapes[1]:
-        raise ValueError(f"expected a null model of as many (blocks, classes), {shapes[0]}, got {shapes[1]}")
-    agreements = (
-        torch.stack([class_value_agreement(one, sublayer) for sublayer in sublayers]) for one in (model, null)
-    )
-    return _compared(sublayers, *agreements, resampling=resampling)
+        raise ValueError(
+            f"expected a null model with as many (blocks, classes) as the model, {shapes[0]}, got {shapes[1]}"
+        )
+    return _comparison(sublayers, _agreement(model, sublayers), _agreement(null, sublayers), resampling)
 
 
 class ClassValueAgreement(Analysis):
-    """`compare_class_value_agreement` as a table of a sweep; it asks the model alone, and looks at no image.
+    """`compare_class_value_agreement` as an analysis of a sweep; it reads only the model's weights, not the images.
 
     >>> from analyses.data import EmojiScenes
     >>> from analyses.statistics import Resampling
@@ -95,7 +94,7 @@ class ClassValueAgreement(Analysis):
     {'attn_out': 8, 'mlp_out': 8}
     """
 
-    # of the model and of the null one; the same in every batch, so that their maximum is any of them
+    # of the model and of the null model; the same in every batch, so shards merge by their maximum
     agreement: Float[Tensor, "sublayer layer n_classes"]
     null_agreement: Float[Tensor, "sublayer layer n_classes"]
 
@@ -105,31 +104,34 @@ class ClassValueAgreement(Analysis):
         resampling: Resampling = Resampling(),
         seed: int = 0,
     ):
-        """Say which memories; arguments are those of `compare_class_value_agreement`."""
+        """Configure the analysis; the arguments are those of `compare_class_value_agreement`."""
         super().__init__()
         self.sublayers, self.resampling, self.seed = tuple(sublayers), resampling, seed
-        self._of: tuple[HookedViT, Tensor, Tensor] | None = None
+        self._measured: tuple[HookedViT, Tensor, Tensor] | None = None
         for name in ("agreement", "null_agreement"):
             self.add_state(name, torch.full((1, 1, 1), -1.0), dist_reduce_fx="max")
 
     def names(self, cfg: HookedViTConfig) -> list[str]:
-        """None: weights say it all."""
+        """None: only weights are read."""
         return []
 
     def update(self, batch: AnalysisBatch) -> None:
-        """Ask the model, the first time that it comes."""
-        if self._of is None or self._of[0] is not batch.model:
-            models = batch.model, freshly_initialised(batch.model, self.seed)
-            both = [torch.stack([class_value_agreement(one, part) for part in self.sublayers]) for one in models]
-            self._of = batch.model, both[0], both[1]
-        _, self.agreement, self.null_agreement = self._of
+        """Measure the model, in its first batch only."""
+        if self._measured is None or self._measured[0] is not batch.model:
+            null = freshly_initialised(batch.model, self.seed)
+            self._measured = batch.model, _agreement(batch.model, self.sublayers), _agreement(null, self.sublayers)
+        _, self.agreement, self.null_agreement = self._measured
 
     def compute(self) -> pd.DataFrame:
         """The table of `compare_class_value_agreement`."""
-        return _compared(self.sublayers, self.agreement, self.null_agreement, self.resampling)
+        return _comparison(self.sublayers, self.agreement, self.null_agreement, self.resampling)
 
 
-def _compared(
+def _agreement(model: HookedViT, sublayers: Sequence[MemorySublayer]) -> Float[Tensor, "sublayer layer n_classes"]:
+    return torch.stack([class_value_agreement(model, sublayer) for sublayer in sublayers])
+
+
+def _comparison(
     sublayers: Sequence[MemorySublayer],
     agreement: Float[Tensor, "sublayer layer n_classes"],
     null_agreement: Float[Tensor, "sublayer layer n_classes"],
@@ -137,7 +139,7 @@ def _compared(
 ) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for sublayer, *both in zip(sublayers, agreement, null_agreement, strict=True):
-        ours, theirs = (one.double().cpu().numpy() for one in both)
+        ours, theirs = (values.double().cpu().numpy() for values in both)
         interval = resampling.interval(ours.T)
         for layer, (x, y) in enumerate(zip(ours, theirs, strict=True)):
             test = signed_rank_test(x, y, "greater") if len(x) > 1 else None

@@ -1,4 +1,4 @@
-"""Semantic coherence: are the top classes of a value vector nearer to each other in meaning than chance?"""
+"""Semantic coherence: whether the top classes of a value vector are more similar in meaning than by chance."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -16,22 +16,22 @@ from hooked_vit import HookedViT
 
 __all__ = ["SemanticCoherence", "coherence_of_classes", "semantic_coherence"]
 
-_CHUNK = 2**22  # similarities looked up at a time
+CHUNK_ELEMENTS = 2**22  # similarities that are looked up at a time
 
 
 @dataclass(frozen=True)
 class SemanticCoherence:
-    """How near to each other the top classes of value vectors are, 0 (nothing in common) to 1 (one leaf).
+    """How similar the top classes of value vectors are, 0 (nothing in common) to 1 (the same leaf).
 
     Attributes:
-        sublayer: Whose value vectors.
-        k: How many top classes are compared.
-        top_classes: They, largest logit first.
-        score: Mean similarity over pairs of them.
-        p_value: Of each value vector: the share of all value vectors of the layer, under all permutations, that score
-            as high.
+        sublayer: The sub-layer of the value vectors.
+        k: Number of top classes that are compared.
+        top_classes: The top classes, largest logit first.
+        score: Mean similarity over pairs of top classes.
+        p_value: For each value vector, the share of value vectors of the layer, over all permutations, that
+            score as high.
         null: Each layer's mean score under each permutation of the class labels.
-        layer_p_value: Of each layer's mean score.
+        layer_p_value: p-value of each layer's mean score.
     """
 
     sublayer: MemorySublayer
@@ -43,12 +43,14 @@ class SemanticCoherence:
     layer_p_value: Float[Tensor, "layer"]
 
     def table(self) -> pd.DataFrame:
-        """A row a layer: `value` (mean score), `null` (its mean under permutation), `null_low`, `null_high` (95 %), \
-`p_value`, `p_adjusted` (Holm's), `percent_coherent` (of value vectors, false discovery rate 5 %), `n_memories`."""
+        """One row per layer.
+
+        Columns `value` (mean score), `null` (its mean under permutation), `null_low`, `null_high` (95 %), `p_value`,
+        `p_adjusted` (Holm's), `percent_coherent` (of value vectors, false discovery rate 5 %), `n_memories`.
+        """
         null, p_values = self.null.double().cpu().numpy(), self.layer_p_value.double().cpu().numpy()
         coherent = [
-            100 * np.mean(adjust_p_values(of_layer, "fdr_bh") <= 0.05)
-            for of_layer in self.p_value.double().cpu().numpy()
+            100 * np.mean(adjust_p_values(p_value, "fdr_bh") <= 0.05) for p_value in self.p_value.double().cpu().numpy()
         ]
         return pd.DataFrame(
             {
@@ -79,20 +81,20 @@ def semantic_coherence(
 ) -> SemanticCoherence:
     """Score every value vector of a model: the mean similarity of the classes of its k largest logits.
 
-    The null hypothesis is that logits know nothing of meaning: class labels are permuted, the same way for all value
-    vectors of a layer, so that what they have in common with each other stays.
+    The null hypothesis is that logits are unrelated to meaning: class labels are permuted, in the same way for all
+    value vectors of a layer, which preserves the dependence between them.
 
     Args:
-        model: Left as it is.
-        taxonomy: A path for each class (see `analyses.value_vectors.taxonomy`), such as `emoji_taxonomy()`.
+        model: The model; it is not changed.
+        taxonomy: One path per class (see `analyses.value_vectors.taxonomy`), such as `emoji_taxonomy()`.
         sublayer: `mlp` or `attn`.
-        k: How many top classes, two at least.
-        n_permutations: Of the class labels.
-        seed: Which ones.
+        k: Number of top classes, at least two.
+        n_permutations: Number of permutations of the class labels.
+        seed: Seed of the permutations.
         layer_scale: As for `value_vectors`.
 
     Raises:
-        ValueError: If the taxonomy is not of the model's classes, or k does not fit.
+        ValueError: If the taxonomy does not match the model's classes, or k is out of range.
 
     >>> from analyses.value_vectors import emoji_taxonomy
     >>> model = HookedViT.from_pretrained("emoji-vit")
@@ -107,8 +109,8 @@ def semantic_coherence(
     similarity = class_similarity(taxonomy).to(tops.device)
     if len(similarity) != model.cfg.n_classes:
         raise ValueError(
-            f"expected a path for each of the model's {model.cfg.n_classes} classes, got {len(similarity)}: give the "
-            "taxonomy of this model's classes"
+            f"expected one path per class, {model.cfg.n_classes}, got {len(similarity)}: pass a taxonomy of this "
+            "model's classes"
         )
     scores, p_values, nulls = zip(*(coherence_of_classes(top, similarity, n_permutations, seed) for top in tops),
                                   strict=True)  # fmt: skip
@@ -143,14 +145,14 @@ def coherence_of_classes(
     n_classes = len(similarity)
     score = similarity[a, b].mean(dim=-1)
     generator = torch.Generator().manual_seed(seed)
-    drawn = []
-    n_at_once = max(1, _CHUNK // a.numel())
+    means = []
+    n_at_once = max(1, CHUNK_ELEMENTS // a.numel())
     for start in range(0, n_permutations, n_at_once):
         n = min(n_at_once, n_permutations - start)
         permuted = torch.stack([torch.randperm(n_classes, generator=generator) for _ in range(n)]).to(a.device)
-        drawn.append(similarity[permuted[:, a], permuted[:, b]].mean(dim=-1))
-    null = torch.cat(drawn)
-    # with its labels permuted, one row of different classes is any other: all rows share one null distribution
+        means.append(similarity[permuted[:, a], permuted[:, b]].mean(dim=-1))
+    null = torch.cat(means)
+    # with permuted labels, all rows of distinct classes are alike, so they share one null distribution
     pooled = null.flatten().sort().values
     as_high = len(pooled) - torch.searchsorted(pooled, score - 1e-6)
     return score, (1 + as_high) / (1 + len(pooled)), null.mean(dim=-1)

@@ -1,4 +1,4 @@
-"""What the classes of a model have to do with each other: Unicode groups, WordNet's, or a taxonomy of one's own."""
+"""Semantic similarity of classes: Unicode groups, WordNet categories, or a user's taxonomy."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from analyses.data.emoji_scenes.classes import emoji_classes
 __all__ = ["Taxonomy", "class_similarity", "emoji_taxonomy", "taxonomy_of", "wordnet_taxonomy"]
 
 Taxonomy = Sequence[Sequence[str]]
-"""For each class its place, from coarse to fine, such as `("Food & Drink", "food-fruit")`."""
+"""One path of names per class, from coarse to fine, such as `("Food & Drink", "food-fruit")`."""
 
-# Where WordNet 3.0's noun file passes from one of its source files to the next, by the offsets that name synsets;
-# bounds lie between the last and the first synset of ImageNet-21k on either side.
+# The offsets in WordNet 3.0's noun file, which name synsets, at which each of its source files begins; each bound lies
+# between the ImageNet-21k synsets on either side.
 _WORDNET_FILES = (
     (0, "tops"), (29_000, "act"), (1_200_000, "animal"), (2_665_600, "artifact"), (4_616_000, "attribute"),
     (5_215_000, "body"), (5_610_000, "cognition"), (6_250_000, "communication"), (7_283_000, "event"),
@@ -38,17 +38,17 @@ def emoji_taxonomy() -> tuple[tuple[str, str], ...]:
 def wordnet_taxonomy(n_classes: int = 1000) -> tuple[tuple[str], ...]:
     """WordNet's coarse category of each class of an ImageNet head: animal, artifact, food, plant, person, ...
 
-    timm's tables name each class's synset, and a synset's number tells which of WordNet's source files it comes from.
-    They hold no hypernyms: for finer distinctions, give `class_similarity` paths of your own.
+    timm's tables name each class's synset, and a synset's number shows which of WordNet's source files it comes from.
+    They contain no hypernyms: for finer distinctions, pass your own paths to `class_similarity`.
 
     Args:
-        n_classes: Of a head that timm knows: 1000, 11221, 11821, 21841, 21842 or 21843.
+        n_classes: Number of classes of a head that timm knows: 1000, 11221, 11821, 21841, 21842 or 21843.
 
     Raises:
-        ValueError: If timm knows no ImageNet of so many classes.
+        ValueError: If timm knows no ImageNet with this number of classes.
 
-    >>> places = wordnet_taxonomy(1000)
-    >>> places[281], places[954]  # tabby, banana
+    >>> taxonomy = wordnet_taxonomy(1000)
+    >>> taxonomy[281], taxonomy[954]  # tabby, banana
     (('animal',), ('food',))
     """
     from timm.data import ImageNetInfo, infer_imagenet_subset
@@ -56,7 +56,7 @@ def wordnet_taxonomy(n_classes: int = 1000) -> tuple[tuple[str], ...]:
     subset = infer_imagenet_subset({"num_classes": n_classes})
     if subset is None:
         raise ValueError(
-            f"timm knows no ImageNet of {n_classes} classes: pass a taxonomy of your own, a path of names a class"
+            f"timm knows no ImageNet with {n_classes} classes: pass your own taxonomy, one path of names per class"
         )
     starts = [start for start, _ in _WORDNET_FILES]
     offsets = [int(name[1:]) for name in ImageNetInfo(subset).label_names()]
@@ -64,7 +64,7 @@ def wordnet_taxonomy(n_classes: int = 1000) -> tuple[tuple[str], ...]:
 
 
 def taxonomy_of(class_names: Sequence[str]) -> Taxonomy | None:
-    """The taxonomy of Emoji Scenes or ImageNet, if these are their classes; else `None`.
+    """The taxonomy of Emoji Scenes or ImageNet, if the names are those of their classes; otherwise `None`.
 
     >>> taxonomy_of(["cat", "dog"]) is None
     True
@@ -79,31 +79,33 @@ def taxonomy_of(class_names: Sequence[str]) -> Taxonomy | None:
 
 
 def class_similarity(taxonomy: Taxonomy) -> Float[Tensor, "n_classes n_classes"]:
-    """How near classes are in a taxonomy, 0 to 1: Wu and Palmer's `2 * depth(common) / (depth(a) + depth(b))`.
+    """The similarity of classes in a taxonomy, 0 to 1: Wu and Palmer's `2 * depth(common) / (depth(a) + depth(b))`.
 
-    `common` is the path that two classes share from its beginning; a class and itself have 1.
+    `common` is the common beginning of the two paths; the similarity of a class with itself is 1.
 
     Args:
-        taxonomy: A path of names from coarse to fine for each class; paths may differ in length.
+        taxonomy: One path of names per class, from coarse to fine; paths may differ in length.
 
     Raises:
-        ValueError: If a class has no path, or is given as a string.
+        ValueError: If a class has no path, or a string instead of a path.
 
     >>> class_similarity([("food", "fruit"), ("food", "bread"), ("animal", "fish")]).tolist()
     [[1.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
-    bare = [place for place, path in enumerate(taxonomy) if isinstance(path, str) or not len(path)]
-    if bare or not len(taxonomy):
-        got = repr(taxonomy[bare[0]]) if bare else "no class"
-        raise ValueError(f"expected a path of names for each class, such as ('food', 'fruit'), got {got}")
+    without_path = [i for i, path in enumerate(taxonomy) if isinstance(path, str) or not len(path)]
+    if without_path or not len(taxonomy):
+        got = repr(taxonomy[without_path[0]]) if without_path else "no class"
+        raise ValueError(f"expected one path of names per class, such as ('food', 'fruit'), got {got}")
     depth = max(len(path) for path in taxonomy)
     common = torch.zeros(len(taxonomy), len(taxonomy))
     for level in range(1, depth + 1):
-        # paths that end sooner have no node at this level
+        # shorter paths have no node at this level
         nodes: dict[tuple[str, ...], int] = {}
-        ids = [nodes.setdefault(tuple(p[:level]), len(nodes)) if len(p) >= level else -1 - i
-               for i, p in enumerate(taxonomy)]  # fmt: skip
-        of_class = torch.tensor(ids)
-        common += (of_class[:, None] == of_class) & (of_class >= 0)
+        ids = [
+            nodes.setdefault(tuple(path[:level]), len(nodes)) if len(path) >= level else -1 - i
+            for i, path in enumerate(taxonomy)
+        ]
+        node_of_class = torch.tensor(ids)
+        common += (node_of_class[:, None] == node_of_class) & (node_of_class >= 0)
     lengths = torch.tensor([len(path) for path in taxonomy])
     return 2 * common / (lengths[:, None] + lengths)

@@ -1,4 +1,4 @@
-"""Value vectors: what each memory of a sub-layer adds to the residual stream, in class space."""
+"""Value vectors: what each memory of a sub-layer writes to the residual stream, and its class logits."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from hooked_vit import HookedViT, HookedViTConfig
 
 __all__ = [
-    "MemorySublayer", "block_index", "check_sublayer", "memory_indices", "read_by_head", "top_classes", "top_memories",
-    "value_logits", "value_vectors",
+    "MemorySublayer", "block_index", "check_k", "check_sublayer", "memory_indices", "n_memories", "read_by_head",
+    "top_classes", "top_memories", "value_logits", "value_vectors",
 ]  # fmt: skip
 
 MemorySublayer = Literal["mlp", "attn"]
@@ -26,19 +26,19 @@ def value_vectors(
 ) -> Float[Tensor, "memory d_model"]:
     """The value vectors of a sub-layer (paper, section 5.2): rows of `W_out`, or of `W_O` with the heads flattened.
 
-    With a memory's coefficient m_i (see `memory_coefficients`, `"post"`) and its value vector v_i, what the sub-layer
-    computes is `sum_i m_i v_i + b`. In a pre-norm block that, times LayerScale, is what it adds to the stream; in a
-    post-norm block it passes the norm first.
+    With a memory's coefficient m_i (`"post"`, see `memory_coefficients`) and its value vector v_i, the sub-layer
+    computes `sum_i m_i v_i + b`. A pre-norm block adds this, times LayerScale, to the stream; a post-norm block
+    first applies its norm.
 
     Args:
-        model: Left as it is.
-        layer: Which block; negative ones count from the end.
+        model: The model; it is not changed.
+        layer: Index of the block; negative indices count from the end.
         sublayer: `mlp`, whose memories are its `d_mlp` neurons; or `attn`, whose memory `head * d_head + i` is
             dimension i of a head.
-        layer_scale: Whether to multiply by the block's LayerScale, where it has one; rows as stored otherwise.
+        layer_scale: Whether to multiply by the block's LayerScale, if it has one; by default rows are as stored.
 
     Returns:
-        The stored weights themselves where they can be had without a copy: clone them before you change them.
+        A view of the stored weights where possible: clone it before you change it.
 
     Raises:
         ValueError: If there is no such block or sub-layer.
@@ -68,10 +68,10 @@ def value_logits(
     """Project all value vectors of a sub-layer onto the classes: `V W_U`, without norm and without bias.
 
     Args:
-        model: Left as it is.
-        layer: Which block; negative ones count from the end.
+        model: The model; it is not changed.
+        layer: Index of the block; negative indices count from the end.
         sublayer: `mlp` or `attn`.
-        unit_length: Whether value vectors and class embeddings are brought to unit length first: cosines, -1 to 1.
+        unit_length: Whether to normalise value vectors and class embeddings to unit length: cosines, -1 to 1.
         layer_scale: As for `value_vectors`.
 
     Raises:
@@ -88,8 +88,7 @@ def value_logits(
 
 
 def read_by_head(model: HookedViT, vectors: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_model"]:
-    """What `W_U` multiplies, for vectors of the stream without their norm: themselves, or what an attention pool \
-passes on of each."""
+    """Vectors as `W_U` reads them, without norm: unchanged, or each passed through the attention pool."""
     if model.cfg.pool != "attention":
         return vectors
     identity = model.with_class_embeddings(torch.eye(model.cfg.d_model, device=vectors.device, dtype=vectors.dtype))
@@ -106,19 +105,19 @@ def top_classes(
     unit_length: bool = False,
     layer_scale: bool = False,
 ) -> pd.DataFrame:
-    """What some memories vote for: the classes of the `k` largest logits of each value vector.
+    """The classes that some memories promote: those with the `k` largest logits in each value vector.
 
     Args:
-        model: Left as it is.
-        layer: Which block; negative ones count from the end.
-        memories: Neurons, or flattened dimensions of heads.
+        model: The model; it is not changed.
+        layer: Index of the block; negative indices count from the end.
+        memories: Indices of neurons, or of flattened dimensions of heads.
         sublayer: `mlp` or `attn`.
-        k: How many classes.
+        k: Number of classes.
         unit_length: As for `value_logits`.
         layer_scale: As for `value_vectors`.
 
     Returns:
-        Columns `layer`, `sublayer`, `memory`, `head` and `dimension` (of attention), `place` (from 1), `class_index`,
+        Columns `layer`, `sublayer`, `memory`, `head` and `dimension` (for attention), `place` (from 1), `class_index`,
         `class_name`, `logit`.
 
     Raises:
@@ -129,15 +128,15 @@ def top_classes(
     >>> table["memory"].tolist()
     [4, 4, 8, 8, 10, 10]
     """
-    _check_k(k, model.cfg.n_classes, "classes")
+    check_k(k, model.cfg.n_classes, "classes")
     chosen = memory_indices(model.cfg, sublayer, memories)
     logits = value_logits(model, layer, sublayer, unit_length=unit_length, layer_scale=layer_scale)[chosen].topk(k)
     rows: list[dict[str, Any]] = []
     for memory, values, classes in zip(chosen, logits.values.tolist(), logits.indices.tolist(), strict=True):
-        named = _named(model.cfg, layer, sublayer, memory)
+        memory_columns = _memory_columns(model.cfg, layer, sublayer, memory)
         for place, (value, label) in enumerate(zip(values, classes, strict=True), 1):
-            of_class = {"class_index": label, "class_name": model.class_names[label]}
-            rows.append({**named, "place": place, **of_class, "logit": value})
+            class_columns = {"class_index": label, "class_name": model.class_names[label]}
+            rows.append({**memory_columns, "place": place, **class_columns, "logit": value})
     return pd.DataFrame(rows).astype({"head": "Int64", "dimension": "Int64"})
 
 
@@ -151,14 +150,14 @@ def top_memories(
     unit_length: bool = False,
     layer_scale: bool = False,
 ) -> pd.DataFrame:
-    """Which memories speak most for some classes: the value vectors of the `k` largest logits for each.
+    """The memories that promote some classes most: the value vectors with the `k` largest logits for each.
 
     Args:
-        model: Left as it is.
-        layer: Which block; negative ones count from the end.
-        classes: By index or name.
+        model: The model; it is not changed.
+        layer: Index of the block; negative indices count from the end.
+        classes: Class indices or names.
         sublayer: `mlp` or `attn`.
-        k: How many memories.
+        k: Number of memories.
         unit_length: As for `value_logits`.
         layer_scale: As for `value_vectors`.
 
@@ -173,20 +172,21 @@ def top_memories(
     >>> table["class_name"].tolist()
     ['pizza', 'pizza', 'pizza', 'fox', 'fox', 'fox']
     """
-    labels = [model.class_index(one) for one in classes]
+    labels = [model.class_index(label) for label in classes]
     all_logits = value_logits(model, layer, sublayer, unit_length=unit_length, layer_scale=layer_scale)
-    _check_k(k, len(all_logits), "memories")
+    check_k(k, len(all_logits), "memories")
     logits = all_logits[:, labels].topk(k, dim=0)
     rows: list[dict[str, Any]] = []
     for label, values, memories in zip(labels, logits.values.T.tolist(), logits.indices.T.tolist(), strict=True):
-        of_class = {"class_index": label, "class_name": model.class_names[label]}
+        class_columns = {"class_index": label, "class_name": model.class_names[label]}
         for place, (value, memory) in enumerate(zip(values, memories, strict=True), 1):
-            rows.append({**_named(model.cfg, layer, sublayer, memory), "place": place, **of_class, "logit": value})
+            memory_columns = _memory_columns(model.cfg, layer, sublayer, memory)
+            rows.append({**memory_columns, "place": place, **class_columns, "logit": value})
     return pd.DataFrame(rows).astype({"head": "Int64", "dimension": "Int64"})
 
 
 def block_index(cfg: HookedViTConfig, layer: int) -> int:
-    """A block counted from 0, of one that may be counted from the end; ValueError if there is none."""
+    """The index of a block from 0, given one that may count from the end; ValueError if there is no such block."""
     if not -cfg.n_layers <= layer < cfg.n_layers:
         raise ValueError(
             f"expected a layer from 0 to {cfg.n_layers - 1} (or negative from the end), got {layer}: pass a block's"
@@ -196,14 +196,24 @@ def block_index(cfg: HookedViTConfig, layer: int) -> int:
 
 
 def memory_indices(cfg: HookedViTConfig, sublayer: MemorySublayer, memories: Sequence[int]) -> list[int]:
-    """The memories asked for, as a list; ValueError if there is none, or one does not exist."""
-    check_sublayer(sublayer)
-    n_memories = cfg.d_mlp if sublayer == "mlp" else cfg.n_heads * cfg.d_head
-    outside = [memory for memory in memories if not 0 <= memory < n_memories]
+    """The given memories as a list; ValueError if there is none, or one does not exist."""
+    total = n_memories(cfg, sublayer)
+    outside = [memory for memory in memories if not 0 <= memory < total]
     if outside or not len(memories):
         what = "neurons" if sublayer == "mlp" else f"memories (head * {cfg.d_head} + dimension)"
-        raise ValueError(f"expected {what} from 0 to {n_memories - 1}, got {list(outside or memories)}")
+        raise ValueError(f"expected {what} from 0 to {total - 1}, got {list(outside or memories)}")
     return [int(memory) for memory in memories]
+
+
+def n_memories(cfg: HookedViTConfig, sublayer: MemorySublayer) -> int:
+    """Number of memories of a sub-layer: neurons, or dimensions of all heads; ValueError if there is no such sub-layer.
+
+    >>> cfg = HookedViT.from_pretrained("emoji-vit").cfg
+    >>> n_memories(cfg, "mlp"), n_memories(cfg, "attn")
+    (512, 128)
+    """
+    check_sublayer(sublayer)
+    return cfg.d_mlp if sublayer == "mlp" else cfg.n_heads * cfg.d_head
 
 
 def check_sublayer(sublayer: str) -> None:
@@ -212,12 +222,13 @@ def check_sublayer(sublayer: str) -> None:
         raise ValueError(f"expected sublayer 'mlp' or 'attn', got {sublayer!r}")
 
 
-def _check_k(k: int, most: int, what: str) -> None:
+def check_k(k: int, most: int, what: str) -> None:
+    """ValueError if there are fewer than k classes or memories, or k is not positive."""
     if not 1 <= k <= most:
         raise ValueError(f"k must be from 1 to the number of {what}, {most}, got {k}")
 
 
-def _named(cfg: HookedViTConfig, layer: int, sublayer: MemorySublayer, memory: int) -> dict[str, Any]:
+def _memory_columns(cfg: HookedViTConfig, layer: int, sublayer: MemorySublayer, memory: int) -> dict[str, Any]:
     head, dimension = divmod(memory, cfg.d_head) if sublayer == "attn" else (None, None)
-    of_layer = {"layer": block_index(cfg, layer), "sublayer": sublayer}
-    return {**of_layer, "memory": memory, "head": head, "dimension": dimension}
+    at = {"layer": block_index(cfg, layer), "sublayer": sublayer}
+    return {**at, "memory": memory, "head": head, "dimension": dimension}

@@ -112,7 +112,7 @@ def test_errors(images: Tensor) -> None:
         logit_attribution(model, cache, 9)
     pooled = ported("map")
     _, cache = pooled.run_with_cache(images)
-    with pytest.raises(ValueError, match="behind attention pooling does not read the stream linearly"):
+    with pytest.raises(ValueError, match="after attention pooling does not read the stream linearly"):
         logit_attribution(pooled, cache, 0)
     mask = torch.ones(2, 13, dtype=torch.bool)
     mask[:, 5] = False

@@ -1,4 +1,4 @@
-"""What the models that come along are held to: size, port, card, and accuracy on scenes they have never seen."""
+"""Requirements for the bundled models: size, port, card, and accuracy on scenes they have never seen."""
 
 import json
 from importlib.resources import as_file, files
@@ -20,7 +20,7 @@ FLOORS = {"emoji-vit": (0.98, 0.91), "emoji-vit-gap": (0.975, 0.86), "emoji-vit-
 
 
 def card_of(name: str) -> dict:
-    """The model card that lies beside the weights."""
+    """The model card next to the weights."""
     return json.loads((ASSETS / f"{name}.json").read_text("utf-8"))
 
 
@@ -32,13 +32,13 @@ def timm_module(name: str) -> VisionTransformer:
     return module
 
 
-def test_there_are_three() -> None:
+def test_three_models_are_bundled() -> None:
     assert set(EMBEDDED) == FLOORS.keys()
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
 class TestEach:
-    def test_it_is_small_enough_to_come_along(self, name: str) -> None:
+    def test_it_is_small_enough_to_bundle(self, name: str) -> None:
         with as_file(ASSETS / f"{name}.safetensors") as path:
             assert path.stat().st_size < 4_000_000
             assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float16}
@@ -53,7 +53,7 @@ class TestEach:
         assert model.verify(module, images).bitwise
 
     @torch.no_grad()
-    def test_it_is_right_about_scenes_it_has_never_seen(self, name: str) -> None:
+    def test_it_is_right_on_unseen_scenes(self, name: str) -> None:
         model = HookedViT.from_pretrained(name)
         one, two = (EmojiScenes(N_SCENES, UNSEEN, objects=n).batch(range(N_SCENES)) for n in (1, 2))
         top1 = (model(one.images).argmax(-1) == one.labels[:, 0]).float().mean().item()
@@ -63,13 +63,13 @@ class TestEach:
         assert both >= FLOORS[name][1]
 
     @torch.no_grad()
-    def test_its_confidence_means_something(self, name: str) -> None:
+    def test_its_confidence_matches_its_accuracy(self, name: str) -> None:
         batch = EmojiScenes(N_SCENES, UNSEEN).batch(range(N_SCENES))
         confidence, answer = HookedViT.from_pretrained(name)(batch.images).softmax(-1).max(-1)
         accuracy = (answer == batch.labels[:, 0]).float().mean()
         assert abs(confidence.mean() - accuracy) < 0.02
 
-    def test_its_card_tells_what_it_is(self, name: str) -> None:
+    def test_its_card_describes_it(self, name: str) -> None:
         card = card_of(name)
         assert card["trained_on"].startswith("Emoji Scenes")
         measured = card["measured"]
@@ -89,12 +89,12 @@ def test_the_second_is_built_differently() -> None:
     assert model.cfg.pool == "avg"
     gammas = [p for n, p in timm_module("emoji-vit-gap").named_parameters() if n.endswith(".gamma")]
     assert len(gammas) == 16
-    assert all(gamma.std() > 0 for gamma in gammas), "LayerScale has learnt"
+    assert all(gamma.std() > 0 for gamma in gammas), "LayerScale was trained"
 
 
 @torch.no_grad()
-def test_the_third_listens_to_the_background() -> None:
-    """With the object hidden, the background's colour says the group; and where it lies, it does harm."""
+def test_the_third_uses_the_background() -> None:
+    """With the object hidden, it names the group from the background's colour."""
     groups = [one.group for one in EmojiScenes.taxonomy]
     hidden = EmojiScenes(N_SCENES, UNSEEN, background_strength=1).occlude(1.0).batch(range(N_SCENES))
 

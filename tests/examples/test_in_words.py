@@ -1,11 +1,11 @@
-"""Blocks as one says them."""
+"""Blocks in words, as in a sentence."""
 
 import pytest
 from in_words import blocks_in_words
 
 
 @pytest.mark.parametrize(
-    ("holds", "words"),
+    ("flags", "words"),
     [
         ("1111", "every block"),
         ("0000", "no block"),
@@ -18,9 +18,12 @@ from in_words import blocks_in_words
         ("10111011", "blocks 0, 2 to 4 and 6 and 7"),
     ],
 )
-def test_runs_of_blocks(holds, words):
-    assert blocks_in_words(flag == "1" for flag in holds) == words
+def test_consecutive_blocks_become_a_range(flags, words):
+    assert blocks_in_words(flag == "1" for flag in flags) == words
 
 
-def test_blocks_are_counted_from_the_first_that_is_given():
-    assert blocks_in_words([False, True, True, True], first=1) == "blocks 2 to 4"
+def test_blocks_may_be_numbered():
+    assert blocks_in_words([False, True, True, True], blocks=range(1, 5)) == "blocks 2 to 4"
+    assert blocks_in_words([False, True], blocks=[0, 7]) == "block 7"
+    assert blocks_in_words([True, True], blocks=[0, 7]) == "blocks 0 and 7"
+    assert blocks_in_words([False, False], blocks=[0, 7]) == "no block"

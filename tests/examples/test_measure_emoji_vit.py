@@ -16,7 +16,7 @@ measuring = importlib.import_module("measure_emoji_vit")
 
 
 class Oracle(nn.Module):
-    """Knows the label of every scene of the test set, and says it with a confidence of its own."""
+    """Knows the label of every scene of the test set, and predicts it with a given confidence."""
 
     def __init__(self, scenes: EmojiScenes, scale: float):
         super().__init__()
@@ -50,8 +50,8 @@ def test_calibration_error_is_the_slow_sum() -> None:
         inside = [i for i in range(200) if n / 15 <= confidence[i] < (n + 1) / 15]
         if inside:
             accuracy = sum(bool(answer[i] == labels[i]) for i in inside) / len(inside)
-            said = sum(float(confidence[i]) for i in inside) / len(inside)
-            expected += len(inside) / 200 * abs(accuracy - said)
+            mean_confidence = sum(float(confidence[i]) for i in inside) / len(inside)
+            expected += len(inside) / 200 * abs(accuracy - mean_confidence)
     assert measuring.calibration_error(logits, labels) == pytest.approx(expected, abs=1e-6)
 
 
@@ -64,8 +64,8 @@ def test_the_temperature_that_was_applied_is_found(temperature: float) -> None:
     assert found == pytest.approx(temperature, rel=0.06)
 
 
-def test_a_background_that_decides_is_found_out() -> None:
-    """A model that reads nothing but the mean colour is right about the group where the colour tells it."""
+def test_a_background_that_decides_is_detected() -> None:
+    """A model that reads only the mean colour is right about the group if the background has the group's colours."""
 
     class ByColour(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:

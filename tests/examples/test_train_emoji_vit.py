@@ -91,7 +91,7 @@ class TestDeterminism:
 
     def test_an_artist_left_out_is_never_drawn(self) -> None:
         without = replace(TINY, artists=ARTISTS[1:], pair_share=0.0)
-        scenes = EmojiScenes(10**9, recipe._TRAINING, artists=ARTISTS[1:])
+        scenes = EmojiScenes(10**9, recipe.TRAINING, artists=ARTISTS[1:])
         assert torch.equal(recipe.training_batch(without, 5)[0], scenes.batch(range(40, 48)).images)
         assert 0 not in scenes.batch(range(2000)).artists
 
@@ -216,9 +216,9 @@ class TestFinish:
         missed = "It misses what was aimed at in one-object top-1"
         assert any(said.startswith(missed) for said in card["weaknesses"])
 
-    def test_a_start_from_weights_is_told(self) -> None:
+    def test_a_start_from_weights_is_reported(self) -> None:
         run = replace(TINY, start_sha256="0123456789abcdef" * 4, rate=0.25)
-        text = recipe.told(run, {"trained_on": "five scenes"})
+        text = recipe.recipe_in_words(run, {"trained_on": "five scenes"})
         assert "Muon (0.005)" in text
         assert text.endswith(
             "from weights that were there (SHA-256 0123456789abcdef...), which were trained so: five scenes"

@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
 
 from analyses.pages.explorer.content import explorer_data
 from analyses.pages.page import picture_url, render_page, write_page
-from analyses.plots.patch_maps import picture_of
 from hooked_vit import HookedViT
 from hooked_vit.preprocessing import as_picture
 
@@ -80,7 +77,7 @@ def explore(
         title = Path(image).name if isinstance(image, str | Path) else "picture"
     batch = model.preprocess(as_picture(image))
     layout = model.cfg.token_layout_at(*batch.shape[-2:])
-    picture = _on_grid(_pixels(batch[0], model), layout.grid, model.cfg.patch_size)
+    picture = _on_grid(model.picture_of(batch[0])[..., :3], layout.grid, model.cfg.patch_size)
     small = max(picture.size) <= _SMALL
     page = render_page(
         "explorer/explorer.html",
@@ -95,15 +92,6 @@ def explore(
         small=small,
     )
     return ExplorerPage(page)
-
-
-def _pixels(image: Float[Tensor, "channel height width"], model: HookedViT) -> np.ndarray:
-    """The picture [height width channel], 0 to 1, for models with any number of input channels."""
-    config = dict(model.data_config or {})
-    if len(image) != len(config["mean"]):  # as in preprocessing, every channel has the average of the three colours
-        for key in ("mean", "std"):
-            config[key] = (sum(config[key]) / len(config[key]),) * len(image)
-    return picture_of(image, config)[..., :3]
 
 
 def _on_grid(pixels: np.ndarray, grid: tuple[int, int], patch_size: tuple[int, int]) -> Image.Image:

@@ -47,7 +47,7 @@ def explorer_data(
     ([8, 8], ['CLS'], 3, 'everything')
     """
     cfg = model.cfg
-    _ = model.W_U  # raises if the model has no classes
+    model.require_classes()
     logits, cache = model.run_with_cache(image, names_filter=explorer_names(model))
     layout = cfg.token_layout_at(*image.shape[-2:])
     per_class = (cfg.n_layers + 1) * (cfg.n_heads + 1) * layout.n_patches

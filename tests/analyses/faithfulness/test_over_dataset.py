@@ -1,4 +1,4 @@
-"""Dataset-level scores of methods are those of one image at a time, and shards of a dataset add up."""
+"""Dataset-level scores of methods match the functions on one batch, and shards of a dataset add up."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ def maps_of(name: str, batch):
     return explainer(name)(batch.model, tokens, batch.labels, start_at_layer=0)
 
 
-def test_faithfulness(kind: str) -> None:
+def test_faithfulness_matches_removal_curves(kind: str) -> None:
     analysis = Faithfulness(METHODS, n_steps=4, resampling=Resampling(20))
     batch = batch_of(kind, [analysis], index=range(5))
     analysis.update(batch)
@@ -49,7 +49,7 @@ def test_faithfulness(kind: str) -> None:
                 assert rows.loc[f"auc_{rule}", "value"] == pytest.approx(curve.auc(rule), nan_ok=True)
 
 
-def test_correct_samples_alone() -> None:
+def test_samples_may_be_only_the_correct_ones() -> None:
     analysis = Faithfulness(["importance"], samples="correct", n_steps=3)
     batch = batch_of("cls", [analysis], index=range(8))
     right = int((batch.logits.argmax(-1) == batch.labels).sum())
@@ -61,7 +61,7 @@ def test_correct_samples_alone() -> None:
     assert set(table["samples"]) == {"images classified correctly when whole"}
 
 
-def test_localisation(kind: str) -> None:
+def test_localisation_matches_the_scores(kind: str) -> None:
     analysis = Localisation(METHODS)
     batch = batch_of(kind, [analysis], index=range(5))
     analysis.update(batch)
@@ -88,7 +88,7 @@ def test_shards_add_up(make) -> None:
     pd.testing.assert_frame_equal(second.compute(), whole.compute())
 
 
-def test_methods_on_pixels_and_explainers_of_ones_own() -> None:
+def test_methods_on_pixels_and_user_explainers() -> None:
     def brightness(model, images, classes, *, start_at_layer=None):
         assert start_at_layer is None
         return images.mean(1)[:, 4::8, 4::8].flatten(1)
@@ -109,7 +109,7 @@ def test_methods_on_pixels_and_explainers_of_ones_own() -> None:
         Faithfulness({"brightness": brightness}).update(replace(batch, images=None))
 
 
-def test_two_analyses_may_call_different_methods_alike() -> None:
+def test_two_analyses_may_use_one_name_for_different_methods() -> None:
     first, second = (Localisation({"mine": explainer(name)}) for name in ("importance", "raw_attention"))
     batch = batch_of("cls", [first])
     first.update(batch)
@@ -129,7 +129,9 @@ def test_without_masks_there_are_no_rows() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match="no method is called 'relevence': did you mean 'relevance'"):
         Localisation(["relevence"])
-    with pytest.raises(ValueError, match=r"expected some of importance, .*, or explainers by name, got \(\)"):
+    with pytest.raises(
+        ValueError, match=r"expected some of importance, .*, or a mapping from names to explainers, got \(\)"
+    ):
         Faithfulness(())
     with pytest.raises(ValueError, match="samples 'all' or 'correct'"):
         Faithfulness(n_steps=0)

@@ -1,4 +1,4 @@
-"""Painting over patches is painting them one at a time; insertion is deletion read backwards."""
+"""Deletion against painting over one patch at a time; insertion is deletion in reverse order."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ ORDER = torch.stack([torch.randperm(12, generator=torch.Generator().manual_seed(
 
 
 @pytest.mark.parametrize("fill", ["mean", "blur"])
-def test_pixels(fill: str, images: Tensor) -> None:
+def test_matches_painting_one_patch_at_a_time(fill: str, images: Tensor) -> None:
     model = ported("cls")
     curve = deletion_curve(model, images, LABELS, ORDER, [0, 5, 12], fill=fill)
     torch.testing.assert_close(curve.probability[0], model(images).softmax(-1).gather(1, LABELS[:, None])[:, 0])

@@ -1,4 +1,4 @@
-"""Removal curves are those of one image and one step at a time; orders go from both ends."""
+"""Removal curves against one image and one step at a time; orders against sorting."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ LABELS = torch.tensor([5, 0])
 ORDER = torch.stack([torch.randperm(12, generator=torch.Generator().manual_seed(seed)) for seed in range(2)])
 
 
-def test_the_curve_is_that_of_one_image_and_one_step_at_a_time(kind: str, images: Tensor) -> None:
+def test_matches_one_image_and_one_step_at_a_time(kind: str, images: Tensor) -> None:
     model = ported(kind)
     prefix = model.token_layout.n_prefix
     curve = removal_curve(model, images, LABELS, ORDER)
@@ -31,7 +31,7 @@ def test_the_curve_is_that_of_one_image_and_one_step_at_a_time(kind: str, images
     assert torch.equal(curve.accuracy, curve.correct.float().mean(1))
 
 
-def test_steps_can_be_chosen_and_the_stream_given(images: Tensor) -> None:
+def test_chosen_steps_and_a_given_stream(images: Tensor) -> None:
     model = ported("gap_registers_layerscale")
     whole = removal_curve(model, images, LABELS, ORDER)
     tokens = model(images, stop_at_layer=0)
@@ -54,7 +54,7 @@ class TestErrors:
             with pytest.raises(ValueError, match=r"patches 0 to 11 once for each of 2 images.*removal_order"):
                 removal_curve(ported("cls"), images, LABELS, bad)
         for steps in ([], [3, 1], [0, 13], [-1, 2]):
-            with pytest.raises(ValueError, match="n_removed must rise from 0 on to at most 12"):
+            with pytest.raises(ValueError, match="n_removed must increase, from 0 or more to at most 12"):
                 removal_curve(ported("cls"), images, LABELS, ORDER, steps)
         with pytest.raises(ValueError, match=r"at most 11 of 12 patches .the head reads patches, so one must stay"):
             removal_curve(ported("post_norm"), images, LABELS, ORDER, [0, 12])
@@ -62,5 +62,5 @@ class TestErrors:
     def test_names(self) -> None:
         with pytest.raises(ValueError, match=r"'negative' .least important first. or 'positive', got 'up'"):
             removal_order(torch.zeros(1, 3), "up")
-        with pytest.raises(ValueError, match="1 of 2 maps hold NaN"):
+        with pytest.raises(ValueError, match="1 of 2 maps contain NaN and cannot be ranked"):
             removal_order(torch.tensor([[0.0, torch.nan], [0.0, 1.0]]), "negative")

@@ -1,4 +1,4 @@
-"""Random maps depend on the image, or on its place in a dataset, alone."""
+"""Random maps depend only on the image, or on its index in a dataset."""
 
 import torch
 from conftest import ported
@@ -9,7 +9,7 @@ from analyses.feature_importance.baseline import random_map
 CLASSES = torch.tensor([5, 0])
 
 
-def test_random_maps_depend_on_the_image_alone(images: Tensor) -> None:
+def test_random_maps_depend_only_on_the_image_or_its_index(images: Tensor) -> None:
     model = ported("cls")
     both = random_map(model, images, CLASSES)
     assert torch.equal(both[[1]], random_map(model, images[[1]], CLASSES[:1]))

@@ -1,4 +1,4 @@
-"""The gradient at what the head reads is autograd's through the model's own head, for every way of reading."""
+"""Gradients with respect to what the head reads equal autograd's through the model's own head, for every pooling."""
 
 import pytest
 import torch
@@ -6,17 +6,17 @@ import torch.nn.functional as F
 from conftest import make_timm
 from torch import Tensor
 
-from analyses.feature_importance.class_gradients import checked_classes, class_gradients, read_tokens
+from analyses.feature_importance.class_gradients import class_gradients
 from hooked_vit import HookedViT
 
 CLASSES = torch.tensor([[5, 0], [1, 6]])
 
 
 @pytest.mark.parametrize("double_softmax", [False, True])
-def test_it_is_autograds(kind: str, images: Tensor, double_softmax: bool) -> None:
+def test_matches_autograd(kind: str, images: Tensor, double_softmax: bool) -> None:
     model = HookedViT.from_timm(make_timm(kind)).double()
     stream = model(images.double(), stop_at_layer=2).detach()
-    read = read_tokens(model.cfg)
+    read = model.cfg.read_tokens
     found = class_gradients(model, stream[:, read], CLASSES, double_softmax)
     for place in range(2):
         leaf = stream.clone().requires_grad_()
@@ -25,13 +25,13 @@ def test_it_is_autograds(kind: str, images: Tensor, double_softmax: bool) -> Non
             logits = logits.softmax(-1) if double_softmax else logits
             F.cross_entropy(logits, CLASSES[:, place], reduction="sum").backward()
         torch.testing.assert_close(found[:, place], leaf.grad[:, read], rtol=1e-6, atol=1e-10)
-        # and nothing else is read
+        # the head reads nothing else
         others = torch.ones(model.token_layout.n_tokens, dtype=torch.bool)
         others[read] = False
         assert not leaf.grad[:, others].any()
 
 
-def test_classes_are_one_or_several_an_image() -> None:
+def test_one_class_or_several_per_image() -> None:
     model = HookedViT.from_timm(make_timm("cls"))
-    assert checked_classes(CLASSES[:, 0], 2, model).tolist() == [[5], [1]]
-    assert checked_classes(CLASSES, 2, model).tolist() == CLASSES.tolist()
+    assert model.class_indices(CLASSES[:, 0], 2, several=True).tolist() == [[5], [1]]
+    assert model.class_indices(CLASSES, 2, several=True).tolist() == CLASSES.tolist()

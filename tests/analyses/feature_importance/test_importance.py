@@ -1,4 +1,4 @@
-"""Feature importance is autograd's derivative on the block alone, from the definition, in every kind of model."""
+"""Feature importance equals autograd's derivative within the block, from the definition, in every kind of model."""
 
 import pytest
 import torch
@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from conftest import make_timm
 from torch import Tensor
 
-from analyses.feature_importance.class_gradients import read_tokens
 from analyses.feature_importance.importance import (
     feature_importance,
     importance_from_cache,
@@ -19,7 +18,7 @@ CLASSES = torch.tensor([[5, 0, 2], [1, 6, 2]])
 
 
 def by_autograd(model: HookedViT, images: Tensor, image: int, label: int, layer: int, double_softmax: bool) -> Tensor:
-    """[head patch]: build the block's attention on a leaf pattern, let the model's own head read it, differentiate."""
+    """[head patch]: rebuild the block's attention from a leaf pattern, apply the model's own head, differentiate."""
     _, cache = model.run_with_cache(images[[image]])
     block = model.blocks[layer]
     pattern = cache["pattern", layer].clone().requires_grad_()
@@ -32,20 +31,20 @@ def by_autograd(model: HookedViT, images: Tensor, image: int, label: int, layer:
     elif block.ls1 is not None:
         out = out * block.ls1
     torch.testing.assert_close(out, cache["attn_out", layer])
-    # the head alone, with attn_out in the place of the stream
+    # only the head, on attn_out instead of the stream
     logits = model(out, start_at_layer=model.cfg.n_layers)
     if double_softmax:
         logits = logits.softmax(-1)
     loss = F.cross_entropy(logits, torch.tensor([label]))
     (gradient,) = torch.autograd.grad(loss, pattern)
     total = torch.zeros_like(gradient[0, :, 0])
-    for query in range(model.token_layout.n_tokens)[read_tokens(model.cfg)]:
+    for query in range(model.token_layout.n_tokens)[model.cfg.read_tokens]:
         total = total - gradient[0, :, query]
     return total[:, model.token_layout.patches]
 
 
 @pytest.mark.parametrize("double_softmax", [False, True])
-def test_it_is_autograds_local_derivative(kind: str, images: Tensor, double_softmax: bool) -> None:
+def test_matches_the_local_derivative_of_autograd(kind: str, images: Tensor, double_softmax: bool) -> None:
     model, images = HookedViT.from_timm(make_timm(kind)).double(), images.double()
     importance = feature_importance(model, images, CLASSES, double_softmax)
     assert importance.shape == (2, 3, 3, 3, 12)
@@ -57,7 +56,7 @@ def test_it_is_autograds_local_derivative(kind: str, images: Tensor, double_soft
     assert importance.abs().max() > 1e-4
 
 
-def test_in_single_precision_it_is_close_to_1e6(kind: str, images: Tensor) -> None:
+def test_single_precision_is_close_to_1e6(kind: str, images: Tensor) -> None:
     model = HookedViT.from_timm(make_timm(kind))
     importance = feature_importance(model, images, CLASSES[:, 0])
     for image in range(2):
@@ -66,7 +65,7 @@ def test_in_single_precision_it_is_close_to_1e6(kind: str, images: Tensor) -> No
             torch.testing.assert_close(importance[image, layer], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_papers_formula_symbol_by_symbol(images: Tensor) -> None:
+def test_matches_the_formula_of_the_paper_symbol_by_symbol(images: Tensor) -> None:
     """-(v[s, h] · (W_O[h] g)) with g = d CE(E norm(attn_out[CLS])) / d attn_out[CLS]."""
     model = HookedViT.from_timm(make_timm("swiglu_packed"))
     _, cache = model.run_with_cache(images)
@@ -79,12 +78,12 @@ def test_the_papers_formula_symbol_by_symbol(images: Tensor) -> None:
         for image in range(2):
             for head in range(3):
                 for patch in range(12):
-                    v = cache["v", layer][image, 4 + patch, head]  # behind CLS and three registers
+                    v = cache["v", layer][image, 4 + patch, head]  # after CLS and three registers
                     value = -(v @ (block.attn.W_O[head] @ (block.ls1 * g[image])))
                     torch.testing.assert_close(importance[image, layer, head, patch], value, rtol=1e-4, atol=1e-6)
 
 
-def test_one_class_or_several_from_images_a_stream_or_a_cache(kind: str, images: Tensor) -> None:
+def test_several_classes_a_stream_and_a_cache_give_the_same_numbers(kind: str, images: Tensor) -> None:
     model = HookedViT.from_timm(make_timm(kind))
     several = feature_importance(model, images, CLASSES)
     for place in range(3):
@@ -97,14 +96,14 @@ def test_one_class_or_several_from_images_a_stream_or_a_cache(kind: str, images:
     torch.testing.assert_close(importance_map(model, images, CLASSES[:, 2]), several[:, 2].sum((1, 2)))
 
 
-def test_chunks_do_not_show(kind: str, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_do_not_change_the_numbers(kind: str, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     model = HookedViT.from_timm(make_timm(kind))
     whole = feature_importance(model, images, CLASSES)
-    monkeypatch.setattr("analyses.feature_importance.importance._CHUNK", 1)
+    monkeypatch.setattr("analyses.feature_importance.importance.CHUNK_ELEMENTS", 1)
     torch.testing.assert_close(feature_importance(model, images, CLASSES), whole)
 
 
-def test_it_leaves_no_graph_hook_or_gradient_behind(images: Tensor) -> None:
+def test_no_graph_hook_or_gradient_remains(images: Tensor) -> None:
     model = HookedViT.from_timm(make_timm("cls"))
     with torch.enable_grad():
         importance = feature_importance(model, images, CLASSES)
@@ -112,8 +111,8 @@ def test_it_leaves_no_graph_hook_or_gradient_behind(images: Tensor) -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not any(point.fwd_hooks for point in model.hook_points())
     with torch.inference_mode():
-        within = feature_importance(model, images * 1, CLASSES)
-    torch.testing.assert_close(within, importance)
+        in_inference_mode = feature_importance(model, images * 1, CLASSES)
+    torch.testing.assert_close(in_inference_mode, importance)
 
 
 def test_other_image_sizes(images: Tensor) -> None:
@@ -126,14 +125,17 @@ def test_other_image_sizes(images: Tensor) -> None:
 class TestErrors:
     def test_classes(self, images: Tensor) -> None:
         model = HookedViT.from_timm(make_timm("cls"))
-        with pytest.raises(ValueError, match=r"classes must be \[2\], one for each image.*torch.full"):
+        with pytest.raises(ValueError, match=r"expected a class index for each image, \[2\], or several"):
             feature_importance(model, images, torch.tensor([1]))
+        everywhere = feature_importance(model, images, torch.tensor([1, 1]))
+        assert torch.equal(feature_importance(model, images, 1), everywhere)
+        assert torch.equal(feature_importance(model, images, "class 1"), everywhere)
         with pytest.raises(ValueError, match=r"from 0 to 6, got .*7.*class_index"):
             feature_importance(model, images, torch.tensor([1, 7]))
         with pytest.raises(ValueError, match="no classes"):
             feature_importance(HookedViT.from_timm(make_timm("cls", num_classes=0)), images, CLASSES)
 
-    def test_a_cache_without_what_is_read(self, images: Tensor) -> None:
+    def test_a_cache_that_lacks_a_hook_point(self, images: Tensor) -> None:
         model = HookedViT.from_timm(make_timm("cls"))
         _, cache = model.run_with_cache(images, names_filter="pattern")
         with pytest.raises(ValueError, match=r"lacks 'blocks.0.attn.hook_v'.*importance_names"):

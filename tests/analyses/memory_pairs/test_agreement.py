@@ -1,4 +1,4 @@
-"""The sweep of key-value agreement, against the definition for every image, block, token and class."""
+"""Key-value agreement over a dataset, against the definition for every image, block, token and class."""
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,9 @@ from analyses.value_vectors.vectors import value_logits
 from hooked_vit import HookedViT
 
 
-@pytest.mark.parametrize("place", range(3))
-def test_every_mean_is_that_of_the_definition(kind, place):
-    sublayer, coefficients, column = (("mlp", "pre", "pre"), ("mlp", "post", "post"), ("attn", "pre", "z"))[place]
+@pytest.mark.parametrize("source", range(3))
+def test_every_mean_matches_the_definition(kind, source):
+    sublayer, coefficients, column = (("mlp", "pre", "pre"), ("mlp", "post", "post"), ("attn", "pre", "z"))[source]
     analysis = KeyValueAgreement(k=3, resampling=Resampling(9))
     batch = batch_of(kind, [analysis], index=range(4))
     analysis.update(batch)
@@ -27,23 +27,23 @@ def test_every_mean_is_that_of_the_definition(kind, place):
     table = table[
         (table["stream"] == f"{sublayer}_out") & (table["coefficients"] == column) & (table["images"] == "all")
     ]
-    of_class = torch.stack(
+    by_class = torch.stack(
         [
             key_value_agreement(batch.model, batch.cache, torch.full((4,), c), sublayer, 3, coefficients)
             for c in range(7)
         ]
     ).float()
-    agreement = of_class[batch.labels, :, torch.arange(4)].movedim(0, 1)
+    agreement = by_class[batch.labels, :, torch.arange(4)].movedim(0, 1)
     logit = torch.zeros_like(agreement)
     mean_logit = torch.zeros_like(agreement)
     for layer in range(3):
         logits = value_logits(batch.model, layer, sublayer)
         keys = memory_coefficients(batch.model, batch.cache, layer, sublayer, coefficients)
         for image, token in np.ndindex(4, keys.shape[1]):
-            called = keys[image, token].topk(3).indices
-            logit[layer, image, token] = logits[called, batch.labels[image]].mean()
-            mean_logit[layer, image, token] = logits[called].mean()
-    random = of_class.mean(0)
+            activated = keys[image, token].topk(3).indices
+            logit[layer, image, token] = logits[activated, batch.labels[image]].mean()
+            mean_logit[layer, image, token] = logits[activated].mean()
+    random = by_class.mean(0)
     expected = {
         "agreement_rate": 100 * agreement, "agreement_rate_random": 100 * random,
         "agreement_rate_above_random": 100 * (agreement - random), "class_logit": logit,
@@ -62,7 +62,7 @@ def test_every_mean_is_that_of_the_definition(kind, place):
                 assert value == pytest.approx(values[layer][member].mean().item(), abs=1e-3)
 
 
-def test_correct_and_wrong_images_are_told_apart():
+def test_correct_and_wrong_images_are_compared():
     analysis = KeyValueAgreement(resampling=Resampling(99))
     batch = batch_of("cls", [analysis], index=range(6))
     analysis.update(batch)
@@ -92,7 +92,7 @@ def test_shards_merge_to_one_pass():
     pd.testing.assert_frame_equal(merged.compute(), whole.compute(), check_exact=True)
 
 
-def test_an_edit_between_batches_is_seen_and_no_weight_is_changed():
+def test_an_edit_between_batches_is_noticed_and_no_weight_changes():
     model, analysis = (
         HookedViT.from_timm(make_timm("cls", 4)),
         KeyValueAgreement(["mlp"], ["pre"], resampling=Resampling(9)),
@@ -116,7 +116,7 @@ def test_an_edit_between_batches_is_seen_and_no_weight_is_changed():
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
-def test_errors_say_what_is_wrong(bad_input):
+def test_errors(bad_input):
     with pytest.raises(ValueError, match="no image was seen"):
         KeyValueAgreement().compute()
     with pytest.raises(ValueError, match="expected sublayer 'mlp' or 'attn', got 'head'"):

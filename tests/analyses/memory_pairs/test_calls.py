@@ -1,4 +1,4 @@
-"""What analyses share of a batch is computed once, and is what each would have computed alone."""
+"""The memories that tokens activate, against sorting; analyses of a batch share one search and one set of tables."""
 
 import pytest
 import torch
@@ -6,12 +6,31 @@ from analysis_batches import batch_of
 
 from analyses.memory_pairs.agreement import KeyValueAgreement
 from analyses.memory_pairs.calls import called_in_batch, called_memories, memory_sources, tables_of_batch
+from analyses.memory_pairs.coefficients import memory_coefficients
 from analyses.memory_pairs.composition import Compositionality
 from analyses.memory_pairs.lookup import TableStore
 from analyses.statistics import Resampling
 
 
-def test_a_search_is_shared_whoever_asks_first(monkeypatch):
+@pytest.mark.parametrize(("sublayer", "kind"), [("mlp", "pre"), ("mlp", "post"), ("attn", "post")])
+def test_matches_sorting_every_coefficient(sublayer, kind):
+    batch = batch_of("cls", [KeyValueAgreement()])
+    for layer, memories in enumerate(called_memories(batch.model, batch.cache, sublayer, 4, kind)):
+        coefficients = memory_coefficients(batch.model, batch.cache, layer, sublayer, kind)
+        for image, token in ((0, 0), (1, 5)):
+            values = coefficients[image, token].tolist()
+            assert memories[image, token].tolist() == sorted(range(len(values)), key=lambda m: -values[m])[:4]
+
+
+def test_chunks_do_not_change_the_memories(monkeypatch):
+    batch = batch_of("cls", [KeyValueAgreement()])
+    whole = list(called_memories(batch.model, batch.cache, "mlp", 5, "pre"))
+    monkeypatch.setattr("analyses.memory_pairs.calls.CHUNK_ELEMENTS", 1)
+    parts = called_memories(batch.model, batch.cache, "mlp", 5, "pre")
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+
+
+def test_one_search_serves_all_analyses(monkeypatch):
     analysis = KeyValueAgreement()
     batch = batch_of("cls", [analysis])
     calls = []
@@ -31,23 +50,23 @@ def test_a_search_is_shared_whoever_asks_first(monkeypatch):
 
 
 def test_tables_are_shared_between_analyses():
-    batch, one, other = batch_of("cls", [KeyValueAgreement()]), TableStore(), TableStore()
-    assert tables_of_batch(batch, one, "mlp") is tables_of_batch(batch, other, "mlp")
+    batch, store, other_store = batch_of("cls", [KeyValueAgreement()]), TableStore(), TableStore()
+    assert tables_of_batch(batch, store, "mlp") is tables_of_batch(batch, other_store, "mlp")
 
 
 @pytest.mark.parametrize("first", [KeyValueAgreement, Compositionality])
 def test_the_order_of_analyses_does_not_matter(first):
     both = [KeyValueAgreement(resampling=Resampling(9)), Compositionality(resampling=Resampling(9))]
     alone = []
-    for one in both:
-        one.update(batch_of("swiglu_packed", both))
-        alone.append(one.compute())
-        one.reset()
+    for analysis in both:
+        analysis.update(batch_of("swiglu_packed", both))
+        alone.append(analysis.compute())
+        analysis.reset()
     batch = batch_of("swiglu_packed", both)
-    for one in sorted(both, key=lambda analysis: type(analysis) is not first):
-        one.update(batch)
-    for one, table in zip(both, alone, strict=True):
-        assert one.compute().equals(table)
+    for analysis in sorted(both, key=lambda analysis: type(analysis) is not first):
+        analysis.update(batch)
+    for analysis, table in zip(both, alone, strict=True):
+        assert analysis.compute().equals(table)
 
 
 def test_attention_has_one_kind_of_coefficient():

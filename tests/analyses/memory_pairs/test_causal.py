@@ -1,4 +1,4 @@
-"""The causal test, against one run for each image, block, choice and k, with the output edited by hand."""
+"""The causal test, against one run per image, block, choice and k, with the activations edited by hand."""
 
 import pandas as pd
 import pytest
@@ -11,14 +11,11 @@ from analyses.memory_pairs.coefficients import memory_coefficients
 from analyses.memory_pairs.interventions import MemoryMeans
 from analyses.statistics import Resampling
 from analyses.statistics.hypothesis_tests import permutation_test
-from analyses.value_vectors.vectors import value_logits
-
-# blocks of which all norms of value vectors are wanted have few memories: more than enough to choose from
-N = {"mlp": 60, "attn": 24}
+from analyses.value_vectors.vectors import n_memories, value_logits
 
 
 def slow_effect(batch, layer, chosen, sublayer, change):
-    """Logits [class] after one image's memories at one block are changed, in a run of its own."""
+    """Logits [image class] after a change of each image's chosen memories in one block, in a separate run."""
     name = f"blocks.{layer}.mlp.hook_post" if sublayer == "mlp" else f"blocks.{layer}.attn.hook_z"
     logits = []
     for image in range(len(batch.labels)):
@@ -36,7 +33,7 @@ def slow_effect(batch, layer, chosen, sublayer, change):
 
 
 @pytest.mark.parametrize("sublayer", ["mlp", "attn"])
-def test_effects_are_those_of_single_runs(kind, sublayer):
+def test_effects_match_single_runs(kind, sublayer):
     analysis = CausalMemories(
         sublayer, layers=[0, 2], ks=[1, 4], interventions=["zero", 2.5], resampling=Resampling(9, seed=3), seed=3
     )
@@ -46,8 +43,8 @@ def test_effects_are_those_of_single_runs(kind, sublayer):
     table = analysis.compute()
     assert all(torch.equal(value, before[name]) for name, value in batch.model.state_dict().items())
     images, labels = torch.arange(3), batch.labels
-    n_memories = N[sublayer] if sublayer == "attn" else batch.model.cfg.d_mlp
-    other = ChoiceDraws.of_images(batch.index, labels, 7, 3, n_memories, seed=3).other
+    total = n_memories(batch.model.cfg, sublayer)
+    other = ChoiceDraws.of_images(batch.index, labels, 7, 3, total, seed=3).other
     for layer in (0, 2):
         values = value_logits(batch.model, layer, sublayer)
         written = memory_coefficients(batch.model, batch.cache, layer, sublayer, "post").sum(1)
@@ -66,9 +63,9 @@ def test_effects_are_those_of_single_runs(kind, sublayer):
                     largest = [
                         [
                             max(v for c, v in enumerate(row) if c != label)
-                            for row, label in zip(one.tolist(), labels.tolist(), strict=True)
+                            for row, label in zip(run_logits.tolist(), labels.tolist(), strict=True)
                         ]
-                        for one in (batch.logits, logits)
+                        for run_logits in (batch.logits, logits)
                     ]
                     expected = {
                         "label_logit": (logits - batch.logits)[images, labels].mean(),
@@ -112,7 +109,7 @@ def test_comparisons_are_paired_tests_on_images():
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
-def test_shards_merge_and_batches_do_not_matter(monkeypatch):
+def test_shards_merge_and_batch_sizes_do_not_matter(monkeypatch):
     whole, shards = (
         CausalMemories(ks=[2], resampling=Resampling(9)),
         [CausalMemories(ks=[2], resampling=Resampling(9)) for _ in range(2)],
@@ -124,14 +121,14 @@ def test_shards_merge_and_batches_do_not_matter(monkeypatch):
     for shard in reversed(shards):
         merged.merge_state(shard)
     pd.testing.assert_frame_equal(merged.compute(), whole.compute(), atol=1e-4)
-    monkeypatch.setattr("analyses.memory_pairs.causal._AT_ONCE_ON_CPU", 1)
+    monkeypatch.setattr("analyses.memory_pairs.causal.IMAGES_ON_CPU", 1)
     one_by_one = CausalMemories(ks=[2], resampling=Resampling(9))
     one_by_one.update(batch_of("swiglu_packed", [whole], index=range(5)))
     pd.testing.assert_frame_equal(one_by_one.compute(), whole.compute(), atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
-def test_errors_say_what_is_wrong(bad_input):
+def test_errors(bad_input):
     with pytest.raises(ValueError, match="'mean' needs means: sweep `MemoryMeans"):
         CausalMemories(interventions=["mean"])
     with pytest.raises(ValueError, match=r"expected ks from 1 on and interventions, got \[0\] and \['zero'\]"):

@@ -1,4 +1,4 @@
-"""Choices of memories, against sums by hand; controls match norms and avoid what they are held against."""
+"""Choices of memories, against sums written out; controls match norms and differ from the chosen memories."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def test_contributions_are_summed_over_tokens():
         assert found[image].tolist() == sorted(range(11), key=lambda m: -written[m])[:4]
 
 
-def test_matched_memories_are_as_long_different_and_others():
+def test_matched_memories_have_similar_norms_and_are_distinct():
     generator = torch.Generator().manual_seed(1)
     norms = torch.rand(200, generator=generator) + 0.5
     chosen = torch.stack([torch.randperm(200, generator=generator)[:8] for _ in range(6)])
@@ -29,7 +29,7 @@ def test_matched_memories_are_as_long_different_and_others():
     assert not torch.equal(matched, again)
 
 
-def test_where_no_neighbour_is_free_the_nearest_other_is_taken():
+def test_without_a_free_neighbour_the_nearest_memory_is_taken():
     norms = torch.arange(100.0)
     chosen = torch.arange(30, 80)[None]
     matched = norm_matched_memories(chosen, norms, torch.rand(1, 100))
@@ -38,7 +38,7 @@ def test_where_no_neighbour_is_free_the_nearest_other_is_taken():
         norm_matched_memories(torch.arange(51)[None], norms, torch.rand(1, 100))
 
 
-def test_draws_depend_on_the_images_place_alone():
+def test_draws_depend_only_on_the_images_index():
     labels = torch.tensor([4, 0, 6, 2])
     whole = ChoiceDraws.of_images(torch.tensor([3, 8, 9, 5]), labels, 7, 3, 11, seed=2)
     part = ChoiceDraws.of_images(torch.tensor([9, 3]), labels[[2, 0]], 7, 3, 11, seed=2)

@@ -1,4 +1,4 @@
-"""Memory coefficients: with value vectors and biases they make exactly what the sub-layer adds."""
+"""Memory coefficients: with value vectors and biases, they sum exactly to what the sub-layer adds."""
 
 import pytest
 import torch
@@ -32,16 +32,16 @@ def test_memories_sum_to_the_output(kind, sublayer):
         torch.testing.assert_close(written, cache[f"{sublayer}_out", layer], rtol=1e-4, atol=1e-5)
 
 
-def test_before_the_activation_function(kind):
+def test_pre_coefficients_are_before_the_activation_function(kind):
     model, cache = cached(kind)
     for layer, block in enumerate(model.blocks):
         pre = memory_coefficients(model, cache, layer, "mlp", "pre")
         if model.cfg.gated_mlp:
             gate, linear = (cache[f"blocks.{layer}.mlp.hook_{name}"] for name in ("pre", "pre_linear"))
             expected, post = torch.zeros_like(gate), torch.zeros_like(gate)
-            for place in [(i, t, m) for i in range(2) for t in range(gate.shape[1]) for m in (0, 7, gate.shape[2] - 1)]:
-                expected[place] = gate[place] * linear[place]
-                post[place] = block.mlp.act(gate[place]) * linear[place]
+            for index in [(i, t, m) for i in range(2) for t in range(gate.shape[1]) for m in (0, 7, gate.shape[2] - 1)]:
+                expected[index] = gate[index] * linear[index]
+                post[index] = block.mlp.act(gate[index]) * linear[index]
             chosen = [0, 7, gate.shape[2] - 1]
             torch.testing.assert_close(pre[..., chosen], expected[..., chosen])
             if block.mlp.ln is None:
@@ -49,12 +49,12 @@ def test_before_the_activation_function(kind):
                 torch.testing.assert_close(after[..., chosen], post[..., chosen])
         else:
             assert torch.equal(pre, cache[f"blocks.{layer}.mlp.hook_pre"])
-        of_heads = memory_coefficients(model, cache, layer, "attn", "pre")
+        flat_z = memory_coefficients(model, cache, layer, "attn", "pre")
         z = cache[f"blocks.{layer}.attn.hook_z"]
-        assert torch.equal(of_heads[..., 8 * 2 + 5], z[..., 2, 5])
+        assert torch.equal(flat_z[..., 8 * 2 + 5], z[..., 2, 5])
 
 
-def test_only_the_named_points_are_read_and_an_image_alone_is_a_batch():
+def test_named_hook_points_suffice_and_a_single_image_is_a_batch():
     model = model_of("swiglu_packed")
     names = coefficient_names(model.cfg, "mlp", "pre", [-1])
     assert names == ["blocks.2.mlp.hook_pre", "blocks.2.mlp.hook_pre_linear"]
@@ -63,7 +63,7 @@ def test_only_the_named_points_are_read_and_an_image_alone_is_a_batch():
     assert memory_coefficients(model, cache, 2).shape[0] == 1
 
 
-def test_errors_say_what_is_wrong(bad_input):
+def test_errors(bad_input):
     model, cache = cached("cls", ["blocks.0.mlp.hook_pre"])
     with pytest.raises(
         ValueError, match=r"the cache lacks 'blocks.0.mlp.hook_post'.*coefficient_names\(model.cfg, 'mlp"

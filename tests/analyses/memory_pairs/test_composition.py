@@ -1,4 +1,4 @@
-"""The sweep of compositionality, against the function for every k."""
+"""Compositionality over a dataset, against the function for every k."""
 
 import pandas as pd
 import pytest
@@ -10,7 +10,7 @@ from analyses.memory_pairs.pairs import compositionality
 from analyses.statistics import Resampling
 
 
-def test_every_mean_is_that_of_the_function(kind):
+def test_every_mean_matches_the_function(kind):
     analysis = Compositionality(ks=[1, 4, 13], resampling=Resampling(9))
     batch = batch_of(kind, [analysis], index=range(3))
     analysis.update(batch)
@@ -19,12 +19,14 @@ def test_every_mean_is_that_of_the_function(kind):
         for k in (1, 4, 13):
             none = compositionality(batch.model, batch.cache, sublayer, k, coefficients).float()
             rows = table[(table["stream"] == f"{sublayer}_out") & (table["coefficients"] == column) & (table["k"] == k)]
-            for place, (token_type, region) in enumerate(TOKEN_GROUPS.values()):
-                member = groups[:, place]
-                of = rows[(rows["token_type"] == token_type) & (rows["region"] == region) & (rows["images"] == "all")]
+            for i, (token_type, region) in enumerate(TOKEN_GROUPS.values()):
+                member = groups[:, i]
+                selected = rows[
+                    (rows["token_type"] == token_type) & (rows["region"] == region) & (rows["images"] == "all")
+                ]
                 expected = [100 * none[layer][member].mean().item() for layer in range(3)] if member.any() else []
                 for metric, values in (("compositionality", expected), ("single_memory", [100 - v for v in expected])):
-                    assert of[of["metric"] == metric]["value"].tolist() == pytest.approx(values, abs=1e-3)
+                    assert selected[selected["metric"] == metric]["value"].tolist() == pytest.approx(values, abs=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
@@ -44,7 +46,7 @@ def test_shards_merge_to_one_pass():
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
-def test_errors_say_what_is_wrong():
+def test_errors():
     with pytest.raises(ValueError, match="no image was seen"):
         Compositionality().compute()
     with pytest.raises(ValueError, match=r"expected numbers of memories from 1 on, such as ks=\(1, 5\), got \[0\]"):

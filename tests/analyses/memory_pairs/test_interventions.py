@@ -1,4 +1,4 @@
-"""Edits of memories, against an edit of the output by hand; means against a loop."""
+"""Edits of memories, against edits of the output by hand; means against a loop."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def images():
 
 @pytest.mark.parametrize("sublayer", ["mlp", "attn"])
 @pytest.mark.parametrize("factor", [0, 3.5])
-def test_an_edit_changes_what_the_memories_write(kind, sublayer, factor):
+def test_an_edit_changes_the_output_of_the_memories(kind, sublayer, factor):
     model = model_of(kind)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
@@ -39,7 +39,7 @@ def test_an_edit_changes_what_the_memories_write(kind, sublayer, factor):
     assert not any(point.fwd_hooks for point in model.hook_dict.values())
 
 
-def test_factors_of_each_image_and_means():
+def test_factors_per_image_and_means():
     model = model_of("cls")
     with torch.no_grad():
         _, cache = model.run_with_cache(images())
@@ -56,7 +56,7 @@ def test_factors_of_each_image_and_means():
     assert torch.equal(at_means[post][1][:, 5], cache[post][1][:, 5])
 
 
-def test_means_are_those_of_the_loop_and_merge():
+def test_means_match_the_loop_and_merge():
     for sublayer in ("mlp", "attn"):
         whole, shard, other = (MemoryMeans(sublayer) for _ in range(3))
         batches = [batch_of("gap_registers_layerscale", [whole], index=index) for index in ([0, 1, 2], [3, 4])]
@@ -75,11 +75,11 @@ def test_means_are_those_of_the_loop_and_merge():
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
-def test_errors_say_what_is_wrong():
+def test_errors():
     model = model_of("cls")
     with pytest.raises(ValueError, match="expected memories from 0 to 23, got 3 to 24"):
         edit_memories(model, 0, torch.tensor([[3, 24]]), "attn")
-    with pytest.raises(ValueError, match="memories were chosen for 1 images, the batch has 2"):
+    with pytest.raises(ValueError, match="memories were chosen for 1 images, but the batch has 2"):
         model.run_with_hooks(images(), fwd_hooks=edit_memories(model, 0, torch.tensor([[3]])))
     with pytest.raises(ValueError, match=r"expected 'zero', 'mean' or a factor such as 3.0, got 'none'"):
         intervention_name("none")

@@ -1,4 +1,4 @@
-"""Tables of value vectors, against loops over memories and classes; edits of the weights are seen."""
+"""Tables of value vectors, against loops over memories and classes; edits of the weights are noticed."""
 
 import copy
 import pickle
@@ -14,27 +14,27 @@ from hooked_vit import HookedViT
 
 
 @pytest.mark.parametrize("sublayer", ["mlp", "attn"])
-def test_look_ups_are_those_of_the_loop(kind, sublayer):
+def test_lookups_match_the_loop(kind, sublayer):
     model = model_of(kind)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     tables = MemoryTables(model, sublayer, k=4)
     labels = torch.tensor([6, 2])
-    called = torch.stack([torch.randperm(24, generator=torch.Generator().manual_seed(i))[:3] for i in range(10)])
-    called = called.view(2, 5, 3)
+    activated = torch.stack([torch.randperm(24, generator=torch.Generator().manual_seed(i))[:3] for i in range(10)])
+    activated = activated.view(2, 5, 3)
     for layer in range(3):
         logits = value_logits(model, layer, sublayer)
-        of_class = [sorted(range(len(logits)), key=lambda m: -logits[m, c].item())[:4] for c in range(7)]
-        assert tables.memories_of_class[layer].tolist() == of_class
+        by_class = [sorted(range(len(logits)), key=lambda m: -logits[m, c].item())[:4] for c in range(7)]
+        assert tables.memories_of_class[layer].tolist() == by_class
         assert tables.class_of_memory[layer].tolist() == [int(row.argmax()) for row in logits]
-        agrees, random = tables.agrees(layer, called, labels), tables.random_agreement(layer, called)
-        label_logits = tables.label_logits(layer, called, labels)
+        agrees, random = tables.agrees(layer, activated, labels), tables.random_agreement(layer, activated)
+        label_logits = tables.label_logits(layer, activated, labels)
         for image in range(2):
             for token in range(5):
-                mine = called[image, token].tolist()
-                assert bool(agrees[image, token]) == any(one in of_class[int(labels[image])] for one in mine)
-                share = sum(any(one in of_class[c] for one in mine) for c in range(7)) / 7
+                mine = activated[image, token].tolist()
+                assert bool(agrees[image, token]) == any(memory in by_class[int(labels[image])] for memory in mine)
+                share = sum(any(memory in by_class[c] for memory in mine) for c in range(7)) / 7
                 assert float(random[image, token]) == pytest.approx(share)
-                expected = [logits[one, labels[image]].item() for one in mine]
+                expected = [logits[memory, labels[image]].item() for memory in mine]
                 assert label_logits[image, token].tolist() == pytest.approx(expected, abs=1e-5)
         assert tables.mean_logit[layer].tolist() == pytest.approx(logits.mean(-1).tolist(), abs=1e-6)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -42,12 +42,12 @@ def test_look_ups_are_those_of_the_loop(kind, sublayer):
 
 def test_more_classes_than_a_byte_has_bits():
     model = model_of("cls").with_class_embeddings(torch.randn(24, 21, generator=torch.Generator().manual_seed(3)))
-    tables, called = MemoryTables(model, "mlp", k=2), torch.tensor([[[3, 11, 59]]])
+    tables, activated = MemoryTables(model, "mlp", k=2), torch.tensor([[[3, 11, 59]]])
     expected = [any(m in (3, 11, 59) for m in tables.memories_of_class[1][c].tolist()) for c in range(21)]
-    assert float(tables.random_agreement(1, called)) == pytest.approx(sum(expected) / 21)
+    assert float(tables.random_agreement(1, activated)) == pytest.approx(sum(expected) / 21)
 
 
-def test_the_store_sees_another_model_and_edits_in_place():
+def test_the_store_notices_another_model_and_edits_in_place():
     model, store = HookedViT.from_timm(make_timm("cls", 1)), TableStore()
     first = store.tables(model, "mlp")
     assert store.tables(model, "mlp") is first
@@ -67,7 +67,7 @@ def test_copies_of_a_store_are_empty():
         assert other.tables(model, "mlp") is not tables
 
 
-def test_weights_that_do_not_count_their_edits_are_never_trusted():
+def test_tables_of_weights_without_edit_counts_are_not_kept():
     with torch.inference_mode():
         model = HookedViT.from_timm(make_timm("cls", 1))
     store = TableStore()
@@ -75,6 +75,6 @@ def test_weights_that_do_not_count_their_edits_are_never_trusted():
         assert store.tables(model, "mlp") is not store.tables(model, "mlp")
 
 
-def test_errors_say_what_is_wrong():
+def test_errors():
     with pytest.raises(ValueError, match="k must be from 1 to the number of memories, 24, got 25"):
         MemoryTables(model_of("cls"), "attn", k=25)

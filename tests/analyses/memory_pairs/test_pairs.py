@@ -1,10 +1,9 @@
-"""Agreement and compositionality, against loops over images, blocks and tokens from the definitions."""
+"""Key-value agreement and compositionality, against loops over images, blocks and tokens from the definitions."""
 
 import pytest
 import torch
 from analysis_batches import model_of
 
-from analyses.memory_pairs.calls import called_memories
 from analyses.memory_pairs.coefficients import memory_coefficients
 from analyses.memory_pairs.pairs import compositionality, key_value_agreement
 from analyses.value_vectors.alignment import class_value_agreement
@@ -26,10 +25,10 @@ def slow_agreement(model, cache, sublayer, k, coefficients):
         logits = value_logits(model, layer, sublayer)
         keys = memory_coefficients(model, cache, layer, sublayer, coefficients)
         for image, label in enumerate(LABELS.tolist()):
-            of_class = sorted(range(len(logits)), key=lambda m: -logits[m, label].item())[:k]
+            class_memories = sorted(range(len(logits)), key=lambda m: -logits[m, label].item())[:k]
             for token in range(keys.shape[1]):
-                called = sorted(range(len(logits)), key=lambda m: -keys[image, token, m].item())[:k]
-                found.append(any(one in of_class for one in called))
+                activated = sorted(range(len(logits)), key=lambda m: -keys[image, token, m].item())[:k]
+                found.append(any(memory in class_memories for memory in activated))
     return torch.tensor(found).view(3, 2, -1)
 
 
@@ -41,13 +40,13 @@ def slow_compositionality(model, cache, sublayer, k, coefficients):
         for image in range(2):
             for token in range(keys.shape[1]):
                 output = int(model.class_logits(cache[f"{sublayer}_out", layer][image, token]).argmax())
-                called = sorted(range(len(logits)), key=lambda m: -keys[image, token, m].item())[:k]
-                found.append(all(int(logits[one].argmax()) != output for one in called))
+                activated = sorted(range(len(logits)), key=lambda m: -keys[image, token, m].item())[:k]
+                found.append(all(int(logits[memory].argmax()) != output for memory in activated))
     return torch.tensor(found).view(3, 2, -1)
 
 
 @pytest.mark.parametrize(("sublayer", "coefficients", "k"), [("mlp", "pre", 5), ("mlp", "post", 3), ("attn", "pre", 4)])
-def test_they_are_those_of_the_loops(kind, sublayer, coefficients, k):
+def test_both_match_the_loops(kind, sublayer, coefficients, k):
     model, cache = cached(kind)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     expected = slow_agreement(model, cache, sublayer, k, coefficients)
@@ -77,16 +76,9 @@ def test_layer_scale_can_be_folded_in():
     assert bool(key_value_agreement(model, cache, LABELS, layer_scale=True)[2, 1, 3]) == expected
 
 
-def test_a_search_in_parts_is_the_same(monkeypatch):
+def test_errors(bad_input):
     model, cache = cached("cls")
-    whole = list(called_memories(model, cache, "mlp", 5, "pre"))
-    monkeypatch.setattr("analyses.memory_pairs.calls._CHUNK", 1)
-    assert all(torch.equal(a, b) for a, b in zip(whole, called_memories(model, cache, "mlp", 5, "pre"), strict=True))
-
-
-def test_errors_say_what_is_wrong(bad_input):
-    model, cache = cached("cls")
-    with pytest.raises(ValueError, match=r"labels must be a class index from 0 to 6 for each image, got \[7, 0\]"):
+    with pytest.raises(ValueError, match=r"expected class indices from 0 to 6, got \[0, 7\]"):
         key_value_agreement(model, cache, torch.tensor([7, 0]))
     with pytest.raises(ValueError, match="k must be from 1 to the number of memories, 60, got 61"):
         key_value_agreement(model, cache, LABELS, k=61)

@@ -1,4 +1,4 @@
-"""The ablation study against a loop of whole runs with hooks, and as an analysis whose shards add up."""
+"""The ablation study against a loop of whole runs with hooks; its shards add up."""
 
 import pandas as pd
 import pytest
@@ -18,8 +18,8 @@ def images_of(index: list[int]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def slow(kind: str, index: list[int], labels: torch.Tensor, put_in: dict | None) -> dict[tuple, torch.Tensor]:
-    """[image metric] of a whole run for each component; `put_in` is what replaces it, by hook point."""
+def slow(kind: str, index: list[int], labels: torch.Tensor, replacement: dict | None) -> dict[tuple, torch.Tensor]:
+    """[image metric] of a whole run per component; `replacement` is what replaces it, by hook point; zero without."""
     model, images = model_of(kind), images_of(index)
     patches = slice(model.cfg.token_layout.n_prefix, None)
 
@@ -28,25 +28,25 @@ def slow(kind: str, index: list[int], labels: torch.Tensor, put_in: dict | None)
             logits, cache = model.run_with_cache(images, names_filter=("resid_post", -1))
         ranks = []
         for image, label in enumerate(labels):
-            of_patches = model.class_logits(cache["resid_post", -1][image, patches])
-            ranks.append(class_ranks(of_patches, label.expand(len(of_patches))).float().mean())
-        right = 100.0 * (logits.argmax(-1) == labels)
-        return torch.stack([right, logits[torch.arange(len(labels)), labels], 1 - torch.stack(ranks) / 7], dim=1)
+            patch_logits = model.class_logits(cache["resid_post", -1][image, patches])
+            ranks.append(class_ranks(patch_logits, label.expand(len(patch_logits))).float().mean())
+        accuracy = 100.0 * (logits.argmax(-1) == labels)
+        return torch.stack([accuracy, logits[torch.arange(len(labels)), labels], 1 - torch.stack(ranks) / 7], dim=1)
 
     found = {("none",): outcome([])}
     for layer in range(3):
         for head in range(3):
             found["head", layer, head] = outcome(
-                edit(model, ("z", layer), lambda x, name: 0.0 if put_in is None else put_in[name], heads=head)
+                edit(model, ("z", layer), lambda x, name: 0.0 if replacement is None else replacement[name], heads=head)
             )
         found["mlp", layer] = outcome(
-            edit(model, ("mlp_out", layer), lambda x, name: 0.0 if put_in is None else put_in[name])
+            edit(model, ("mlp_out", layer), lambda x, name: 0.0 if replacement is None else replacement[name])
         )
     return found
 
 
 @pytest.mark.parametrize("method", ["zero", "mean"])
-def test_every_component_of_every_kind_against_whole_runs(kind: str, method: str) -> None:
+def test_every_component_matches_whole_runs(kind: str, method: str) -> None:
     index = [0, 1, 2, 3]
     analysis = AblationStudy(method, min_images=2, memory_limit=1e6, resampling=Resampling(9))
     batch = batch_of(kind, [analysis], index)
@@ -58,17 +58,17 @@ def test_every_component_of_every_kind_against_whole_runs(kind: str, method: str
     assert len(whole) == 3 * (3 + 1) * 3
     for row in whole.itertuples():
         key = (row.component, row.layer) if row.component == "mlp" else (row.component, row.layer, row.head)
-        place = ["accuracy", "label_logit", "identifiability"].index(row.metric)
-        assert row.before == pytest.approx(expected["none",][:, place].mean().item(), abs=1e-4)
-        assert row.after == pytest.approx(expected[key][:, place].mean().item(), abs=1e-4), key
+        i = ["accuracy", "label_logit", "identifiability"].index(row.metric)
+        assert row.before == pytest.approx(expected["none",][:, i].mean().item(), abs=1e-4)
+        assert row.after == pytest.approx(expected[key][:, i].mean().item(), abs=1e-4), key
         assert row.value == pytest.approx(row.after - row.before)
         assert row.low <= row.value + 1e-9
         assert row.value <= row.high + 1e-9
-    of_class = table[table["class_index"].notna()]
-    for row in of_class[of_class["component"] == "mlp"].itertuples():
-        those = batch.labels == row.class_index
-        assert row.n_images == int(those.sum())
-        assert row.after == pytest.approx(expected["mlp", row.layer][those, 0].mean().item(), abs=1e-4)
+    by_class = table[table["class_index"].notna()]
+    for row in by_class[by_class["component"] == "mlp"].itertuples():
+        members = batch.labels == row.class_index
+        assert row.n_images == int(members.sum())
+        assert row.after == pytest.approx(expected["mlp", row.layer][members, 0].mean().item(), abs=1e-4)
 
 
 def test_means_of_other_images() -> None:
@@ -83,7 +83,7 @@ def test_means_of_other_images() -> None:
     assert row["after"] == pytest.approx(expected["head", 1, 2][0, 1].item(), abs=1e-5)
 
 
-def test_shards_add_up_whatever_their_order() -> None:
+def test_shards_add_up_in_any_order() -> None:
     def run(parts: list[list[int]]) -> pd.DataFrame:
         analysis = AblationStudy("zero", resampling=Resampling(9))
         for part in parts:

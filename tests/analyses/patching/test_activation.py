@@ -1,4 +1,4 @@
-"""Every sweep against TransformerLens's generic_activation_patch, one full pass a patch, on every kind of model."""
+"""Every sweep against TransformerLens's generic_activation_patch, one full pass per patch, on every kind of model."""
 
 import itertools
 from collections.abc import Callable
@@ -15,27 +15,27 @@ from analyses.patching.metrics import logit_difference
 from analyses.patching.plan import PATCH_STREAMS
 from hooked_vit import HookedViT
 
-lens.tqdm = lambda rows: rows  # no bar
+lens.tqdm = lambda rows: rows  # hide its progress bar
 CLEAN, CORRUPT = torch.randn(2, 2, 3, 32, 24, generator=torch.Generator().manual_seed(4))
 ALL = slice(None)
 
 
 def metric(logits: Tensor) -> Tensor:
-    """A number for the batch."""
+    """One number for the batch."""
     return (logits[:, 0] - logits[:, 4]).mean()
 
 
 @torch.no_grad()
-def slow(model: HookedViT, stream: str, places: pd.DataFrame, index: Callable, base: Tensor, source: Tensor) -> Tensor:
-    """TransformerLens's loop: a whole run for each place [layer, …], patched at `index(…)` of the activation."""
+def slow(model: HookedViT, stream: str, cells: pd.DataFrame, index: Callable, base: Tensor, source: Tensor) -> Tensor:
+    """TransformerLens's loop: a whole run for each cell [layer, …], patched at `index(…)` of the activation."""
 
-    def setter(activation: Tensor, place: list[int], clean: Tensor) -> Tensor:
-        at = index(*place[1:])
+    def setter(activation: Tensor, cell: list[int], clean: Tensor) -> Tensor:
+        at = index(*cell[1:])
         activation[at] = clean[at]
         return activation
 
     _, cache = model.run_with_cache(source)
-    return lens.generic_activation_patch(model, base, cache, metric, setter, stream, index_df=places)
+    return lens.generic_activation_patch(model, base, cache, metric, setter, stream, index_df=cells)
 
 
 INDEX: dict[str, Callable] = {
@@ -48,15 +48,15 @@ INDEX: dict[str, Callable] = {
 
 
 @pytest.mark.parametrize("stream", PATCH_STREAMS)
-def test_every_stream_of_every_kind_is_what_the_loop_finds(kind: str, stream: str) -> None:
+def test_every_stream_matches_the_loop(kind: str, stream: str) -> None:
     model = ported(kind)
     some = {"neurons": [0, 3]} if stream == "post" else {}
-    # so little memory that not even both images of a patch run at once
+    # memory for fewer than both images of a patch at once
     result = activation_patching(model, CLEAN, CORRUPT, metric, stream, memory_limit=9e4, **some)
     labels = {axis: labels if len(labels) < 5 else (labels[0], labels[6]) for axis, labels in result.labels.items()}
-    places = pd.DataFrame(list(itertools.product(*labels.values())), columns=list(labels))
-    expected = slow(model, stream, places, INDEX[stream], CORRUPT, CLEAN)
-    found = torch.stack([result.at(**dict(zip(labels, one, strict=True))) for one in places.itertuples(index=False)])
+    cells = pd.DataFrame(list(itertools.product(*labels.values())), columns=list(labels))
+    expected = slow(model, stream, cells, INDEX[stream], CORRUPT, CLEAN)
+    found = torch.stack([result.at(**dict(zip(labels, cell, strict=True))) for cell in cells.itertuples(index=False)])
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert result.effect.abs().max() > 1e-5
     torch.testing.assert_close(result.base, metric(model(CORRUPT)), rtol=1e-5, atol=1e-6)
@@ -79,12 +79,12 @@ def test_components_token_by_token(stream: str, axes: list[str], index: Callable
     result = activation_patching(model, CLEAN, CORRUPT, metric, stream, layers=[0, -1], tokens=[0, 5, -1], **some)
     assert result.axes == tuple(axes)
     assert (result.labels["layer"], result.labels[axes[-1]]) == ((0, 2), (0, 5, 15))
-    places = pd.DataFrame(list(itertools.product(*(result.labels[axis] for axis in axes))), columns=axes)
-    expected = slow(model, stream, places, index, CORRUPT, CLEAN)
+    cells = pd.DataFrame(list(itertools.product(*(result.labels[axis] for axis in axes))), columns=axes)
+    expected = slow(model, stream, cells, index, CORRUPT, CLEAN)
     torch.testing.assert_close(result.values.flatten(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_noising_is_denoising_the_other_way_round() -> None:
+def test_noising_is_denoising_with_the_images_swapped() -> None:
     model = ported("post_norm")
     noising = activation_patching(model, CLEAN, CORRUPT, metric, "z", direction="noising")
     swapped = activation_patching(model, CORRUPT, CLEAN, metric, "z")
@@ -93,7 +93,7 @@ def test_noising_is_denoising_the_other_way_round() -> None:
     assert set(noising.table()["direction"]) == {"noising"}
 
 
-def test_groups_of_tokens_are_patched_together_each_images_own(kind: str) -> None:
+def test_groups_of_tokens_are_patched_together_per_image(kind: str) -> None:
     model = ported(kind)
     n_tokens = model.cfg.n_ctx
     on_object = torch.rand(2, n_tokens, generator=torch.Generator().manual_seed(1)) < 0.4
@@ -121,7 +121,7 @@ def test_groups_of_tokens_are_patched_together_each_images_own(kind: str) -> Non
                 )
 
 
-def test_all_tokens_together_bring_the_other_run(kind: str) -> None:
+def test_all_tokens_together_restore_the_other_run(kind: str) -> None:
     result = activation_patching(ported(kind), CLEAN, CORRUPT, metric, "resid_pre", groups={"all": "any"})
     torch.testing.assert_close(result.recovered, torch.ones(3, 1), rtol=1e-3, atol=1e-3)
 
@@ -133,7 +133,7 @@ def test_patching_with_the_same_image_changes_nothing(kind: str) -> None:
         assert (result.effect.abs() < 1e-6).all(), stream
 
 
-def test_where_the_pictures_are_equal_nothing_happens_in_the_first_block() -> None:
+def test_equal_patches_have_no_effect_in_the_first_block() -> None:
     model, half = ported("cls"), CLEAN.clone()
     half[:, :, :16] = CORRUPT[:, :, :16]  # the upper two rows of patches are those of the corrupt image
     result = activation_patching(model, half, CORRUPT, metric)
@@ -143,7 +143,7 @@ def test_where_the_pictures_are_equal_nothing_happens_in_the_first_block() -> No
     assert (grid[1] != 0).all()
 
 
-def test_a_number_an_image() -> None:
+def test_one_number_per_image() -> None:
     model = ported("distilled")
     per_image = logit_difference(torch.tensor([0, 3]), against=4, per_image=True)
     mean = logit_difference(torch.tensor([0, 3]), against=4)
@@ -151,22 +151,22 @@ def test_a_number_an_image() -> None:
     assert (kept.axes, kept.values.shape) == (("layer", "head", "image"), (3, 3, 2))
     averaged = activation_patching(model, CLEAN, CORRUPT, mean, "z")
     torch.testing.assert_close(kept.values.mean(-1), averaged.values)
-    one = activation_patching(model, CLEAN[1:], CORRUPT[1:], logit_difference(3, against=4), "z")
-    torch.testing.assert_close(kept.values[..., 1], one.values)
+    second = activation_patching(model, CLEAN[1:], CORRUPT[1:], logit_difference(3, against=4), "z")
+    torch.testing.assert_close(kept.values[..., 1], second.values)
     assert len(kept.table()) == 3 * 3 * 2
 
 
-def test_a_metric_that_no_batching_understands_is_asked_patch_by_patch() -> None:
-    def stubborn(logits: Tensor) -> float:
+def test_a_metric_may_return_a_float() -> None:
+    def as_float(logits: Tensor) -> float:
         return float(logits[0].tolist()[2])
 
     model = ported("cls")
-    result = activation_patching(model, CLEAN, CORRUPT, stubborn, "z")
+    result = activation_patching(model, CLEAN, CORRUPT, as_float, "z")
     expected = activation_patching(model, CLEAN, CORRUPT, lambda logits: logits[0, 2], "z")
     torch.testing.assert_close(result.values, expected.values)
 
 
-def test_the_control_steps_as_far_in_a_random_direction() -> None:
+def test_the_control_steps_in_a_random_direction() -> None:
     model = ported("cls")
     controls = [activation_patching(model, CLEAN, CORRUPT, metric, control="random", seed=seed) for seed in (0, 0, 1)]
     assert torch.equal(controls[0].values, controls[1].values)
@@ -174,7 +174,7 @@ def test_the_control_steps_as_far_in_a_random_direction() -> None:
     assert (activation_patching(model, CLEAN, CLEAN, metric, control="random").effect.abs() < 1e-6).all()
 
 
-def test_the_memory_limit_changes_nothing_but_the_batches() -> None:
+def test_the_memory_limit_changes_only_the_batches() -> None:
     model = ported("inner_norms")
     whole = activation_patching(model, CLEAN, CORRUPT, metric, "attn_out")
     rows = []
@@ -186,28 +186,28 @@ def test_the_memory_limit_changes_nothing_but_the_batches() -> None:
     small = activation_patching(model, CLEAN, CORRUPT, metric, "attn_out", memory_limit=3e5)
     handle.remove()
     torch.testing.assert_close(small.values, whole.values, rtol=1e-5, atol=1e-6)
-    assert max(rows) == 14  # seven patches of both images, of thirteen
+    assert max(rows) == 14  # seven of thirteen patches, for both images
 
 
-def test_larger_pictures_where_the_model_takes_them() -> None:
+def test_larger_images_if_the_model_accepts_them() -> None:
     model = ported("dynamic")
     larger = torch.randn(2, 1, 3, 40, 24, generator=torch.Generator().manual_seed(6))
     result = activation_patching(model, larger[0], larger[1], metric, "resid_pre", layers=[1])
     assert result.values.shape == (1, 3 + 15)
-    places = pd.DataFrame({"layer": [1, 1], "token": [0, 17]})
-    expected = slow(model, "resid_pre", places, INDEX["resid_pre"], larger[1], larger[0])
+    cells = pd.DataFrame({"layer": [1, 1], "token": [0, 17]})
+    expected = slow(model, "resid_pre", cells, INDEX["resid_pre"], larger[1], larger[0])
     torch.testing.assert_close(result.values[0, [0, 17]], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.usefixtures("bad_input")
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"corrupt": CORRUPT[:1]}, r"a corrupt image for each clean one.* clean \(2, 3, 32, 24\) and corrupt \(1, 3"),
         ({"clean": CLEAN[..., :16]}, r"expected images of shape \[batch, 3, 32, 24\], got 32 × 16 pixels"),
         ({"metric": lambda logits: logits[:, 0]}, r"\(a scalar\), got shape \(2,\): take its mean over images, or"),
         ({"metric": lambda logits: logits}, r"one number \(a scalar\), got shape \(2, 7\)$"),
-        ({"metric": lambda logits: logits.mean(), "per_image": True}, r"a number an image, \[2\], got shape \(\)"),
+        ({"metric": lambda logits: logits.mean(), "per_image": True}, r"one number per image, \[2\], got shape \(\)"),
         ({"stream": "resid"}, "expected a stream out of 'resid_pre', .*, got 'resid'"),
         ({"layers": [3]}, "expected layers from 0 to 2 .*, got 3"),
         ({"tokens": [13]}, "expected tokens from 0 to 12 .*, got 13"),
@@ -217,25 +217,25 @@ def test_larger_pictures_where_the_model_takes_them() -> None:
         ({"neurons": [0]}, "'resid_pre' has no neurons: patch them in 'post'"),
         ({"stream": "post", "neurons": [60]}, "expected neurons from 0 to 59"),
         ({"tokens": [0], "groups": {"a": "any"}}, "pass tokens, .* or groups, .* not both"),
-        ({"tokens": torch.ones(2, 13) > 0}, "differs from image to image, and so no axis: pass groups="),
+        ({"tokens": torch.ones(2, 13) > 0}, "differs between images, so there is no axis of tokens: pass groups="),
         ({"groups": {}}, "at least one group of tokens"),
-        ({"groups": {"a": torch.ones(3, 13) > 0}}, "group 'a' is a mask for 3 images, there are 2"),
+        ({"groups": {"a": torch.ones(3, 13) > 0}}, "group 'a' is a mask for 3 images, but there are 2 images"),
         ({"direction": "both"}, "'denoising' or 'noising', got 'both'"),
         ({"control": "noise"}, "expected control 'random' or None, got 'noise'"),
-        ({"memory_limit": 1000}, "memory_limit=1000 bytes, and one patched image needs about .*: raise it"),
+        ({"memory_limit": 1000}, "memory_limit=1000 bytes, but one patched image needs about .*: raise it"),
     ],
 )  # fmt: skip
-def test_mistakes_are_told(changes: dict, told: str) -> None:
+def test_errors(changes: dict, message: str) -> None:
     model = ported("cls")
     logits = model(CLEAN)
     arguments = {"clean": CLEAN, "corrupt": CORRUPT, "metric": metric, **changes}
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         activation_patching(model, **arguments)
     assert not model.list_hooks()
     assert torch.equal(model(CLEAN), logits)
 
 
-def test_a_model_with_hooks_on_is_refused() -> None:
+def test_a_model_with_hooks_is_rejected() -> None:
     model = ported("cls")
     with (
         model.hooks(fwd_hooks=[(("z", 1), lambda z, hook: 2 * z)]),
@@ -244,18 +244,18 @@ def test_a_model_with_hooks_on_is_refused() -> None:
         activation_patching(model, CLEAN, CORRUPT, metric)
 
 
-def test_a_metric_that_raises_is_heard_and_leaves_the_model_as_it_is() -> None:
+def test_a_metric_that_raises_leaves_the_model_unchanged() -> None:
     calls = []
 
     def failing(logits: Tensor) -> Tensor:
         calls.append(1)
         if len(calls) > 2:
-            raise RuntimeError("by intention")
+            raise RuntimeError("on purpose")
         return logits.mean()
 
     model = ported("cls")
     weights = [parameter.clone() for parameter in model.parameters()]
-    with pytest.raises(RuntimeError, match="by intention"):
+    with pytest.raises(RuntimeError, match="on purpose"):
         activation_patching(model, CLEAN, CORRUPT, failing, "z")
     assert not model.list_hooks()
     assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))

@@ -1,4 +1,4 @@
-"""Attribution patching against finite differences, against exact patching where that is linear, and completeness."""
+"""Attribution patching against finite differences and exact patching, and its completeness."""
 
 import pytest
 import torch
@@ -22,26 +22,24 @@ def metric(logits: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("stream", STREAMS)
 @pytest.mark.parametrize("kind", ["cls", "post_norm", "inner_norms", "swiglu_packed", "distilled"])
-def test_a_small_step_towards_the_other_run_is_what_it_says(kind: str, stream: str) -> None:
+def test_matches_a_small_step_towards_the_other_run(kind: str, stream: str) -> None:
     model = HookedViT.from_timm(make_timm(kind).double())
     clean, corrupt = CLEAN.double(), CORRUPT.double()
     some = {"neurons": [2, 5]} if stream == "post" else {}
     result = attribution_patching(model, clean, corrupt, metric, stream, **some)
     with torch.no_grad():
         _, source = model.run_with_cache(clean)
-        places = {"z": {"heads": 1}, "k": {"heads": 1}, "pattern": {"heads": 1}, "post": {"neurons": 5}}
-        where = places.get(stream, {"tokens": 3})
+        components = {"z": {"heads": 1}, "k": {"heads": 1}, "pattern": {"heads": 1}, "post": {"neurons": 5}}
+        where = components.get(stream, {"tokens": 3})
         at = {"head": 1} if "heads" in where else {"neuron": 5} if "neurons" in where else {"token": 3}
         for layer in (0, 2):
             step = 1e-5
             hooks = edit(model, (stream, layer), lambda x, name: x + step * (source[name] - x), **where)  # noqa: B023
             expected = (metric(model.run_with_hooks(corrupt, fwd_hooks=hooks)) - metric(model(corrupt))) / step
-            torch.testing.assert_close(
-                result.effect[result._index({**at, "layer": layer})], expected, rtol=1e-3, atol=1e-7
-            )
+            torch.testing.assert_close(result.effect[result.index(layer=layer, **at)], expected, rtol=1e-3, atol=1e-7)
 
 
-def test_integrated_gradients_sum_to_the_whole_effect_and_come_nearer_to_it(kind: str) -> None:
+def test_integrated_gradients_sum_to_the_whole_effect(kind: str) -> None:
     model = ported(kind)
     exact = activation_patching(model, CLEAN, CORRUPT, metric)
     integrated = attribution_patching(model, CLEAN, CORRUPT, metric, steps=64)
@@ -60,14 +58,14 @@ def test_groups_are_sums_over_their_tokens() -> None:
         torch.testing.assert_close(parts[..., 0] + parts[..., 1], parts[..., 2])
 
 
-def test_little_memory_changes_nothing() -> None:
+def test_little_memory_does_not_change_the_numbers() -> None:
     model = ported("gap_registers_layerscale")
     whole = attribution_patching(model, CLEAN, CORRUPT, metric, "z", steps=5)
     pieces = attribution_patching(model, CLEAN, CORRUPT, metric, "z", steps=5, memory_limit=1e5)
     torch.testing.assert_close(pieces.values, whole.values, rtol=1e-4, atol=1e-6)
 
 
-def test_a_number_an_image() -> None:
+def test_one_number_per_image() -> None:
     model = ported("cls")
 
     def each(logits: Tensor) -> Tensor:
@@ -79,7 +77,7 @@ def test_a_number_an_image() -> None:
         torch.testing.assert_close(kept.effect.mean(-1), mean.effect, rtol=1e-4, atol=1e-6)
 
 
-def test_the_same_image_has_no_effect_and_nothing_is_left_behind() -> None:
+def test_the_same_image_has_no_effect_and_leaves_no_gradient_or_hook() -> None:
     model = ported("cls")
     result = attribution_patching(model, CLEAN, CLEAN, metric, "z", steps=2)
     assert result.effect.abs().max() == 0

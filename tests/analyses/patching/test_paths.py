@@ -1,4 +1,4 @@
-"""Path patching against frozen runs written out, and against total effects, which all paths together make up."""
+"""Path patching against frozen runs written out, and against total effects, the sum of all paths."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def metric(logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def slow(model: HookedViT, sender: tuple, receiver: tuple) -> Tensor:
-    """By definition: patch the sender with everything else frozen, see what the receiver reads, put that in."""
+    """By definition: patch the sender with all else frozen, record what the receiver computes, and patch that in."""
     n_layers = model.cfg.n_layers
     _, base = model.run_with_cache(CORRUPT)
     _, source = model.run_with_cache(CLEAN)
@@ -34,21 +34,21 @@ def slow(model: HookedViT, sender: tuple, receiver: tuple) -> Tensor:
 
     if receiver == ("logits",):
         return metric(model.run_with_hooks(CORRUPT, fwd_hooks=hooks))
-    kind_of, at, *of_head = receiver
-    seen: dict[str, Tensor] = {}
+    receiver_kind, at, *receiver_head = receiver
+    recorded: dict[str, Tensor] = {}
 
-    def see(activation: Tensor, hook: object) -> None:
-        seen[hook.name] = activation.clone()
+    def store(activation: Tensor, hook: object) -> None:
+        recorded[hook.name] = activation.clone()
 
-    # what the receiver computes is seen before anything is frozen there
-    read = model.hook_names([("mlp_out", at)] if kind_of == "mlp" else [(one, at) for one in "qkv"])
-    with model.hooks(fwd_hooks=[(name, see) for name in read]):
+    # what the receiver computes is recorded before anything is frozen there
+    read = model.hook_names([("mlp_out", at)] if receiver_kind == "mlp" else [(name, at) for name in "qkv"])
+    with model.hooks(fwd_hooks=[(name, store) for name in read]):
         model.run_with_hooks(CORRUPT, fwd_hooks=hooks)
-    points = {"head": "qkv"}.get(kind_of, kind_of)
-    if kind_of == "mlp":
-        put = replace_from(model, ("mlp_out", at), seen)
+    points = {"head": "qkv"}.get(receiver_kind, receiver_kind)
+    if receiver_kind == "mlp":
+        put = replace_from(model, ("mlp_out", at), recorded)
     else:
-        put = replace_from(model, [(one, at) for one in points], seen, heads=of_head)
+        put = replace_from(model, [(name, at) for name in points], recorded, heads=receiver_head)
     return metric(model.run_with_hooks(CORRUPT, fwd_hooks=put))
 
 
@@ -60,7 +60,7 @@ PATHS = [
 
 
 @pytest.mark.parametrize(("sender", "receiver"), PATHS, ids=str)
-def test_one_path_against_its_definition(kind: str, sender: tuple, receiver: tuple) -> None:
+def test_one_path_matches_its_definition(kind: str, sender: tuple, receiver: tuple) -> None:
     model = ported(kind)
     found = path_patching(model, CLEAN, CORRUPT, metric, [receiver], [sender])
     torch.testing.assert_close(found.values[0], slow(model, sender, receiver), rtol=1e-5, atol=1e-5)
@@ -74,20 +74,20 @@ def test_through_all_receivers_the_effect_is_the_total_effect(kind: str) -> None
     torch.testing.assert_close(found, torch.cat([heads, mlps], dim=1).flatten(), rtol=1e-5, atol=1e-5)
 
 
-def test_at_the_end_of_the_stream_direct_effects_are_total_effects() -> None:
+def test_direct_effects_of_the_last_mlp_are_total_effects() -> None:
     model = ported("cls")
     direct = path_patching(model, CLEAN, CORRUPT, metric, [("logits",)], [("mlp", 2)])
     total = activation_patching(model, CLEAN, CORRUPT, metric, "mlp_out", groups={"all": "any"}, layers=[2])
     torch.testing.assert_close(direct.values[0], total.values[0, 0], rtol=1e-5, atol=1e-6)
 
 
-def test_the_embedding_is_a_sender_too() -> None:
+def test_the_embedding_is_a_sender() -> None:
     model = ported("cls")
     found = path_patching(model, CLEAN, CORRUPT, metric, all_receivers(model.cfg), [("embed",)])
     torch.testing.assert_close(found.recovered[0], torch.tensor(1.0), rtol=1e-3, atol=1e-3)
 
 
-def test_the_same_image_and_tokens_that_are_left_out_have_no_effect() -> None:
+def test_the_same_image_and_unread_tokens_have_no_effect() -> None:
     model = ported("cls")
     assert path_patching(model, CLEAN, CLEAN, metric, [("logits",)]).effect.abs().max() < 1e-6
     patches = path_patching(model, CLEAN, CORRUPT, metric, [("logits",)], tokens="patch")
@@ -96,7 +96,7 @@ def test_the_same_image_and_tokens_that_are_left_out_have_no_effect() -> None:
     torch.testing.assert_close(at_cls.values, path_patching(model, CLEAN, CORRUPT, metric, [("logits",)]).values)
 
 
-def test_little_memory_and_numbers_an_image() -> None:
+def test_little_memory_and_one_number_per_image() -> None:
     model = ported("post_norm")
     receivers = [("q", 1, 0), ("v", 2, 1), ("mlp", 2), ("logits",)]
 
@@ -113,7 +113,7 @@ def test_little_memory_and_numbers_an_image() -> None:
 
 @pytest.mark.usefixtures("bad_input")
 @pytest.mark.parametrize(
-    ("receivers", "senders", "told"),
+    ("receivers", "senders", "message"),
     [
         ([], None, "expected at least one receiver"),
         ([("logits",)], [], "expected at least one sender"),
@@ -122,11 +122,11 @@ def test_little_memory_and_numbers_an_image() -> None:
         ([("q", 1)], None, r"expected a receiver as \('q', layer, head\), got \('q', 1\)"),
         ([("q", 3, 0)], None, r"no layer 3 for the receiver \('q', 3, 0\): the model has 0 to 2"),
         ([("logits",)], [("head", 0, 3)], "no head 3 for the sender"),
-        ([("q", 1, 0)], [("mlp", 1)], r"no receiver lies behind the sender \('mlp', 1\)"),
+        ([("q", 1, 0)], [("mlp", 1)], r"no receiver comes after the sender \('mlp', 1\)"),
     ],
 )
-def test_mistakes_are_told(receivers: list, senders: list | None, told: str) -> None:
+def test_errors(receivers: list, senders: list | None, message: str) -> None:
     model = ported("cls")
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         path_patching(model, CLEAN, CORRUPT, metric, receivers, senders)
     assert not model.list_hooks()

@@ -1,4 +1,4 @@
-"""The mask of each cell against the place it stands for, written out."""
+"""The mask of each cell against its entries, written out."""
 
 import itertools
 
@@ -13,7 +13,7 @@ SHAPES = {"resid_pre": (2, 7, 12), "z": (2, 7, 3, 4), "pattern": (2, 3, 7, 7), "
 
 
 @pytest.mark.parametrize(
-    ("stream", "choices", "places"),
+    ("stream", "choices", "entries"),
     [
         ("resid_pre", {"tokens": [1, 4]}, [(slice(None), 1), (slice(None), 4)]),
         ("z", {"heads": [0, 2]}, [(slice(None), slice(None), 0), (slice(None), slice(None), 2)]),
@@ -22,19 +22,19 @@ SHAPES = {"resid_pre": (2, 7, 12), "z": (2, 7, 3, 4), "pattern": (2, 3, 7, 7), "
         ("post", {"neurons": [4], "tokens": "cls"}, [(slice(None), 0, 4)]),
     ],
 )
-def test_masks_of_cells(stream: str, choices: dict, places: list[tuple]) -> None:
+def test_masks_of_cells(stream: str, choices: dict, entries: list[tuple]) -> None:
     plan = plan_patches(CFG, stream, n_tokens=7, n_images=2, **choices)
-    assert plan.n_cells == len(places)
+    assert plan.n_cells == len(entries)
     assert plan.shape == tuple(len(plan.labels[axis]) for axis in plan.axes)
     masks = plan.masks(range(plan.n_cells), slice(0, 2))
-    rows = itertools.product(places, range(2))
-    for mask, (place, image) in zip(masks, rows, strict=True):
+    rows = itertools.product(entries, range(2))
+    for mask, (entry, image) in zip(masks, rows, strict=True):
         expected = torch.zeros(SHAPES[stream], dtype=torch.bool)
-        expected[place] = True
+        expected[entry] = True
         assert torch.equal(mask.expand(SHAPES[stream][1:]), expected[image])
 
 
-def test_each_image_has_its_own_group() -> None:
+def test_a_group_may_differ_between_images() -> None:
     members = torch.rand(2, 7) < 0.5
     plan = plan_patches(CFG, "mlp_out", n_tokens=7, n_images=2, groups={"a": members, "b": [0]})
     masks = plan.masks(range(2), slice(1, 2))

@@ -1,11 +1,13 @@
-"""A sweep's numbers as an array, a table and a grid; and how two sweeps compare."""
+"""A sweep's numbers as an array, a table and a grid; and the comparison of two sweeps."""
 
 import numpy as np
 import pytest
 import torch
+from conftest import ported
 from scipy import stats
 
-from analyses.patching.result import PatchResult, agreement
+from analyses.patching.plan import plan_patches
+from analyses.patching.result import PatchResult, agreement, as_result, check_direction
 from hooked_vit import TokenLayout
 
 LAYOUT = TokenLayout(n_cls=1, n_dist=0, n_registers=1, grid=(2, 3))
@@ -23,7 +25,7 @@ def result_of(values: torch.Tensor, **changes: object) -> PatchResult:
 VALUES = torch.tensor([[1.0, 2.0, 3.0, 5.0], [0.0, 1.0, 1.0, 9.0]])
 
 
-def test_effects_and_places() -> None:
+def test_effects_and_labels() -> None:
     result = result_of(VALUES)
     assert result.effect[0].tolist() == [0, 1, 2, 4]
     assert result.recovered.tolist() == [[0, 0.25, 0.5, 1], [-0.25, 0, 0, 2]]
@@ -41,7 +43,7 @@ def test_the_grid() -> None:
     expected[:, 0, 0], expected[:, 0, 1], expected[:, 1, 2] = VALUES[:, 1], VALUES[:, 2], VALUES[:, 3]
     torch.testing.assert_close(grid, expected, equal_nan=True)
     heads = result_of(VALUES, axes=("layer", "head"), labels={"layer": (0, 4), "head": (0, 1, 2, 3)})
-    with pytest.raises(ValueError, match="only a sweep over tokens has a grid, this one is over layer, head"):
+    with pytest.raises(ValueError, match="only a sweep over tokens has a grid, and this one is over layer, head"):
         heads.on_grid()
 
 
@@ -66,3 +68,26 @@ def test_agreement() -> None:
     assert np.isnan(agreement(x, result_of(torch.ones(2, 4))).pearson)
     with pytest.raises(ValueError, match=r"expected two sweeps over the same patches, got 'resid_pre' \(denoising\)"):
         agreement(x, result_of(VALUES, stream="resid_mid"))
+
+
+def test_a_plans_values_get_named_axes() -> None:
+    model = ported("cls")
+    plan = plan_patches(model.cfg, "z", n_tokens=13, n_images=2, layers=[0, 2], tokens=[1, 5])
+    base, source = torch.zeros(2), torch.ones(2)
+    values = torch.arange(24.0).view(2, 6, 2)  # layer, cell (head by head, within each the tokens), image
+    result = as_result(plan, "noising", model, values, base, source)
+    assert (result.stream, result.direction, result.layout) == ("z", "noising", model.token_layout)
+    assert result.axes == ("layer", "head", "token", "image")
+    assert result.labels == {"layer": (0, 2), "head": (0, 1, 2), "token": (1, 5), "image": (0, 1)}
+    for layer, head, token in ((0, 0, 0), (1, 2, 1), (1, 0, 1)):
+        found = result.at(layer=(0, 2)[layer], head=head, token=(1, 5)[token])
+        assert torch.equal(found, values[layer, 2 * head + token])
+    mean = as_result(plan, "noising", model, values.mean(-1), base.mean(), source.mean())
+    assert (mean.axes, mean.values.shape) == (("layer", "head", "token"), (2, 3, 2))
+
+
+def test_directions() -> None:
+    check_direction("denoising")
+    check_direction("noising")
+    with pytest.raises(ValueError, match="expected direction 'denoising' or 'noising', got 'both'"):
+        check_direction("both")

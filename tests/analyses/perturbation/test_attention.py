@@ -148,7 +148,7 @@ def test_the_model_is_restored(images):
 
 def test_errors_say_what_is_wrong(images, bad_input):
     model, layout = model_of("cls"), TokenLayout(1, 0, 0, (1, 2))
-    with pytest.raises(ValueError, match="out of 'cls', 'dist', 'register', 'patch', 'prefix', 'any', got 'patches'"):
+    with pytest.raises(ValueError, match="one of 'cls', 'dist', 'register', 'patch', 'prefix', 'any', got 'patches'"):
         block_attention(model, [("patches", "cls")])
     with pytest.raises(ValueError, match="'any', 'self', 'others', got 'itself'"):
         attention_mask(layout, [("patch", "itself")])

@@ -15,7 +15,7 @@ from hooked_vit.initialisation import freshly_initialised
 
 
 @pytest.mark.parametrize("sublayer", ["mlp", "attn"])
-def test_it_is_the_largest_cosine(kind, sublayer):
+def test_matches_the_largest_cosine(kind, sublayer):
     model = model_of(kind)
     agreement = class_value_agreement(model, sublayer)
     assert agreement.shape == (3, 7)
@@ -26,7 +26,7 @@ def test_it_is_the_largest_cosine(kind, sublayer):
             assert float(agreement[layer, label]) == pytest.approx(max(cosines), abs=1e-5)
 
 
-def test_the_comparison_is_scipys_paired_by_class():
+def test_the_comparison_matches_scipys_test_paired_by_class():
     model = model_of("cls")
     null = freshly_initialised(model, 5)
     table = compare_class_value_agreement(model, seed=5, resampling=Resampling(50, seed=5))
@@ -46,13 +46,13 @@ def test_the_comparison_is_scipys_paired_by_class():
             assert row["p_adjusted"] >= row["p_value"]
 
 
-def test_a_null_model_of_ones_own_must_fit():
+def test_a_given_null_model_must_match():
     model = model_of("cls")
-    with pytest.raises(ValueError, match=r"as many \(blocks, classes\), \(3, 7\), got \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"as many \(blocks, classes\) as the model, \(3, 7\), got \(3, 2\)"):
         compare_class_value_agreement(model, null=model.with_class_embeddings(torch.ones(24, 2)))
 
 
-def test_a_sweep_writes_the_comparison_of_its_model() -> None:
+def test_a_sweep_returns_the_comparison_of_its_model() -> None:
     model = ported("qk_norm")
     images = [(torch.randn(3, 32, 24, generator=torch.Generator().manual_seed(n)), n) for n in range(5)]
     table = sweep(model, images, [ClassValueAgreement(resampling=Resampling(19))], batch_size=2)[

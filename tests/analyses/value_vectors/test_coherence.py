@@ -19,7 +19,7 @@ def mean_similarity(classes, similarity):
 
 
 @pytest.mark.parametrize("sublayer", ["mlp", "attn"])
-def test_scores_and_null_are_those_of_the_loop(sublayer):
+def test_scores_and_null_match_the_loop(sublayer):
     model, similarity = model_of("cls"), class_similarity(PATHS)
     coherence = semantic_coherence(model, PATHS, sublayer, k=3, n_permutations=20, seed=4)
     for layer in range(3):
@@ -31,26 +31,28 @@ def test_scores_and_null_are_those_of_the_loop(sublayer):
         for _ in range(20):
             renamed = torch.randperm(7, generator=generator).tolist()
             null.append([mean_similarity([renamed[c] for c in top], similarity) for top in tops])
-        assert coherence.null[layer].tolist() == pytest.approx([np.mean(one) for one in null])
+        assert coherence.null[layer].tolist() == pytest.approx(
+            [np.mean(scores_of_permutation) for scores_of_permutation in null]
+        )
         pooled = np.array(null).ravel()
         expected = [(1 + np.sum(pooled >= score - 1e-6)) / (1 + len(pooled)) for score in scores]
         assert coherence.p_value[layer].tolist() == pytest.approx(expected)
-        as_high = sum(np.mean(one) >= np.mean(scores) - 1e-6 for one in null)
+        as_high = sum(np.mean(permuted) >= np.mean(scores) - 1e-6 for permuted in null)
         assert float(coherence.layer_p_value[layer]) == pytest.approx((1 + as_high) / 21)
     table = coherence.table()
     assert table["value"].tolist() == pytest.approx(coherence.score.mean(-1).tolist())
     assert (table["null_low"] <= table["null"]).all()
 
 
-def test_parts_are_drawn_as_the_whole(monkeypatch):
+def test_chunks_do_not_change_the_numbers(monkeypatch):
     tops, similarity = torch.tensor([[0, 1, 5], [2, 3, 4]]), class_similarity(PATHS)
     whole = coherence_of_classes(tops, similarity, 30, seed=1)
-    monkeypatch.setattr("analyses.value_vectors.coherence._CHUNK", 13)
+    monkeypatch.setattr("analyses.value_vectors.coherence.CHUNK_ELEMENTS", 13)
     parts = coherence_of_classes(tops, similarity, 30, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
 
 
-def test_it_finds_value_vectors_that_are_planted():
+def test_finds_planted_value_vectors():
     similarity = class_similarity([(f"group {i // 5}",) for i in range(50)])
     planted = torch.arange(50).view(10, 5)
     score, p_value, null = coherence_of_classes(planted, similarity, 99)
@@ -59,9 +61,9 @@ def test_it_finds_value_vectors_that_are_planted():
     assert float(null.max()) < 0.5
 
 
-def test_errors_say_what_is_wrong():
+def test_errors():
     model = model_of("cls")
-    with pytest.raises(ValueError, match="a path for each of the model's 7 classes, got 2"):
+    with pytest.raises(ValueError, match="expected one path per class, 7, got 2"):
         semantic_coherence(model, PATHS[:2])
     with pytest.raises(ValueError, match="k must be from 2 to the number of classes, 7, got 1"):
         semantic_coherence(model, PATHS, k=1)

@@ -1,4 +1,4 @@
-"""Singular directions: they rebuild the product of the weights, and are unit vectors of decreasing strength."""
+"""Singular directions rebuild the product of the weights, and are unit vectors of decreasing strength."""
 
 import pytest
 import torch
@@ -10,10 +10,10 @@ from analyses.value_vectors.vectors import value_vectors
 
 @pytest.mark.parametrize("layer_scale", [False, True])
 @pytest.mark.parametrize("centre", [False, True])
-def test_they_rebuild_the_product(kind, centre, layer_scale):
+def test_directions_rebuild_the_product(kind, centre, layer_scale):
     model = model_of(kind)
     if model.cfg.pool == "attention":
-        with pytest.raises(ValueError, match="behind an attention pool a vector's class logits are not linear"):
+        with pytest.raises(ValueError, match="with an attention pool, a vector's class logits are not linear"):
             mlp_class_directions(model, 0)
         return
     W_U = model.W_U.detach()

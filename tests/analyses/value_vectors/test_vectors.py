@@ -1,4 +1,4 @@
-"""Value vectors, against rows picked one at a time; what they write sums to what the sub-layer computes."""
+"""Value vectors, against rows picked one at a time; tables against sorted logits."""
 
 import pytest
 import torch
@@ -6,7 +6,9 @@ from analysis_batches import model_of
 
 from analyses.value_vectors.vectors import (
     block_index,
+    check_k,
     memory_indices,
+    n_memories,
     read_by_head,
     top_classes,
     top_memories,
@@ -27,7 +29,7 @@ def slow_rows(model, layer, sublayer, layer_scale=False):
 
 @pytest.mark.parametrize("sublayer", ["mlp", "attn"])
 @pytest.mark.parametrize("layer_scale", [False, True])
-def test_rows_and_logits_are_those_of_the_loop(kind, sublayer, layer_scale):
+def test_rows_and_logits_match_the_loop(kind, sublayer, layer_scale):
     model = model_of(kind)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for layer in range(3):
@@ -46,14 +48,14 @@ def test_rows_and_logits_are_those_of_the_loop(kind, sublayer, layer_scale):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_layer_scale_makes_a_difference_where_there_is_one():
+def test_layer_scale_applies_where_the_block_has_one():
     model = model_of("gap_registers_layerscale")
     assert not torch.equal(value_vectors(model, 1), value_vectors(model, 1, layer_scale=True))
     model = model_of("cls")
     assert torch.equal(value_vectors(model, 1), value_vectors(model, 1, layer_scale=True))
 
 
-def test_the_head_reads_vectors_as_they_are_unless_it_pools_by_attention():
+def test_the_head_reads_vectors_unchanged_unless_it_pools_by_attention():
     vectors = torch.randn(4, 24, generator=torch.Generator().manual_seed(0))
     assert read_by_head(model_of("distilled"), vectors) is vectors
     model = model_of("map")
@@ -73,17 +75,34 @@ def test_tables_are_sorted_logits_with_names(sublayer):
         assert rows["class_index"].tolist() == order[:4]
         assert rows["class_name"].tolist() == [model.class_names[c] for c in order[:4]]
         assert rows["logit"].tolist() == pytest.approx([logits[memory, c].item() for c in order[:4]])
-        place = (memory // 8, memory % 8) if sublayer == "attn" else (None, None)
-        assert all((row["head"], row["dimension"]) == place for row in rows.dropna(axis=1).to_dict("records")
-                   if sublayer == "attn")  # fmt: skip
+        if sublayer == "attn":
+            assert set(zip(rows["head"], rows["dimension"], strict=True)) == {(memory // 8, memory % 8)}
+        else:
+            assert rows[["head", "dimension"]].isna().all(axis=None)
     table = top_memories(model, 1, [6, "class 2"], sublayer, k=3)
     for label in (6, 2):
         order = sorted(range(len(logits)), key=lambda m: -logits[m, label].item())
         assert table[table["class_index"] == label]["memory"].tolist() == order[:3]
 
 
-def test_errors_say_what_is_wrong(bad_input):
+@pytest.mark.parametrize("sublayer", ["mlp", "attn"])
+def test_every_memory_has_a_value_vector(kind, sublayer):
+    model = model_of(kind)
+    assert n_memories(model.cfg, sublayer) == len(value_vectors(model, 0, sublayer))
+
+
+def test_k_is_from_one_to_the_number_of_choices():
+    check_k(1, 3, "classes")
+    check_k(3, 3, "classes")
+    for k in (0, 4):
+        with pytest.raises(ValueError, match=f"k must be from 1 to the number of classes, 3, got {k}"):
+            check_k(k, 3, "classes")
+
+
+def test_errors(bad_input):
     model = model_of("cls")
+    with pytest.raises(ValueError, match="expected sublayer 'mlp' or 'attn', got 'heads'"):
+        n_memories(model.cfg, "heads")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"expected a layer from 0 to 2 .*, got 3"):
         block_index(model.cfg, 3)
     with pytest.raises(ValueError, match="expected sublayer 'mlp' or 'attn', got 'heads'"):

@@ -29,6 +29,6 @@ def test_they_are_those_of_logit_attribution_and_add_up(kind: str) -> None:
 
 def test_behind_an_attention_pool_the_page_says_why_not() -> None:
     model, _, data = explored("map")
-    why_not = "a head behind attention pooling does not read the stream linearly, so no direction stands for a class"
+    why_not = "a head after attention pooling does not read the stream linearly, so no class has a direction"
     assert data["contributions"] == {"why_not": why_not}
     assert contribution_names(model) == []

@@ -74,7 +74,7 @@ def test_every_kind_of_model_has_a_page(kind: str, visit: Callable[..., Visit], 
     expected = truth.importance(5).sum((0, 1))
     assert read.value("importance") == pytest.approx(expected[7].item(), abs=expected.abs().max().item() / 60)
     if kind == "map":
-        assert "Not defined for this model: a head behind attention pooling" in read.text("#parts")
+        assert "Not defined for this model: a head after attention pooling" in read.text("#parts")
     else:
         assert read.value("Sum of all bars", "#parts") == pytest.approx(truth.logits[5].item(), abs=0.0011)
         assert read.value("= logit", "#parts") == pytest.approx(truth.logits[5].item(), abs=0.0011)
