@@ -220,7 +220,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         first = 0 if start_at_layer is None else self._layer(start_at_layer)
         last = self.cfg.n_layers if stop_at_layer is None else self._layer(stop_at_layer)
         if last < first:
-            raise ValueError(f"stop_at_layer={stop_at_layer} lies in front of start_at_layer={start_at_layer}")
+            raise ValueError(f"stop_at_layer={stop_at_layer} comes before start_at_layer={start_at_layer}")
         batch = input.shape[0] if isinstance(input, Tensor) else 0  # not len(), which fixes an exported batch axis
         check_return(return_type, labels, batch, self.cfg.n_classes, stop_at_layer)
         if start_at_layer is None:
