@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from hooked_vit.class_names import find_class
 from hooked_vit.components.norm import Norm
 from hooked_vit.components.pool import AttentionPool
+from hooked_vit.components.stored_weight import stored_weight
 from hooked_vit.config import HookedViTConfig
 
 # How many numbers `class_logits` holds in memory at a time besides its result.
@@ -34,7 +35,8 @@ class ClassSpace(nn.Module):
             ValueError: If the model has no head.
         """
         head = self.require_classes()
-        return head.weight.T if self.head_dist is None else (head.weight + self.head_dist.weight).T / 2
+        weight = stored_weight(head)
+        return weight.T if self.head_dist is None else (weight + stored_weight(self.head_dist)).T / 2
 
     @property
     def b_U(self) -> Float[Tensor, "n_classes"]:

@@ -12,10 +12,19 @@ from transformer_lens.hook_points import LensHandle
 class HookPoint(LensHookPoint):
     """A named point in the forward pass. What a hook returns must fit what it was given.
 
+    A hook may edit its activation in place: it is called with a copy, unless it carries `only_reads` or
+    `leaves_storage`, as caching hooks do, which promise not to write into the tensor that they are given.
+
     Raises:
         ValueError: From the forward or backward pass, if a hook returns another shape, dtype or device.
         TypeError: If a hook returns something other than a tensor.
     """
+
+    live = False  # whether it runs without a hook, too: see `Running.set_live_hook_points`
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The activation itself; a copy while a plain PyTorch hook is on, which may edit it in place."""
+        return x.clone() if len(self._forward_hooks) != len(self.fwd_hooks) else x
 
     def add_hook(
         self,
@@ -41,8 +50,22 @@ class HookPoint(LensHookPoint):
         return handle
 
     def _checked(self, user_hook: Callable[..., Any], dir: str, activation: Tensor, hook: Any) -> Any:
-        """What a user's hook returns, if it fits; `hook` is TransformerLens's keyword for the hook point."""
-        result = user_hook(activation, hook=hook)
+        """What a user's hook returns, if it fits; `hook` is TransformerLens's keyword for the point."""
+        if not getattr(user_hook, "leaves_storage", False):
+            return self._fitting(self._on_a_copy(user_hook, activation, hook), dir, activation)
+        return self._fitting(user_hook(activation, hook=hook), dir, activation)
+
+    def _on_a_copy(self, user_hook: Callable[..., Any], activation: Tensor, hook: Any) -> Any:
+        """Call the hook with a copy: neighbouring points share storage, and autograd needs some activations intact."""
+        copy = activation.clone()
+        result = user_hook(copy, hook=hook)
+        if result is not None:
+            return result
+        # the original goes on where the hook cannot have edited the copy, nor hold it for its gradient
+        untouched = not copy.requires_grad and not copy.is_inference() and copy._version == 0
+        return None if untouched else copy
+
+    def _fitting(self, result: Any, dir: str, activation: Tensor) -> Any:
         if result is None:
             return None
         # a backward hook may return its gradient in a tuple of length one, as in PyTorch
@@ -67,29 +90,23 @@ class HookPoint(LensHookPoint):
 
 
 def is_watched(point: LensHookPoint) -> bool:
-    """Whether a hook is attached, in either direction, by TransformerLens or plain PyTorch."""
-    return bool(point._forward_hooks or point._backward_hooks or point._forward_pre_hooks or point._backward_pre_hooks)
-
-
-def unbind(x: Tensor, dim: int, *points: LensHookPoint) -> tuple[Tensor, ...]:
-    """The slices of `x` along `dim`, each of which passes one of `points` next.
-
-    Autograd forbids edits in place of the results of `Tensor.unbind`. So if a hook is attached, the slices are
-    selected one by one, with a slower backward pass.
-    """
-    if any(is_watched(point) for point in points):
-        return tuple(x.select(dim, index) for index in range(x.shape[dim]))
-    return x.unbind(dim)
+    """Whether the point runs: it is live, or has a hook of either direction, TransformerLens's or plain PyTorch's."""
+    return len(point._forward_hooks) > 0 or _is_followed(point)
 
 
 def is_only_read(point: LensHookPoint) -> bool:
-    """Whether all hooks of a point, if any, are known to leave its activation unchanged (they have `only_reads`).
+    """Whether all hooks of a point, if any, are known to leave its activation unchanged (they carry `only_reads`).
 
-    Then a fused computation may bypass the point; otherwise what the hooks return must be used, and gradients must
-    flow through it.
+    Then a fused computation may run besides the point; otherwise what the hooks return must be followed, and
+    gradients must flow through it.
     """
-    followed = point._backward_hooks or point._forward_pre_hooks or point._backward_pre_hooks
-    # a hook registered with PyTorch alone may do anything
-    if followed or len(point._forward_hooks) != len(point.fwd_hooks):
+    # a hook that PyTorch knows and TransformerLens does not may do anything
+    if _is_followed(point) or len(point._forward_hooks) != len(point.fwd_hooks):
         return False
     return all(getattr(handle.user_hook, "only_reads", False) for handle in point.fwd_hooks)
+
+
+def _is_followed(point: LensHookPoint) -> bool:
+    # numbers of hooks, not their truth: on these torch.compile sets guards, so that later hooks are seen
+    n_hooks = len(point._backward_hooks) + len(point._forward_pre_hooks) + len(point._backward_pre_hooks)
+    return n_hooks > 0 or getattr(point, "live", False)

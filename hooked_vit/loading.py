@@ -1,7 +1,7 @@
 """From a name, a file or a timm module to what a HookedViT is built from (`Ported`)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import nn
 from hooked_vit.class_names import imagenet_class_names
 from hooked_vit.porting import read_config, read_weights
 from hooked_vit.porting.ported import Ported
-from hooked_vit.weight_files import fit_state_dict, read_weight_file
+from hooked_vit.weight_files import fit_state_dict, read_weight_file, select_keys
 
 EMBEDDED = ("emoji-vit", "emoji-vit-gap", "emoji-vit-context")
 _SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")
@@ -60,17 +60,25 @@ def _known_class_names(module: nn.Module, n_classes: int) -> Sequence[str] | Non
 def load_pretrained(
     name: str,
     weights: str | Path | None,
-    ignore_keys: Sequence[str],
-    class_names: Sequence[str] | None,
+    ignore_keys: Sequence[str] = (),
+    class_names: Sequence[str] | None = None,
+    prefix: str | None = None,
+    weights_key: str | None = None,
     **timm_kwargs: Any,
 ) -> Ported:
     """Load by name; see `HookedViT.from_pretrained`."""
-    state_dict = None if weights is None else read_weight_file(Path(weights))
+    _refuse_other_loaders_arguments(timm_kwargs)
+    state_dict = None
+    if weights is not None:
+        state_dict = select_keys(read_weight_file(Path(weights), weights_key), ignore_keys, prefix, Path(weights))
     if state_dict is not None:
         if "head.weight" in state_dict and name not in EMBEDDED:
             timm_kwargs.setdefault("num_classes", len(state_dict["head.weight"]))
-    elif ignore_keys:
-        raise ValueError("ignore_keys goes with weights=: published weights are read by timm")
+    else:
+        given = {"ignore_keys": ignore_keys, "prefix": prefix, "weights_key": weights_key}
+        for name_of_option, value in given.items():
+            if value:
+                raise ValueError(f"{name_of_option} goes with weights=: published weights are read by timm")
     if name in EMBEDDED:
         if timm_kwargs:
             raise ValueError(f"'{name}' takes no timm arguments, got {sorted(timm_kwargs)}")
@@ -79,8 +87,32 @@ def load_pretrained(
     else:
         module = _timm_module(name, pretrained=weights is None, **timm_kwargs)
     if weights is not None and state_dict is not None:
-        module.load_state_dict(fit_state_dict(state_dict, module, ignore_keys, Path(weights)))
+        module.load_state_dict(fit_state_dict(state_dict, module, Path(weights)))
     return port(module, class_names, copy=False)
+
+
+_PROCESSING = (
+    "fold_ln",
+    "center_writing_weights",
+    "center_unembed",
+    "fold_value_biases",
+    "refactor_factored_attn_matrices",
+)
+
+
+def _refuse_other_loaders_arguments(arguments: Mapping[str, Any]) -> None:
+    """What users of timm and of TransformerLens pass, and what to do here."""
+    if "pretrained" in arguments:
+        raise ValueError(
+            "from_pretrained always loads weights: leave out pretrained=. For random ones, pass a timm module to "
+            "`HookedViT.from_timm`, or a model to `hooked_vit.initialisation.freshly_initialised`"
+        )
+    for name in _PROCESSING:
+        if name in arguments:
+            raise ValueError(
+                f"leave out {name}=: weights are never changed while they are loaded; `model.fold_layer_norm()` folds "
+                "the norms afterwards"
+            )
 
 
 def embedded_card(name: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from hooked_vit.components.embed import Embed
 from hooked_vit.components.norm import Norm
 from hooked_vit.components.pool import AttentionPool, pool_tokens
 from hooked_vit.config import HookedViTConfig
-from hooked_vit.hook_point import HookPoint, is_only_read
+from hooked_vit.hook_point import HookPoint
 from hooked_vit.input_checks import check_images, check_residual, check_return, check_token_mask
 from hooked_vit.parameters import Parameters
 from hooked_vit.running import Running
@@ -78,6 +78,8 @@ class HookedViT(Parameters, ClassSpace, Running):
         *,
         weights: str | Path | None = None,
         ignore_keys: Sequence[str] = (),
+        prefix: str | None = None,
+        weights_key: str | None = None,
         class_names: Sequence[str] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -87,9 +89,12 @@ class HookedViT(Parameters, ClassSpace, Running):
 
         Args:
             name: The embedded model, or anything `timm.create_model` knows.
-            weights: A `.safetensors`, `.pt`, `.pth` or `.bin` file for the architecture `name`, instead of the
-                published weights. It is read without unpickling code.
-            ignore_keys: Keys of that file that the model does not have and that may be ignored (`*` matches).
+            weights: A `.safetensors`, `.pt`, `.pth`, `.bin`, `.ckpt` or `.pth.tar` file for the architecture
+                `name`, instead of the published weights. It is read without unpickling code.
+            ignore_keys: Keys of that file to leave out (`*` matches).
+            prefix: What the model's keys in that file begin with, such as `"backbone."`; other keys are left out.
+                The prefixes of common wrappers are found without it.
+            weights_key: Which state dict of that file, if it holds several, such as `"teacher"`.
             class_names: One name per class; known for ImageNet heads and the embedded models.
             device: The device of the weights.
             dtype: The dtype of the weights.
@@ -105,8 +110,9 @@ class HookedViT(Parameters, ClassSpace, Running):
         """
         from hooked_vit.loading import load_pretrained
 
-        ported = load_pretrained(name, weights, tuple(ignore_keys), class_names, **timm_kwargs)
-        return cls._from_ported(ported).to(device=device, dtype=dtype)
+        with torch.inference_mode(False):  # weights made in inference mode could never be differentiated
+            ported = load_pretrained(name, weights, tuple(ignore_keys), class_names, prefix, weights_key, **timm_kwargs)
+            return cls._from_ported(ported).to(device=device, dtype=dtype)
 
     @classmethod
     def from_timm(cls, module: nn.Module, class_names: Sequence[str] | None = None) -> "HookedViT":
@@ -124,7 +130,8 @@ class HookedViT(Parameters, ClassSpace, Running):
         """
         from hooked_vit.loading import port
 
-        return cls._from_ported(port(module, class_names, copy=True))
+        with torch.inference_mode(False):
+            return cls._from_ported(port(module, class_names, copy=True))
 
     @classmethod
     def _from_ported(cls, ported: "Ported") -> "HookedViT":
@@ -174,7 +181,10 @@ class HookedViT(Parameters, ClassSpace, Running):
         surplus = sorted(weights.keys() - model.state_dict().keys())
         if missing or surplus:
             raise ValueError(f"the weights do not fit the model: missing {missing}, surplus {surplus}")
-        model.load_state_dict({name: tensor.detach() for name, tensor in weights.items()}, assign=True)
+        with torch.inference_mode(False):
+            # a tensor made in inference mode can never be differentiated; its copy can
+            usable = {name: tensor.clone() if tensor.is_inference() else tensor for name, tensor in weights.items()}
+            model.load_state_dict({name: tensor.detach() for name, tensor in usable.items()}, assign=True)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(weights[name].requires_grad)
         return model
@@ -211,7 +221,8 @@ class HookedViT(Parameters, ClassSpace, Running):
         last = self.cfg.n_layers if stop_at_layer is None else self._layer(stop_at_layer)
         if last < first:
             raise ValueError(f"stop_at_layer={stop_at_layer} comes before start_at_layer={start_at_layer}")
-        check_return(return_type, labels, len(input), self.cfg.n_classes, stop_at_layer)
+        batch = input.shape[0] if isinstance(input, Tensor) else 0  # not len(), which fixes an exported batch axis
+        check_return(return_type, labels, batch, self.cfg.n_classes, stop_at_layer)
         if start_at_layer is None:
             residual, kept = self._start_of_stream(input, token_mask)
         else:
@@ -241,7 +252,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         tokens = self.embed(images, layout, self.hook_patch_embed, self.hook_embed, self.hook_pos_embed)
         kept = None
         if token_mask is not None:
-            check_token_mask(token_mask, len(tokens), tokens.device, self.cfg, tokens.shape[1])
+            check_token_mask(token_mask, tokens.shape[0], tokens.device, self.cfg, tokens.shape[1])
             if not token_mask.all():
                 kept = KeptTokens.from_mask(token_mask, layout)
                 tokens = kept.take(tokens)
@@ -252,12 +263,10 @@ class HookedViT(Parameters, ClassSpace, Running):
     def _resume_stream(self, residual: Tensor, token_mask: Tensor | None) -> tuple[Tensor, KeptTokens | None]:
         kept = None
         if token_mask is not None:
-            check_token_mask(token_mask, len(residual), residual.device, self.cfg)
+            check_token_mask(token_mask, residual.shape[0], residual.device, self.cfg)
             kept = KeptTokens.from_mask(token_mask, self.token_layout)
         check_residual(residual, self.embed.patch.weight, self.cfg, None if kept is None else kept.index.shape[1])
-        # a copy if hooks may edit: an edit in place must not reach the tensor of the caller
-        only_read = all(is_only_read(point) for point in self.hook_points())
-        return residual if only_read else residual.clone(), kept
+        return residual, kept
 
     def head_logits(
         self, residual: Float[Tensor, "batch kept d_model"], kept: KeptTokens | None = None

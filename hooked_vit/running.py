@@ -14,6 +14,7 @@ from transformer_lens.utilities import Slice, SliceInput
 from hooked_vit.cache import ViTActivationCache, at_tokens
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_names import ON_DEMAND, NamesFilter, resolve_names
+from hooked_vit.thread_guard import ThreadGuard
 
 Hooks = Sequence[tuple[NamesFilter, Callable[..., Any]]]
 """Pairs of hook points (see `Running.hook_names`) and a function `fn(activation, hook)`."""
@@ -24,6 +25,17 @@ class Running(HookedRootModule):
 
     cfg: HookedViTConfig
     _left_out: frozenset[str] = frozenset(ON_DEMAND)
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._threads = ThreadGuard()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model, unless another thread has hooks on it."""
+        if torch.compiler.is_compiling():
+            return super().__call__(*args, **kwargs)
+        with self._threads.running():
+            return super().__call__(*args, **kwargs)
 
     def set_use_attn_result(self, use_attn_result: bool) -> None:
         """Whether a cache of everything holds `hook_result`. As in TransformerLens, but hooks on it always work."""
@@ -39,6 +51,25 @@ class Running(HookedRootModule):
 
     def _leave_out(self, names: set[str], left_out: bool) -> None:
         self._left_out = self._left_out | names if left_out else self._left_out - names
+
+    def set_live_hook_points(self, names: NamesFilter = lambda name: True, live: bool = True) -> None:
+        """Keep hook points running whether or not a hook is attached to them.
+
+        Points such as `hook_pattern`, `hook_scale` and `hook_result` exist only while a hook is attached. Tools that
+        wrap modules instead of attaching hooks, such as nnsight, do not see them unless they are live. A live point
+        is followed: attention is not fused, norms are written out, and the model is slower.
+
+        Args:
+            names: Which points (see `hook_names`); all by default.
+            live: False returns them to existing on demand.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> model.set_live_hook_points("pattern")
+        >>> model.blocks[0].attn.hook_pattern.live, model.blocks[0].attn.hook_result.live
+        (True, False)
+        """
+        for name in self.hook_names(names):
+            setattr(self.hook_dict[name], "live", live)  # noqa: B010  (no tensor or module, as pyright expects)
 
     def hook_names(self, names: NamesFilter = lambda name: True) -> list[str]:
         """The hook points that `names` selects (all by default); see `resolve_names` for what it may be.
@@ -69,7 +100,10 @@ class Running(HookedRootModule):
         named: list[list[Any]] = [
             [(n, hook) for names, hook in hooks for n in self.hook_names(names)] for hooks in (fwd_hooks, bwd_hooks)
         ]
-        with super().hooks(named[0], named[1], reset_hooks_end, clear_contexts):
+        if not (named[0] or named[1]):
+            yield self  # such a block leaves the model as it is
+            return
+        with self._threads.hooking(), super().hooks(named[0], named[1], reset_hooks_end, clear_contexts):
             yield self
 
     def add_hook(self, name: NamesFilter, hook: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
@@ -166,11 +200,14 @@ class Running(HookedRootModule):
 
         def save(activation: Tensor, hook: Any, suffix: str) -> None:
             kept = at_tokens(activation.detach(), hook.name, tokens, self.cfg)
-            kept = kept if device is None else kept.to(device)
+            if len(hook._forward_hooks) != len(hook.fwd_hooks):  # a plain PyTorch hook may edit it afterwards
+                kept = kept.clone()
+            kept = kept.to(device) if device is not None else kept
             store[hook.name + suffix] = kept[0] if remove_batch_dim else kept
 
         read, read_gradient = partial(save, suffix=""), partial(save, suffix="_grad")
-        read.only_reads = True  # pyright: ignore[reportAttributeAccessIssue]  (see is_only_read)
+        read.only_reads = read.leaves_storage = True  # pyright: ignore[reportAttributeAccessIssue]  (see HookPoint)
+        read_gradient.leaves_storage = True  # pyright: ignore[reportAttributeAccessIssue]
         names = self.hook_names(names_filter)
         return store, [(name, read) for name in names], [(name, read_gradient) for name in names] if incl_bwd else []
 
@@ -229,6 +266,7 @@ class Running(HookedRootModule):
             recorded[hook.name] = tensor.requires_grad_()
             return recorded[hook.name]
 
+        record.leaves_storage = True  # pyright: ignore[reportFunctionMemberAccess]  (see HookPoint)
         names = self.hook_names(names_filter)
         with torch.inference_mode(False), torch.enable_grad():
             input = input.clone() if isinstance(input, Tensor) and input.is_inference() else input

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from transformer_lens import FactoredMatrix
 
 from hooked_vit.components.norm import Norm
+from hooked_vit.components.stored_weight import stored_weight
 from hooked_vit.config import HookedViTConfig, NormConfig
-from hooked_vit.hook_point import HookPoint, is_only_read, is_watched, unbind
+from hooked_vit.hook_point import HookPoint, is_only_read, is_watched
 
 
 def additive_mask(keys: Bool[Tensor, "batch key"], dtype: torch.dtype) -> Float[Tensor, "batch 1 1 key"]:
@@ -104,7 +105,7 @@ class Attention(AttentionCore):
     ) -> Float[Tensor, "batch token head d_head"]:
         """From the normed residual stream to `z`."""
         qkv = self.qkv(x).unflatten(-1, (3, self.n_heads, self.d_head))
-        q, k, v = unbind(qkv, 2, self.hook_q, self.hook_k, self.hook_v)
+        q, k, v = qkv.unbind(2)
         return self.mix(q, k, v, mask)
 
     def forward_split(
@@ -142,7 +143,7 @@ class Attention(AttentionCore):
         Float[Tensor, "batch token head d_head"],
     ]:
         """Queries of some of the tokens, keys and values of all tokens, past the hook points."""
-        weight, bias, width = self.qkv.weight, self.qkv.bias, self.n_heads * self.d_head
+        weight, bias, width = stored_weight(self.qkv), self.qkv.bias, self.n_heads * self.d_head
         q = F.linear(x[:, queries], weight[:width], None if bias is None else bias[:width])
         kv = F.linear(x, weight[width:], None if bias is None else bias[width:])
         k, v = kv.unflatten(-1, (2, self.n_heads, self.d_head)).unbind(2)
@@ -163,7 +164,7 @@ class Attention(AttentionCore):
         return torch.einsum("...hd,hdm->...hm", z, self.W_O)
 
     def _qkv_weight(self, index: int) -> Float[Tensor, "head d_model d_head"]:
-        weight = self.qkv.weight.view(3, self.n_heads, self.d_head, self.d_model)
+        weight = stored_weight(self.qkv).view(3, self.n_heads, self.d_head, self.d_model)
         return weight[index].transpose(-2, -1)
 
     def _qkv_bias(self, index: int) -> Float[Tensor, "head d_head"]:
@@ -189,7 +190,7 @@ class Attention(AttentionCore):
     @property
     def W_O(self) -> Float[Tensor, "head d_head d_model"]:
         """Output weights, a view of the stored weight; with the heads flattened, its rows are value vectors."""
-        return rearrange(self.out.weight, "d_model (head d_head) -> head d_head d_model", head=self.n_heads)
+        return rearrange(stored_weight(self.out), "d_model (head d_head) -> head d_head d_model", head=self.n_heads)
 
     @property
     def b_Q(self) -> Float[Tensor, "head d_head"]:

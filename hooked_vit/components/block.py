@@ -53,8 +53,7 @@ class Block(nn.Module):
         residual = self.hook_resid_pre(residual)
         attn_out = self.hook_attn_out(self._attn_out(self._z(residual, mask)))
         residual = self.hook_resid_mid(residual + attn_out)
-        # a copy: an edit in place must not reach the stream
-        mlp_in = self.hook_mlp_in(residual.clone()) if is_watched(self.hook_mlp_in) else residual
+        mlp_in = self.hook_mlp_in(residual)
         mlp_out = self.hook_mlp_out(self._mlp_out(mlp_in))
         return self.hook_resid_post(residual + mlp_out)
 
@@ -65,8 +64,7 @@ class Block(nn.Module):
             for point in filter(is_watched, points):
                 point(per_head)
             return self.attn(residual if self.post_norm else self.ln1(residual), mask)
-        # clones, so that an edit in place of one input does not reach the others
-        q, k, v = (point(per_head.clone()) for point in points)
+        q, k, v = (point(per_head) for point in points)
         if not self.post_norm:
             # the norm's own hook points see the unedited stream; an edit of an input enters as a difference from it
             normed, unedited = self.ln1(residual).unsqueeze(-2), self.ln1.fused(residual).unsqueeze(-2)

@@ -44,7 +44,7 @@ class Embed(nn.Module):
 
     def tokens(self, patches: Float[Tensor, "batch patch d_model"]) -> Float[Tensor, "batch token d_model"]:
         """The prefix tokens, then the patches."""
-        batch = len(patches)
+        batch = patches.shape[0]
         prefix = [p.expand(batch, -1, -1) for p in (self.cls, self.dist, self.registers) if p is not None]
         return torch.cat([*prefix, patches], dim=1) if prefix else patches
 
@@ -84,4 +84,4 @@ class Embed(nn.Module):
         if positions is None:
             positions = torch.zeros_like(tokens[0])
         # a copy: an edit in place must not reach the parameter
-        return tokens + hook_pos_embed(positions.repeat(len(tokens), 1, 1))
+        return tokens + hook_pos_embed(positions.repeat(tokens.shape[0], 1, 1))

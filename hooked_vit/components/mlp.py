@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hooked_vit.components.norm import Norm
+from hooked_vit.components.stored_weight import stored_weight
 from hooked_vit.config import HookedViTConfig, MlpKind, NormConfig
-from hooked_vit.hook_point import HookPoint, unbind
+from hooked_vit.hook_point import HookPoint
 
 
 def quick_gelu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
@@ -94,7 +95,7 @@ class Mlp(nn.Module):
         if self.gate is not None:
             return self.gate(x), self.inp(x)
         assert self.hook_pre_linear is not None
-        first, second = unbind(self.inp(x).unflatten(-1, (2, self.d_mlp)), -2, self.hook_pre, self.hook_pre_linear)
+        first, second = self.inp(x).unflatten(-1, (2, self.d_mlp)).unbind(-2)
         return (second, first) if self.gate_last else (first, second)
 
     def _activate(self, pre: Tensor, linear: Tensor | None) -> Tensor:
@@ -107,20 +108,20 @@ class Mlp(nn.Module):
     @property
     def W_in(self) -> Float[Tensor, "d_model d_mlp"]:
         """Input weights (in a gated MLP, of the linear half), a view of the stored weight; its columns are keys."""
-        weight = self._half(self.inp.weight, gate=False) if self.kind == "glu_packed" else self.inp.weight
-        return weight.T
+        weight = stored_weight(self.inp)
+        return (self._half(weight, gate=False) if self.kind == "glu_packed" else weight).T
 
     @property
     def W_gate(self) -> Float[Tensor, "d_model d_mlp"]:
         """Gate weights, a view of the stored weight. Raises AttributeError if the MLP has no gate."""
         if self.kind == "plain":
             raise AttributeError
-        return (self._half(self.inp.weight, gate=True) if self.gate is None else self.gate.weight).T
+        return (self._half(stored_weight(self.inp), gate=True) if self.gate is None else stored_weight(self.gate)).T
 
     @property
     def W_out(self) -> Float[Tensor, "d_mlp d_model"]:
         """Output weights, a view of the stored weight; its rows are value vectors."""
-        return self.out.weight.T
+        return stored_weight(self.out).T
 
     @property
     def b_in(self) -> Float[Tensor, "d_mlp"]:

@@ -8,7 +8,7 @@ from hooked_vit.components.attention import AttentionCore
 from hooked_vit.components.mlp import Mlp
 from hooked_vit.components.norm import Norm
 from hooked_vit.config import HookedViTConfig, Pool
-from hooked_vit.hook_point import HookPoint, unbind
+from hooked_vit.hook_point import HookPoint
 
 
 class AttentionPool(AttentionCore):
@@ -36,8 +36,8 @@ class AttentionPool(AttentionCore):
         self, tokens: Float[Tensor, "batch token d_model"], mask: Float[Tensor, "batch 1 1 token"] | None = None
     ) -> Float[Tensor, "batch d_model"]:
         """Pool the tokens. `mask` is added to the attention scores."""
-        k, v = unbind(self._keys_values(tokens), 2, self.hook_k, self.hook_v)
-        z = self.hook_z(self.attend(self._query(len(tokens)), k, v, mask))
+        k, v = self._keys_values(tokens).unbind(2)
+        z = self.hook_z(self.attend(self._query(tokens.shape[0]), k, v, mask))
         pooled = self.hook_attn_out(self.out(z.flatten(-2)))
         pooled = pooled + self.hook_mlp_out(self.mlp(pooled if self.ln is None else self.ln(pooled)))
         return pooled[:, 0]
@@ -51,7 +51,7 @@ class AttentionPool(AttentionCore):
         True
         """
         k, v = self._keys_values(tokens).unbind(2)
-        z = self.attend_unhooked(self._query(len(tokens)), k, v, fused=False)
+        z = self.attend_unhooked(self._query(tokens.shape[0]), k, v, fused=False)
         return self._after_attention(z[:, 0].flatten(-2))
 
     def pool_alone(self, tokens: Float[Tensor, "vector d_model"]) -> Float[Tensor, "vector d_model"]:

@@ -17,14 +17,20 @@ def refuse(feature: str) -> NoReturn:
     )
 
 
+_LAYER_NORMS = (nn.LayerNorm, layers.LayerNorm, layers.LayerNormFp32)
+_RMS_NORMS = (nn.RMSNorm, layers.RmsNorm, layers.RmsNormFp32)
+NORM_KINDS = (*_LAYER_NORMS, *_RMS_NORMS)
+MLP_KINDS: dict[type, MlpKind] = {layers.Mlp: "plain", layers.GluMlp: "glu_packed", layers.SwiGLU: "glu_split"}
+
+
 def read_norm(norm: Any, where: str) -> NormConfig | None:
     """The config of a norm; `None` for an identity."""
     if isinstance(norm, nn.Identity):
         return None
     in_float32 = isinstance(norm, layers.LayerNormFp32 | layers.RmsNormFp32)
-    if type(norm) in (nn.LayerNorm, layers.LayerNorm, layers.LayerNormFp32):
+    if type(norm) in _LAYER_NORMS:
         kind, eps = "layer", norm.eps
-    elif type(norm) in (nn.RMSNorm, layers.RmsNorm, layers.RmsNormFp32):
+    elif type(norm) in _RMS_NORMS:
         weight = norm.weight
         dtype = torch.float32 if weight is None else weight.dtype
         kind, eps = "rms", torch.finfo(dtype).eps if norm.eps is None else norm.eps
@@ -34,7 +40,7 @@ def read_norm(norm: Any, where: str) -> NormConfig | None:
     return NormConfig(kind, float(eps), norm.weight is not None, has_bias, in_float32)
 
 
-_ACTIVATION_NAMES: dict[type, str] = {
+ACTIVATION_NAMES: dict[type, str] = {
     layers.GELU: "gelu",
     layers.GELUTanh: "gelu_tanh",
     layers.QuickGELU: "quick_gelu",
@@ -49,14 +55,13 @@ def read_activation(act: nn.Module, where: str) -> str:
     """The name of an activation function in `hooked_vit.components.mlp.ACTIVATIONS`."""
     if type(act) is nn.GELU:
         return "gelu_tanh" if act.approximate == "tanh" else "gelu"
-    name = _ACTIVATION_NAMES.get(type(act))
+    name = ACTIVATION_NAMES.get(type(act))
     return name if name is not None else refuse(f"the activation function {type(act).__name__} in {where}")
 
 
 def read_mlp(mlp: Any, where: str) -> dict[str, Any]:
     """The config fields of an MLP."""
-    kinds: dict[type, MlpKind] = {layers.Mlp: "plain", layers.GluMlp: "glu_packed", layers.SwiGLU: "glu_split"}
-    kind = kinds.get(type(mlp))
+    kind = MLP_KINDS.get(type(mlp))
     if kind is None:
         refuse(f"a {type(mlp).__name__} as the MLP of {where}")
     first = mlp.fc1_x if kind == "glu_split" else mlp.fc1

@@ -9,6 +9,7 @@ from timm.models.vision_transformer import Block, ResPostBlock, VisionTransforme
 from torch import Tensor, nn
 
 from hooked_vit.config import HookedViTConfig, Pool
+from hooked_vit.porting.hidden_computation import refuse_hidden_computation, refuse_unknown_parts
 from hooked_vit.porting.parts import read_activation, read_mlp, read_norm, refuse
 
 _OTHER_FAMILIES = {
@@ -62,6 +63,7 @@ def read_config(module: nn.Module) -> HookedViTConfig:
     for method in _FORWARD_METHODS:
         if getattr(type(module), method) is not getattr(base, method):
             refuse(f"{type(module).__name__}.{method}, which replaces {base.__name__}'s own")
+    refuse_hidden_computation(module)
     if len(module.blocks) == 0:
         refuse("a model without blocks")
     per_block = [_read_block(block, f"block {index}") for index, block in enumerate(module.blocks)]
@@ -70,7 +72,7 @@ def read_config(module: nn.Module) -> HookedViTConfig:
         if differing:
             refuse(f"blocks of different kinds (block {index} and block 0 differ in {', '.join(differing)})")
     weight = next(module.parameters())
-    return HookedViTConfig(
+    cfg = HookedViTConfig(
         n_layers=len(module.blocks),
         d_model=module.embed_dim,
         **per_block[0],
@@ -79,6 +81,8 @@ def read_config(module: nn.Module) -> HookedViTConfig:
         device=weight.device,
         dtype=weight.dtype,
     )
+    refuse_unknown_parts(module)
+    return cfg
 
 
 def _read_block(block: Any, where: str) -> dict[str, Any]:

@@ -4,12 +4,14 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
 from conftest import make_timm, perturb
 from safetensors.torch import save_file
+from timm.models import load_state_dict
 
 from hooked_vit import HookedViT
 from hooked_vit.loading import port
@@ -68,6 +70,81 @@ def test_surplus_keys_are_listed_unless_named(module: torch.nn.Module, tmp_path:
     assert load(path, ignore_keys=["extra_head.*", "mask_token"]).verify(module, torch.randn(1, 3, 32, 48)).bitwise
     with pytest.raises(ValueError, match=r"ignore_keys \['nothing.\*'\] match nothing"):
         load(path, ignore_keys=["nothing.*"])
+
+
+def test_a_file_of_a_training_framework(module: torch.nn.Module, tmp_path: Path) -> None:
+    """Lightning's: the model under a prefix, next to a loss and a metric; optimiser states besides."""
+    state = {f"net.{name}": tensor for name, tensor in module.state_dict().items()}
+    state |= {"loss.weight": torch.ones(7), "accuracy.total": torch.tensor(3)}
+    optimiser = {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 0.1}]}
+    for suffix in ("ckpt", "pth.tar"):
+        path = tmp_path / f"x.{suffix}"
+        torch.save({"state_dict": state, "optimizer_states": [optimiser], "optimizer": optimiser, "epoch": 3}, path)
+        assert load(path, prefix="net.").verify(module, torch.randn(1, 3, 32, 48)).bitwise
+        assert load(path, prefix="net.", ignore_keys=["loss.*"]).cfg.n_layers == 2
+        with pytest.raises(ValueError, match=r"keys begin with 'net.': pass prefix='net.', which drops") as error:
+            load(path)
+        assert len(str(error.value)) < 900, "a summary, not every key"
+    with pytest.raises(ValueError, match=r"no key in .* begins with prefix='backbone.'"):
+        load(path, prefix="backbone.")
+
+
+def test_common_prefixes_go_after_ignored_keys(module: torch.nn.Module, tmp_path: Path) -> None:
+    state = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
+    torch.save({"state_dict": {**state, "criterion.weight": torch.ones(7)}}, tmp_path / "x.ckpt")
+    assert load(tmp_path / "x.ckpt", ignore_keys=["criterion.*"]).verify(module, torch.randn(1, 3, 32, 48)).bitwise
+
+
+@pytest.mark.parametrize(
+    ("content", "chosen"),
+    [
+        ({"state_dict": 0, "state_dict_ema": 1}, 1),
+        ({"model": 0, "model_ema": 1}, 1),
+        ({"model": 0, "state_dict": 1}, 1),
+        ({"student": 0, "model": 1}, 1),
+        ({"only": 1}, 1),
+    ],
+)
+def test_of_several_state_dicts_timms_choice_is_loaded(content: dict[str, int], chosen: int, tmp_path: Path) -> None:
+    modules = [perturb(timm.create_model("vit_tiny_patch16_224", **ARCHITECTURE), seed=n + 1) for n in (0, 1)]
+    states = [module.state_dict() for module in modules]
+    torch.save({key: states[n] for key, n in content.items()}, tmp_path / "x.pth")
+    assert torch.equal(load(tmp_path / "x.pth").embed.cls, states[chosen]["cls_token"][0])
+    if set(content) & {"state_dict", "model"}:
+        timms = load_state_dict(str(tmp_path / "x.pth"))
+        assert torch.equal(timms["cls_token"], states[chosen]["cls_token"])
+
+
+def test_several_state_dicts_without_a_rule_are_named(module: torch.nn.Module, tmp_path: Path) -> None:
+    teacher = {f"backbone.{name}": tensor for name, tensor in module.state_dict().items()}
+    student = {name: 0 * tensor for name, tensor in teacher.items()}
+    torch.save({"student": student, "teacher": teacher, "epoch": 1}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"holds several state dicts, student, teacher: choose one with weights_key="):
+        load(tmp_path / "x.pth")
+    model = load(tmp_path / "x.pth", weights_key="teacher", prefix="backbone.")
+    assert model.verify(module, torch.randn(1, 3, 32, 48)).bitwise
+    with pytest.raises(ValueError, match=r"has no 'mentor' \(weights_key='mentor'\): it holds epoch, student, teacher"):
+        load(tmp_path / "x.pth", weights_key="mentor")
+
+
+def test_the_layout_of_another_library_is_named(tmp_path: Path) -> None:
+    torch.save({"vit.embeddings.patch_embeddings.projection.weight": torch.zeros(2)}, tmp_path / "x.bin")
+    with pytest.raises(ValueError, match="Its keys are in the layout of a Hugging Face ViT, not timm's"):
+        load(tmp_path / "x.bin")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pretrained": True}, "from_pretrained always loads weights: leave out pretrained="),
+        ({"fold_ln": False}, r"leave out fold_ln=: .* `model.fold_layer_norm\(\)`"),
+        ({"prefix": "net."}, "prefix goes with weights="),
+        ({"weights_key": "teacher"}, "weights_key goes with weights="),
+    ],
+)
+def test_arguments_of_other_loaders(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        HookedViT.from_pretrained("vit_tiny_patch16_224", **arguments)
 
 
 def test_missing_keys_and_wrong_shapes_are_named(module: torch.nn.Module, tmp_path: Path) -> None:

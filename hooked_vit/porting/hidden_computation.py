@@ -1,0 +1,56 @@
+"""Refuse modules that compute more than their parts show: hooks, adapters, reparametrised weights, own methods."""
+
+import math
+import re
+
+from timm import layers
+from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
+from torch import nn
+from torch.nn.utils import parametrize
+
+from hooked_vit.porting.parts import ACTIVATION_NAMES, MLP_KINDS, NORM_KINDS, refuse
+
+_INACTIVE = (nn.Identity, nn.Dropout, layers.DropPath, layers.PatchDropout)  # in evaluation mode
+_PARTS = {
+    nn.Linear, nn.Conv2d, nn.GELU, nn.Sequential, nn.ModuleList, layers.PatchEmbed, layers.Attention,
+    layers.AttentionPoolLatent, layers.LayerScale, Block, ResPostBlock, *_INACTIVE, *NORM_KINDS, *ACTIVATION_NAMES,
+    *MLP_KINDS,
+}  # fmt: skip
+_LINEAR = re.compile(r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc\w+)")
+_MERGE = (
+    "merge or remove it first (adapters: `model.merge_and_unload()`; parametrisations: "
+    "`torch.nn.utils.parametrize.remove_parametrizations`; pruning: `torch.nn.utils.prune.remove`; quantised layers: "
+    "load the model without quantisation)"
+)
+
+
+def refuse_hidden_computation(module: nn.Module) -> None:
+    """Raise ValueError if a timm module computes what its parts do not show, which a port would silently lose.
+
+    No submodule may have hooks, a `forward` of its own or a reparametrised weight, and what holds a matrix must be a
+    plain linear layer.
+    """
+    for name, part in module.named_modules():
+        where = f"'{name}'" if name else "the model"
+        if parametrize.is_parametrized(part) or any(key.endswith(("_orig", "_g")) for key in part._parameters):
+            refuse(f"a reparametrised weight (weight norm, pruning or the like) in {where}: {_MERGE}")
+        if part._forward_hooks or part._forward_pre_hooks:
+            refuse(f"a forward hook on {where}, which may change what the model computes: remove it first")
+        if "forward" in vars(part):
+            refuse(f"a `forward` that was set on the instance {where}")
+        if _LINEAR.fullmatch(name) and type(part) not in (nn.Linear, nn.Conv2d):
+            refuse(f"a {_qualified(part)} as {where}: {_MERGE}")
+        if isinstance(part, layers.Attention) and not math.isclose(part.scale, part.head_dim**-0.5, rel_tol=1e-6):
+            refuse(f"the scale {part.scale} of the attention scores in {where}, which is not 1 / sqrt(d_head)")
+
+
+def refuse_unknown_parts(module: nn.Module) -> None:
+    """Raise ValueError unless every submodule is of exactly one of the types that a HookedViT has a part for."""
+    for name, part in module.named_modules():
+        if type(part) not in _PARTS and not (part is module and isinstance(part, VisionTransformer)):
+            place = "the place of a dropout, " if "drop" in name.split(".")[-1] else ""
+            refuse(f"a {_qualified(part)} as {place}'{name}'")
+
+
+def _qualified(part: nn.Module) -> str:
+    return f"{type(part).__module__}.{type(part).__qualname__}"
