@@ -408,12 +408,15 @@ class HookedViT(Parameters, ClassSpace, Running):
         """Turn pictures into the model's input, by timm's own transform for the loaded weights, on the model's device.
 
         Args:
-            images: A path, a PIL image, an array ([height width channel], uint8, or floats from 0 to 1), or a list
-                of these. Photos are rotated by their EXIF orientation; timm's evaluation, and datasets in a sweep,
-                take the pixels as stored.
+            images: A path, a PIL image, an array ([height width channel], uint8, uint16, or floats from 0 to 1), or a
+                list of these. Photos are rotated by their EXIF orientation; timm's evaluation, and datasets in a
+                sweep, take the pixels as stored. 16-bit pictures are scaled from their full range to 8 bits.
+                Transparent ones are composited on white, unless the model takes four channels; timm drops the alpha
+                channel, which shows whatever colours the transparent pixels happen to have.
 
         Raises:
-            ValueError: If a picture has another format or holds NaN, or the list is empty.
+            ValueError: If a picture has another format, holds NaN, or has values whose range is not known (floats
+                beyond 0 to 1, 32-bit numbers), or the list is empty.
             FileNotFoundError: If there is no file at a path.
         """
         from hooked_vit.preprocessing import preprocess
