@@ -29,7 +29,9 @@ def sweep(
         str,
         typer.Option(
             metavar="KIND:PATH",
-            help="emoji-scenes:1000, imagenet-s:DIR?n=5, folder:DIR, cifar100:DIR; options follow as in a web address.",
+            help="emoji-scenes:1000, imagenet-s:DIR?n=5, folder:DIR, cifar100:DIR; options follow as in a web address. "
+            "The folders of folder:DIR are classes by name, wnid or index; folder:DIR?classes=sorted numbers them in "
+            "order, folder:DIR?classes=FILE reads the folder of each class, one per line.",
             show_default=False,
         ),
     ],

@@ -113,7 +113,7 @@ def test_a_folder_without_a_finished_sweep_has_nothing_to_plot(tmp_path: Path) -
     (tmp_path / "record.json").write_text('{"finished": false}')
     result = invoke("plot", tmp_path)
     assert result.exit_code == 1
-    assert "is not finished: run it again, and it goes on where it stopped" in result.stderr
+    assert "is not finished: run it again to resume it" in result.stderr
 
 
 def test_methods_are_chosen_by_name(tmp_path: Path) -> None:
