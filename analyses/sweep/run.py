@@ -71,7 +71,8 @@ def sweep(
         resume: False deletes the files of an earlier sweep in `out`, and starts over.
         fwd_hooks: Interventions that are applied throughout, as for `model.hooks`.
         num_workers: Processes that read images ahead, as for torch's `DataLoader`.
-        checkpoint_every: Seconds between checkpoints; 0 for one after each batch.
+        checkpoint_every: Seconds between checkpoints, which each process writes after the batch that it is running
+            then; 0 for one after each batch. An interruption loses the work since the last checkpoint.
         progress: Whether to show a bar; by default, if standard error is a terminal.
 
     Returns:
@@ -102,7 +103,7 @@ def sweep(
     store = None if out is None else Store(out)
     if store is not None and not resume:
         if processes.rank == 0:
-            store.clear()
+            store.clear([*by_name, "skipped"])
         processes.gather(None)
     with model.hooks(fwd_hooks=fwd_hooks):
         options = {"batch_size": batch_size, "on_error": on_error}
@@ -122,6 +123,7 @@ def sweep(
         tables = as_read(tables)
         if processes.rank == 0:
             store.write_tables(tables, record)
+            store.clear_temporaries(list(tables))
         processes.gather(None)
         store.clear_checkpoints()
     return tables
