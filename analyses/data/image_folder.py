@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch.utils.data import Dataset
 
-from hooked_vit.class_names import find_class, numbered_class_names
+from hooked_vit.class_names import find_class, numbered_class_names, ordered_class_names
 
 __all__ = ["ImageFolder"]
 
@@ -61,7 +61,7 @@ class ImageFolder(Dataset[tuple[str, int]]):
         folders = [name for name in folders if not name.startswith(".")]
         if not folders:
             raise FileNotFoundError(f"no folders in '{root}': expected one for each class")
-        names = None if class_names is None else tuple(class_names)
+        names = None if class_names is None else ordered_class_names(class_names)
         labels = _labels(folders, names) if classes is None else _given_labels(folders, names, classes)
         n_folders = Counter(labels)
         repeated = [name for name, label in zip(folders, labels, strict=True) if n_folders[label] > 1]

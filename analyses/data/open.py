@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 from analyses.data.dataset import LabelledImages
 from hooked_vit import HookedViT
-from hooked_vit.class_names import numbered_class_names
+from hooked_vit.class_names import numbered_class_names, ordered_class_names
 
 __all__ = ["KINDS", "images_for", "open_dataset"]
 
@@ -42,6 +42,7 @@ def open_dataset(spec: str, class_names: Sequence[str] | None = None) -> Labelle
     >>> len(open_dataset("emoji-scenes:200?seed=3&objects=2"))
     200
     """  # noqa: E501
+    class_names = None if class_names is None else ordered_class_names(class_names)
     kind, colon, rest = spec.partition(":")
     if kind not in KINDS:
         near = get_close_matches(kind, KINDS, n=1)
