@@ -144,8 +144,8 @@ def _white(image: Image.Image) -> int | None:
     if image.mode in ("I", "F"):
         kind = "whole numbers of 32 bits" if image.mode == "I" else "floats"
         raise ValueError(
-            f"the range of its values is not known (mode {image.mode}, {kind}): scale them yourself, and pass an array "
-            "of uint8, uint16, or floats from 0 to 1"
+            f"the range of its values is not known (mode {image.mode}, {kind}): scale them to 8 or 16 "
+            "bits, or pass an array of uint8, uint16, or floats from 0 to 1"
         )
     return None
 

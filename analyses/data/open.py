@@ -23,7 +23,7 @@ def open_dataset(spec: str, class_names: Sequence[str] | None = None) -> Labelle
     | `emoji-scenes:1000` | 1000 Emoji Scenes, with masks | `seed` (0), `objects`, `image_size`, `artists`, `background_strength` |
     | `imagenet-s:ROOT` | ImageNet-S, with masks | `n`, `partition`, `exclude` (wnids, or `none`), `masks`, `listing` |
     | `folder:ROOT` | a folder of pictures for each class | `classes` (`sorted`, or a file with one folder name per class) |
-    | `cifar100:ROOT` | CIFAR-100's 10,000 test images | `n`, `train` |
+    | `cifar100:ROOT` | CIFAR-100's 10,000 test images | `n`, `train`, `download` |
 
     Options are written as in a web address: `imagenet-s:/data/ImageNet-S?n=5&masks=no`.
 
@@ -54,7 +54,7 @@ def open_dataset(spec: str, class_names: Sequence[str] | None = None) -> Labelle
     options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
     dataset = KINDS[kind](path, options, class_names)
     if options:
-        raise ValueError(f"'{kind}' has no option {', '.join(map(repr, options))}: see `help(open_dataset)`")
+        raise ValueError(f"'{kind}' has no option {', '.join(map(repr, options))}: it has {', '.join(_OPTIONS[kind])}")
     return dataset
 
 
@@ -107,7 +107,8 @@ def _cifar100(path: str, options: Options, class_names: Sequence[str] | None) ->
 
     _check_n_classes("CIFAR-100", 100, class_names)
     n = _value(options, "n", int) if "n" in options else None
-    dataset = Cifar100(path, n, train=_value(options, "train", _yes) if "train" in options else False)
+    train, download = (_value(options, name, _yes) if name in options else False for name in ("train", "download"))
+    dataset = Cifar100(path, n, train=train, download=download)
     if class_names is not None and tuple(class_names) != numbered_class_names(100):
         own, shown = (
             {name.casefold().replace("_", " ") for name in names} for names in (class_names, dataset.class_names)
@@ -133,6 +134,14 @@ KINDS: dict[str, Callable[[str, Options, Sequence[str] | None], LabelledImages]]
     "cifar100": _cifar100,
 }
 """The function that opens each kind of dataset; it removes its options from the dict."""
+
+
+_OPTIONS = {
+    "emoji-scenes": ("seed", "objects", "image_size", "artists", "background_strength"),
+    "imagenet-s": ("n", "partition", "exclude", "masks", "listing"),
+    "folder": ("classes",),
+    "cifar100": ("n", "train", "download"),
+}
 
 
 def _value(options: Options, name: str, convert: Callable[[str], Any]) -> Any:

@@ -97,8 +97,9 @@ def sweep(
         raise TypeError(f"a dataset needs __len__ and __getitem__, {type(dataset).__name__} has not")
     by_name = {"accuracy": Accuracy(), **_by_name(analyses)}
     n_images = len(dataset) if limit is None else min(len(dataset), limit)
-    if n_images == 0 or model.cfg.n_classes == 0:
-        raise ValueError(f"expected images and classes, got {n_images} images and {model.cfg.n_classes} classes")
+    model.require_classes()
+    if n_images == 0:
+        raise ValueError("expected at least one image, got an empty dataset")
     device, processes = model.cfg.device, join_processes()
     store = None if out is None else Store(out)
     if store is not None and not resume:

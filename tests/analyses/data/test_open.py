@@ -70,7 +70,7 @@ def test_the_classes_of_folders_are_given_as_an_option(tmp_path: Path) -> None:
         ("folder:", "names no path"),
         ("emoji-scenes:many", "number of scenes: expected a whole number, got 'many'"),
         ("emoji-scenes:9?seed=x", "seed: expected a whole number, got 'x'"),
-        ("emoji-scenes:9?sed=1&x=2", "'emoji-scenes' has no option 'sed', 'x'"),
+        ("emoji-scenes:9?sed=1&x=2", "'emoji-scenes' has no option 'sed', 'x': it has seed, objects, image_size"),
         ("emoji-scenes:9?objects=3", "expected objects=1, 2 or 'mixed', got 3"),
         ("cifar100:/nowhere?train=maybe", "train: expected yes or no, got 'maybe'"),
     ],
