@@ -16,7 +16,6 @@ from analyses.faithfulness.removal import removal_curve, removal_order
 from analyses.feature_importance.importance import feature_importance
 from analyses.feature_importance.methods import CLASS_AGNOSTIC, explainer
 from analyses.plots.explanation_maps import head_maps_figure, method_maps_figure
-from analyses.plots.patch_maps import picture_of
 from analyses.progress import progress_bar
 from hooked_vit import HookedViT
 
@@ -61,13 +60,14 @@ def explain_report(
         progress: Whether to show a bar on standard error; by default, if that is a terminal.
 
     Raises:
-        ValueError: If a class or method is unknown, or the model does not accept pictures.
+        ValueError: If a class or method is unknown, or the model has no classes or does not accept pictures.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> report = explain_report(model, Image.new("RGB", (64, 64)), "black.png", [3, 14], ["importance", "rollout"])
     >>> report.table.row_count, sorted(report.figures), len(report.maps)
     (4, ['explain', 'heads-14', 'heads-3'], 256)
     """
+    model.require_classes()
     image, layout = model.preprocess(picture), model.token_layout
     with torch.no_grad():
         probabilities = model(image)[0].softmax(-1)
@@ -82,7 +82,7 @@ def explain_report(
             curves[name] = _probabilities(model, images, chosen, maps[name])
             advance(1)
     size = model.cfg.patch_size
-    shown = picture_of(image[0], model.data_config or {})
+    shown = model.picture_of(image[0])
     figures = {
         "explain": method_maps_figure(
             shown, maps, [f"{n} ({probabilities[k]:.0%})" for n, k in zip(names, classes, strict=True)], layout, size,
