@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
+from hooked_vit.class_space import describe_indices
 from hooked_vit.components.block import Block
 from hooked_vit.components.norm import Norm
 
@@ -259,7 +260,7 @@ def _index(model: HookedViT, classes: Any, n_images: int) -> Tensor:
     if index.shape != (n_images,) or index.is_floating_point():
         raise ValueError(f"expected a class, or a class index for each of {n_images} images, got {tuple(index.shape)}")
     if not ((index >= 0) & (index < model.cfg.n_classes)).all():
-        raise ValueError(f"expected classes from 0 to {model.cfg.n_classes - 1}, got {index.tolist()}")
+        raise ValueError(f"expected classes from 0 to {model.cfg.n_classes - 1}, got {describe_indices(index)}")
     return index
 
 

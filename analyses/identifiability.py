@@ -17,6 +17,7 @@ from analyses.statistics.corrections import adjust_p_values
 from analyses.statistics.hypothesis_tests import pooled_permutation_test
 from analyses.statistics.intervals import Resampling
 from hooked_vit import HookedViTConfig, TokenLayout
+from hooked_vit.class_space import require_several_classes
 
 __all__ = [
     "Identifiability",
@@ -57,11 +58,12 @@ def identifiability(rank: Int[Tensor, "*axes"], n_classes: int) -> Float[Tensor,
         n_classes: C.
 
     Raises:
-        ValueError: If a rank is not from 0 to `n_classes - 1`.
+        ValueError: If a rank is not from 0 to `n_classes - 1`, or there is only one class.
 
     >>> identifiability(torch.tensor([0, 1, 3]), n_classes=4)
     tensor([1.0000, 0.7500, 0.2500])
     """
+    require_several_classes(n_classes, "class identifiability")
     if rank.numel() and not 0 <= int(rank.min()) <= int(rank.max()) < n_classes:
         raise ValueError(f"expected ranks from 0 to {n_classes - 1}, got {int(rank.min())} to {int(rank.max())}")
     return 1 - rank / n_classes

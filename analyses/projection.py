@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
+from hooked_vit.class_space import describe_indices, require_several_classes
 
 __all__ = ["STREAMS", "Projection", "Stream", "class_ranks", "project", "stream_names"]
 
@@ -54,11 +55,12 @@ def class_ranks(class_logits: Float[Tensor, "*axes n_classes"], labels: Int[Tens
         labels: The class index of each row of logits.
 
     Raises:
-        ValueError: If there is not exactly one class index for each row of logits.
+        ValueError: If there is not exactly one class index for each row of logits, or there is only one class.
 
     >>> class_ranks(torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.5, 0.0]]), torch.tensor([2, 1]))
     tensor([1, 0])
     """
+    require_several_classes(class_logits.shape[-1], "the rank of a class")
     if labels.shape != class_logits.shape[:-1]:
         raise ValueError(
             f"labels must be of shape {tuple(class_logits.shape[:-1])}, an index for each row of the logits "
@@ -103,6 +105,8 @@ def project(
 ) -> Projection:
     """Project a stream at every layer and token onto the classes: `p = norm(x) W_U + b_U`, by `model.class_logits`.
 
+    A model with a single logit is projected without labels: `top_logits` is then the logit, and it has no rank.
+
     Only the label's logit, its rank and the `k` largest logits are kept: no more than `chunk_size` rows of `n_classes`
     logits exist at a time.
 
@@ -122,7 +126,8 @@ def project(
         chunk_size: Vectors projected at a time; the default is chosen for speed.
 
     Raises:
-        ValueError: If the model has no classes, the cache lacks a hook point, or an argument is invalid.
+        ValueError: If the model has no classes, or with labels a single one; the cache lacks a hook point; or an
+            argument is invalid.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> _, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64), names_filter="resid_post")
@@ -132,6 +137,8 @@ def project(
     """
     chosen, n_classes, device = _layers(model.cfg, layers), model.cfg.n_classes, model.cfg.device
     _check(model, cache, stream, k, sublayer_norm, chosen, chunk_size)
+    if labels is not None:
+        model.require_several_classes("the rank of a class")
     if chunk_size is None:
         chunk_size = max(_MIN_VECTORS, (_LOGITS_ON_CPU if device.type == "cpu" else _LOGITS_ON_GPU) // n_classes)
     shape, tops, ranks = torch.Size(), [], []
@@ -234,5 +241,5 @@ def _labels_of_rows(labels: Tensor, shape: Sequence[int], n_classes: int) -> Ten
     if labels.shape != (shape[0],):
         raise ValueError(f"labels must be a class index for each image, [{shape[0]}], got shape {tuple(labels.shape)}")
     if labels.is_floating_point() or labels.min() < 0 or labels.max() >= n_classes:
-        raise ValueError(f"labels must be class indices from 0 to {n_classes - 1}, got {labels.tolist()}")
+        raise ValueError(f"labels must be class indices from 0 to {n_classes - 1}, got {describe_indices(labels)}")
     return repeat(labels, "batch -> (batch row)", row=prod(shape[1:]))

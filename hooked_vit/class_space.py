@@ -17,6 +17,39 @@ from hooked_vit.config import HookedViTConfig
 CHUNK_ELEMENTS = 2**25
 
 
+def describe_indices(indices: Tensor) -> str:
+    """The range of some indices, or the dtype of what cannot be indices, for an error.
+
+    >>> describe_indices(torch.tensor([3, 100, 7])), describe_indices(torch.tensor([0.5]))
+    ('3 to 100', 'torch.float32')
+    """
+    if indices.is_floating_point() or indices.dtype == torch.bool or not indices.numel():
+        return str(indices.dtype) if indices.numel() else "none"
+    low, high = int(indices.min()), int(indices.max())
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def require_several_classes(n_classes: int, reader: str) -> None:
+    """Check that there is more than one class, for what compares classes: ranks, accuracy, softmax.
+
+    Args:
+        n_classes: The number of classes, or of logits.
+        reader: What compares them, for the message.
+
+    Raises:
+        ValueError: If there is one class. Its rank would always be 0 and its probability 1, whatever the logit.
+
+    >>> require_several_classes(1, "the rank of a class")
+    Traceback (most recent call last):
+    ValueError: the rank of a class needs at least two classes, and there is only one: ...
+    """
+    if n_classes == 1:
+        raise ValueError(
+            f"{reader} needs at least two classes, and there is only one: use `model.with_two_classes()`, the same "
+            "model with the logits [0, logit], whose softmax is the sigmoid of the logit"
+        )
+
+
 class ClassSpace(nn.Module):
     """The classes of a HookedViT."""
 
@@ -59,6 +92,18 @@ class ClassSpace(nn.Module):
                 "text embeddings for zero-shot classes, a linear probe, or another head"
             )
         return self.head
+
+    def require_several_classes(self, reader: str) -> None:
+        """Check that the model has more than one class.
+
+        Args:
+            reader: What compares classes, for the message.
+
+        Raises:
+            ValueError: If the model has no classes, or a single logit; the message says what to do.
+        """
+        self.require_classes()
+        require_several_classes(self.cfg.n_classes, reader)
 
     def class_index(self, name: str | int) -> int:
         """Index of a class given by its name (or index, which is checked).
@@ -104,7 +149,7 @@ class ClassSpace(nn.Module):
             )
         if classes.is_floating_point() or classes.min() < 0 or classes.max() >= self.cfg.n_classes:
             raise ValueError(
-                f"expected class indices from 0 to {self.cfg.n_classes - 1}, got {classes.unique().tolist()}: "
+                f"expected class indices from 0 to {self.cfg.n_classes - 1}, got {describe_indices(classes)}: "
                 "`model.class_index(name)` gives the index of a name"
             )
         classes = classes.to(self.cfg.device)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from hooked_vit.class_space import require_several_classes
 from hooked_vit.config import HookedViTConfig
 
 
@@ -97,6 +98,7 @@ def check_labels(labels: Tensor | None, batch: int, n_classes: int) -> None:
         raise ValueError('a loss needs labels: pass `labels=`, a class index for each image, or return_type="logits"')
     if n_classes == 0:
         raise ValueError("this model has no classes to compute a loss over; see `with_class_embeddings`")
+    require_several_classes(n_classes, "a cross-entropy")
     if labels.shape != (batch,) or labels.dtype != torch.long:
         raise ValueError(f"labels must be int64 of shape [{batch}], got {labels.dtype} of shape {tuple(labels.shape)}")
     if labels.device.type == "cpu" and not ((labels >= 0) & (labels < n_classes)).all():

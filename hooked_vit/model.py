@@ -360,6 +360,33 @@ class HookedViT(Parameters, ClassSpace, Running):
             class_names = numbered_class_names(cfg.n_classes)
         return self.with_weights(weights, cfg, class_names)
 
+    def with_two_classes(self, class_names: Sequence[str] = ("negative", "positive")) -> "HookedViT":
+        """This model with a single logit turned into two classes with the logits [0, logit].
+
+        The softmax of the two is the sigmoid of the logit, so ranks, probabilities, cross-entropy and everything else
+        that compares classes have a meaning. All other weights are shared, and this model is left unchanged.
+
+        Args:
+            class_names: The name of the class with logit 0, and of the other one.
+
+        Raises:
+            ValueError: If the model has another number of classes than one.
+
+        >>> one = HookedViT.from_pretrained("emoji-vit").with_class_embeddings(torch.randn(128, 1))
+        >>> two, images = one.with_two_classes(["no dog", "dog"]), torch.zeros(2, 3, 64, 64)
+        >>> torch.allclose(two(images).softmax(-1)[:, 1], one(images)[:, 0].sigmoid())
+        True
+        """
+        self.require_classes()
+        if self.cfg.n_classes != 1:
+            raise ValueError(f"with_two_classes splits a single logit, this model has {self.cfg.n_classes} classes")
+        weights = self._tensors()
+        for name in weights:
+            if name.startswith(("head.", "head_dist.")):
+                logit = weights[name].detach()
+                weights[name] = nn.Parameter(torch.cat([torch.zeros_like(logit), logit]))
+        return self.with_weights(weights, dataclasses.replace(self.cfg, n_classes=2), class_names)
+
     def fold_layer_norm(self) -> "HookedViT":
         """This model with the weights of its pre-norms folded into the matrices that read them; the logits are equal
         to 1e-5.

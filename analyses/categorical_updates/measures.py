@@ -1,13 +1,13 @@
 """How attention, MLPs and heads move tokens towards their class, and where a block's top class comes from."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.categorical_updates.block_projections import BlockProjections, Reference, Sublayer
 from hooked_vit import HookedViT, ViTActivationCache
+from hooked_vit.interventions.selection import Tokens, select_tokens
 
 __all__ = [
     "ResidualComposition",
@@ -72,7 +72,8 @@ def similarity_increase(
         sublayer_norm: As for `project`.
 
     Raises:
-        ValueError: If the cache lacks a hook point, or `sublayer` or `reference` is unknown.
+        ValueError: If the cache lacks a hook point, `sublayer` or `reference` is unknown, or the model has a single
+            class.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> _, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64))
@@ -111,7 +112,7 @@ def similarity_change_rate(
 def residual_composition(
     model: HookedViT,
     cache: ViTActivationCache,
-    tokens: Literal["all", "patch", "prefix"] = "all",
+    tokens: Tokens = "any",
     *,
     sublayer_norm: bool = False,
 ) -> ResidualComposition:
@@ -124,15 +125,23 @@ def residual_composition(
     Args:
         model: The model that the cache comes from.
         cache: With `resid_pre`, `attn_out`, `mlp_out` and `resid_post`.
-        tokens: Which tokens are counted; all in the published figures.
+        tokens: Which tokens are counted, as for interventions: indices, a slice, a group such as `"patch"`, or a bool
+            mask, [token] or [batch token]; all (`"any"`, also `"all"`) in the published figures.
         sublayer_norm: As for `project`.
+
+    Raises:
+        ValueError: If there are no such tokens, none is counted, or the model has a single class.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> _, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64))
     >>> residual_composition(model, cache).none.shape
     torch.Size([8])
     """
-    layout = model.token_layout
-    chosen = {"all": slice(None), "patch": layout.patches, "prefix": layout.prefix}[tokens]
+    model.require_several_classes("the top class after a block")
     matches = BlockProjections.of_cache(model, cache, None, sublayer_norm).matches()
-    return ResidualComposition(*(100 * matches[..., chosen].float().mean(dim=(2, 3))))
+    n_images, n_tokens = matches.shape[2:]
+    group = "any" if isinstance(tokens, str) and tokens == "all" else tokens
+    counted = select_tokens(group, model.token_layout, n_tokens, n_images=n_images).expand(n_images, n_tokens)
+    if not counted.any():
+        raise ValueError("expected at least one token to count, got a mask without any")
+    return ResidualComposition(*(100 * matches[..., counted.to(matches.device)].float().mean(dim=2)))

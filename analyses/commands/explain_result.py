@@ -67,7 +67,7 @@ def explain_report(
     >>> report.table.row_count, sorted(report.figures), len(report.maps)
     (4, ['explain', 'heads-14', 'heads-3'], 256)
     """
-    model.require_classes()
+    model.require_several_classes("the probability of a class")
     image, layout = model.preprocess(picture), model.token_layout
     with torch.no_grad():
         probabilities = model(image)[0].softmax(-1)

@@ -53,7 +53,7 @@ def lens_report(
     >>> lens_report(model, Image.new("RGB", (90, 64)), "black.png").table.row_count
     8
     """
-    model.require_classes()
+    model.require_several_classes("the rank of a class")
     images = model.preprocess(picture)
     logits, cache = model.run_with_cache(images, names_filter="resid_post")
     probabilities = logits[0].softmax(-1)

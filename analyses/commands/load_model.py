@@ -70,4 +70,18 @@ def _loaded(options: ModelOptions) -> HookedViT:
     except (OSError, RuntimeError) as error:  # raised by hubs and timm
         hint = "" if weights else "; without network access, pass --weights FILE or --random-weights"
         fail(f"cannot load '{name}': {str(error).rstrip('.')}{hint}")
+    model = _with_classes(model, options)
     return freshly_initialised(model, seed=0) if options.random_weights else model
+
+
+def _with_classes(model: HookedViT, options: ModelOptions) -> HookedViT:
+    """The model itself, or a single logit split in two; all commands compare classes."""
+    if options.two_classes:
+        with user_errors(ValueError, status=USAGE):
+            return model.with_two_classes()
+    if model.cfg.n_classes == 1:
+        fail(
+            f"'{options.model}' has a single logit, and the command compares classes: --two-classes reads it as two, "
+            "negative and positive, with the logits 0 and the model's"
+        )
+    return model

@@ -36,6 +36,14 @@ class ModelOptions:
         bool,
         typer.Option("--random-weights", help="An untrained model, always initialised the same; needs no network."),
     ] = False
+    two_classes: Annotated[
+        bool,
+        typer.Option(
+            "--two-classes",
+            help="For a model with a single logit: two classes, negative and positive, with the logits 0 and the "
+            "model's. Their probabilities are the sigmoid of the logit.",
+        ),
+    ] = False
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="cpu, cuda:1, …. By default a GPU, if there is one.")
     ] = None
@@ -43,7 +51,8 @@ class ModelOptions:
     @property
     def record(self) -> Mapping[str, Any]:
         """What a JSON document says of the model."""
-        return {"model": self.model, "random_weights": self.random_weights}
+        record = {"model": self.model, "random_weights": self.random_weights}
+        return {**record, "two_classes": True} if self.two_classes else record
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     >>> def command(model: ModelOptions, out: str = "") -> None:
     ...     print(model.model, out)
     >>> list(inspect.signature(grouped(command)).parameters)[-3:]
-    ['random_weights', 'device', 'out']
+    ['two_classes', 'device', 'out']
     >>> grouped(command)(model="test_vit", out="here")
     test_vit here
     """

@@ -47,7 +47,7 @@ def two_classes(
     Raises:
         ValueError: If the two are the same, or the model has no classes.
     """
-    model.require_classes()
+    model.require_several_classes("the difference of two classes' logits")
     with torch.no_grad():
         clean, corrupt = (
             int(model(image)[0].argmax()) if index is None else index

@@ -54,6 +54,7 @@ def deletion_curve(
     """
     if fill not in _NAMES:
         raise ValueError(f"expected fill 'mean' or 'blur', got {fill!r}")
+    model.require_several_classes("accuracy under removal")
     layout = model.token_layout
     steps = checked_steps(order, n_removed, len(images), layout.n_patches, layout.n_patches)
     removed_at = order.to(images.device).argsort(dim=1)

@@ -117,6 +117,7 @@ def removal_curve(
     >>> curve.accuracy.shape, curve.removal
     (torch.Size([3]), 'patch tokens dropped after the position embedding')
     """
+    model.require_several_classes("accuracy under removal")
     layout = model.token_layout
     steps = checked_steps(order, n_removed, len(images), layout.n_patches, most_removals(model.cfg, layout.n_patches))
     # the position of each patch in the order

@@ -56,6 +56,8 @@ def class_gradients(
         raise ValueError(f"expected a target out of {', '.join(map(repr, get_args(Target)))}, got {target!r}")
     if double_softmax and target != "cross_entropy":
         raise ValueError(f"double_softmax is a variant of the cross-entropy: drop it, or target={target!r}")
+    if target != "logit":
+        model.require_several_classes("feature importance, a gradient of cross-entropy,")
     E = _class_embeddings(model)
     features, pull, *_ = vjp(lambda x: _features(model, x), vectors)
     # `features` has one row per head of the model: one, or two in distilled models

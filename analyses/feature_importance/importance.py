@@ -68,7 +68,7 @@ def feature_importance(
         axis.
 
     Raises:
-        ValueError: If the model does not have these classes, or rejects the images.
+        ValueError: If the model does not have these classes, or has a single one, or rejects the images.
 
     Warns:
         UserWarning: If the importance is exactly 0 in whole blocks, because the class's probability rounds to 1 there
@@ -78,6 +78,7 @@ def feature_importance(
     >>> feature_importance(model, torch.zeros(2, 3, 64, 64), torch.tensor([3, 14])).shape
     torch.Size([2, 8, 4, 64])
     """
+    model.require_several_classes("feature importance, a gradient of cross-entropy,")
     chosen = model.class_indices(classes, len(images), several=True)
     images = images.clone() if images.is_inference() else images
     _, cache = model.run_with_cache(

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hooked_vit.class_space import describe_indices, require_several_classes
+
 __all__ = ["RidgeProbe", "fit_ridge_probe"]
 
 CHUNK_ELEMENTS = 2**25
@@ -72,11 +74,14 @@ def fit_ridge_probe(
     >>> probe.class_logits(features).argmax(-1)
     tensor([0, 0, 1, 1])
     """
+    require_several_classes(n_classes, "a probe of classes")
     *probes, n_samples, d_model = features.shape
     if labels.shape != (n_samples,):
         raise ValueError(f"labels must be a class for each of {n_samples} samples, got shape {tuple(labels.shape)}")
     if n_samples == 0 or labels.min() < 0 or labels.max() >= n_classes:
-        raise ValueError(f"labels must be from 0 to {n_classes - 1}, of one sample at least, got {labels.tolist()}")
+        raise ValueError(
+            f"labels must be from 0 to {n_classes - 1}, of one sample at least, got {describe_indices(labels)}"
+        )
     if not alpha > 0:
         raise ValueError(f"alpha must be above 0, got {alpha}: with fewer samples than width, only then is W unique")
     labels = labels.to(features.device)

@@ -49,6 +49,7 @@ class MemoryTables:
         >>> tables.memories_of_class.shape, tables.class_of_memory.shape
         (torch.Size([8, 100, 5]), torch.Size([8, 512]))
         """
+        model.require_several_classes("a comparison of memories by their classes")
         memories_of_class, class_of_memory, mean_logit, bits, values = [], [], [], [], []
         for layer in range(model.cfg.n_layers):
             logits = value_logits(model, layer, sublayer, layer_scale=layer_scale)

@@ -55,10 +55,11 @@ def activation_patching(
         stream: `resid_pre`, `resid_mid`, `resid_post`, `attn_out`, `mlp_out`: one patch per token; `z`, `q`, `k`, `v`,
             `pattern`: one per head, at all tokens; `post`: one per neuron of the MLP, at all tokens.
         layers: Indices of blocks; all by default.
-        tokens: The tokens to patch: indices, a slice, or a group such as `"patch"` or `"cls"`. In streams of heads or
-            neurons, there is then one patch per head and token. In `pattern`, these are queries.
-        groups: Tokens that are patched together instead of one at a time, by name: tokens as above, or masks that
-            differ between images [batch token], such as `object` and `context`.
+        tokens: The tokens to patch: indices, a slice, a group such as `"patch"` or `"cls"`, or a bool mask: [token],
+            or [batch token] for one per image, where a token is patched in the images whose mask holds it. In streams
+            of heads or neurons, there is then one patch per head and token. In `pattern`, these are queries.
+        groups: Tokens that are patched together instead of one at a time, by name: tokens as above, such as masks per
+            image of `object` and `context`.
         heads: The heads to patch; all by default.
         neurons: The neurons to patch; all by default.
         direction: `denoising` copies activations of the clean run into the corrupt one, to find what suffices to

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.projection import class_ranks
+from hooked_vit.class_space import require_several_classes
 
 __all__ = [
     "LogitMetric", "Metric", "checked_metric", "class_probability", "class_rank", "kl_divergence", "logit_difference",
@@ -66,7 +67,12 @@ def class_probability(classes: Classes, per_image: bool = False) -> LogitMetric:
     >>> class_probability(0)(torch.tensor([[0.0, 0.0]]))
     tensor(0.5000)
     """
-    return LogitMetric(lambda logits: _at_classes(logits.softmax(dim=-1), classes), per_image)
+
+    def measure(logits: Tensor) -> Tensor:
+        require_several_classes(logits.shape[-1], "the softmax probability of a class")
+        return _at_classes(logits.softmax(dim=-1), classes)
+
+    return LogitMetric(measure, per_image)
 
 
 def kl_divergence(reference: Float[Tensor, "batch n_classes"], per_image: bool = False) -> LogitMetric:
@@ -76,6 +82,7 @@ def kl_divergence(reference: Float[Tensor, "batch n_classes"], per_image: bool =
         reference: Logits of the run to compare with.
         per_image: One number per image instead of the mean.
     """
+    require_several_classes(reference.shape[-1], "the divergence of two class distributions")
     log_p = reference.detach().log_softmax(dim=-1)
 
     def measure(logits: Tensor) -> Tensor:

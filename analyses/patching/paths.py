@@ -14,7 +14,7 @@ from analyses.patching.metrics import Metric, checked_metric, metric_values
 from analyses.patching.result import Direction
 from analyses.patching.runs import base_and_source, rows_within
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
-from hooked_vit.interventions.places import token_choice
+from hooked_vit.interventions.selection import select_tokens
 
 __all__ = ["PathResult", "Receiver", "Sender", "all_receivers", "all_senders", "path_patching"]
 
@@ -154,7 +154,8 @@ def path_patching(
     )
     ends = [checked_metric(metric, logits, per_image) for logits in (base_logits, source_logits)]
     n_tokens, n_images = base["resid_pre", 0].shape[1], len(clean)
-    at = token_choice("any" if tokens is None else tokens, model.cfg.token_layout, n_tokens).to(clean.device)
+    at = select_tokens("any" if tokens is None else tokens, model.cfg.token_layout, n_tokens, n_images=n_images)
+    at = at.to(clean.device)
     at = (at if at.ndim == 2 else at[None])[..., None]
     n_rows = rows_within(model, "pattern", n_tokens, memory_limit)
     n_senders, values = max(1, n_rows // n_images), []

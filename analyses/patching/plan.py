@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from hooked_vit import HookedViTConfig
-from hooked_vit.interventions.places import chosen_mask, token_choice
+from hooked_vit.interventions.selection import select_indices, select_tokens
 
 __all__ = ["PATCH_STREAMS", "PatchPlan", "PatchStream", "plan_patches"]
 
@@ -104,13 +104,13 @@ def plan_patches(
     if groups is not None and tokens is not None:
         raise ValueError("pass tokens, one patch for each of them, or groups, one patch for each group, and not both")
     chosen = range(cfg.n_layers) if layers is None else layers
-    at_layers = tuple(int(layer) for layer in chosen_mask(list(chosen), cfg.n_layers, "layers").nonzero()[:, 0])
+    at_layers = tuple(int(layer) for layer in select_indices(list(chosen), cfg.n_layers, "layers").nonzero()[:, 0])
     labels: dict[str, tuple[Any, ...]] = {"layer": at_layers}
     components, n_components = None, 0
     if has_heads or has_neurons:
         axis, n_components = ("head", cfg.n_heads) if has_heads else ("neuron", cfg.d_mlp)
         selected = heads if has_heads else neurons
-        mask = chosen_mask(slice(None) if selected is None else selected, n_components, f"{axis}s")
+        mask = select_indices(slice(None) if selected is None else selected, n_components, f"{axis}s")
         components = mask.nonzero()[:, 0]
         labels[axis] = tuple(components.tolist())
     masks = torch.ones(1, 1, n_tokens, dtype=torch.bool)
@@ -119,14 +119,14 @@ def plan_patches(
         labels["group"] = tuple(groups)
         masks = _group_masks(groups, cfg, n_tokens, n_images)
     elif tokens is not None or components is None:
-        each = token_choice("any" if tokens is None else tokens, cfg.token_layout, n_tokens)
-        if each.ndim == 2:
-            raise ValueError(
-                "tokens is a mask that differs between images, so there is no axis of tokens: pass "
-                "groups={'object': mask}, which patches the tokens of each image's mask together"
-            )
-        labels[axis] = tuple(each.nonzero()[:, 0].tolist())
-        masks = torch.eye(n_tokens, dtype=torch.bool)[each][:, None]
+        each = select_tokens("any" if tokens is None else tokens, cfg.token_layout, n_tokens, n_images=n_images).cpu()
+        per_image = each if each.ndim == 2 else each[None]
+        in_some_image = per_image.any(dim=0)
+        if not in_some_image.any():
+            raise ValueError("expected at least one token to patch, got a mask without any")
+        labels[axis] = tuple(in_some_image.nonzero()[:, 0].tolist())
+        # a token is patched in the images whose mask holds it
+        masks = torch.eye(n_tokens, dtype=torch.bool)[in_some_image][:, None] & per_image
     return PatchPlan(stream, at_layers, tuple(labels), labels, masks, components, n_components)
 
 
@@ -135,10 +135,7 @@ def _group_masks(groups: Mapping[str, Any], cfg: HookedViTConfig, n_tokens: int,
         raise ValueError("expected at least one group of tokens, got none")
     masks = []
     for name, members in groups.items():
-        mask = token_choice(members, cfg.token_layout, n_tokens, f"group '{name}'")
-        mask = mask if mask.ndim == 2 else mask[None]
-        if len(mask) not in (1, n_images):
-            raise ValueError(f"group '{name}' is a mask for {len(mask)} images, but there are {n_images} images")
-        masks.append(mask.cpu())
+        mask = select_tokens(members, cfg.token_layout, n_tokens, f"group '{name}'", n_images)
+        masks.append((mask if mask.ndim == 2 else mask[None]).cpu())
     n_rows = max(len(mask) for mask in masks)
     return torch.stack([mask.expand(n_rows, -1) for mask in masks])

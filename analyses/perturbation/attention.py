@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 
 from hooked_vit import HookedViT
-from hooked_vit.interventions import block_attention
-from hooked_vit.running import Hooks
+from hooked_vit.interventions import Intervention, block_attention
 
 __all__ = ["no_cls", "self_only"]
 
 
-def self_only(model: HookedViT, blocks: Sequence[int] | None = None) -> Hooks:
+def self_only(model: HookedViT, blocks: Sequence[int] | None = None) -> Intervention:
     """Each patch token attends only to itself; prefix tokens are unchanged (paper, section 4).
 
     Args:
@@ -17,7 +16,7 @@ def self_only(model: HookedViT, blocks: Sequence[int] | None = None) -> Hooks:
         blocks: The blocks to intervene in, all by default.
 
     Returns:
-        `(hook name, function)` pairs for `model.hooks` and `model.run_with_hooks`.
+        An intervention: a list of hooks, which adds up with others.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> with model.hooks(fwd_hooks=self_only(model)):
@@ -29,7 +28,7 @@ def self_only(model: HookedViT, blocks: Sequence[int] | None = None) -> Hooks:
     return block_attention(model, [("patch", "others")], blocks)
 
 
-def no_cls(model: HookedViT, blocks: Sequence[int] | None = None) -> Hooks:
+def no_cls(model: HookedViT, blocks: Sequence[int] | None = None) -> Intervention:
     """Patch tokens' attention to the CLS token is set to zero and not renormalised (paper, section 4).
 
     Raises:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from analyses.analysis.base import Analysis, AnalysisBatch
 from hooked_vit import HookedViTConfig
+from hooked_vit.class_space import require_several_classes
 
 __all__ = ["Accuracy"]
 
@@ -31,6 +32,7 @@ class Accuracy(Analysis):
 
     def update(self, batch: AnalysisBatch) -> None:
         """Count the images of a batch, and those classified correctly."""
+        require_several_classes(batch.logits.shape[-1], "accuracy")
         label_logits = batch.logits.gather(-1, batch.labels[:, None])
         rank = (batch.logits > label_logits).sum(dim=-1)
         self.n_images += len(rank)

@@ -80,7 +80,8 @@ def sweep(
 
     Raises:
         ValueError: If `out` holds another sweep (the message lists the differences), an option or name is invalid, a
-            label is not a class of the model, or no image can be read; with `on_error="raise"`, if any image cannot.
+            label is not a class of the model, the model has a single class, or no image can be read; with
+            `on_error="raise"`, if any image cannot.
         TypeError: If the dataset's items are not images and labels.
 
     >>> from analyses.data import EmojiScenes
@@ -97,9 +98,9 @@ def sweep(
         raise TypeError(f"a dataset needs __len__ and __getitem__, {type(dataset).__name__} has not")
     by_name = {"accuracy": Accuracy(), **_by_name(analyses)}
     n_images = len(dataset) if limit is None else min(len(dataset), limit)
-    model.require_classes()
     if n_images == 0:
         raise ValueError("expected at least one image, got an empty dataset")
+    model.require_several_classes("a sweep, which measures accuracy,")
     device, processes = model.cfg.device, join_processes()
     store = None if out is None else Store(out)
     if store is not None and not resume:

@@ -31,7 +31,8 @@ def class_value_agreement(model: HookedViT, sublayer: MemorySublayer = "mlp") ->
         sublayer: `mlp` or `attn`.
 
     Raises:
-        ValueError: If there is no such sub-layer, or the model has no classes.
+        ValueError: If there is no such sub-layer, or the model has no classes. A single class is enough: a cosine
+            compares no classes (tests over classes, in `compare_class_value_agreement`, are then NaN).
 
     >>> class_value_agreement(HookedViT.from_pretrained("emoji-vit"), "attn").shape
     torch.Size([8, 100])

@@ -102,6 +102,7 @@ def semantic_coherence(
     >>> coherence.score.shape, coherence.null.shape
     (torch.Size([8, 512]), torch.Size([8, 9]))
     """
+    model.require_several_classes("semantic coherence")
     if not 2 <= k <= model.cfg.n_classes:
         raise ValueError(f"k must be from 2 to the number of classes, {model.cfg.n_classes}, got {k}")
     layers = range(model.cfg.n_layers)

@@ -81,6 +81,9 @@ def _decompose(model: HookedViT, layer: int, left: Tensor, right: Tensor, centre
             "directions: project single value vectors with `value_logits`"
         )
     W_U = model.W_U.detach()
+    if centre:
+        # the difference to the mean of a single class embedding is zero
+        model.require_several_classes("a centred class direction (centre=False gives the others)")
     to_classes = right @ (W_U - W_U.mean(dim=1, keepdim=True) if centre else W_U)
     inputs, singular_values, classes = FactoredMatrix(left, to_classes).svd()
     n = min(left.shape[-2], to_classes.shape[-1], singular_values.shape[-1])

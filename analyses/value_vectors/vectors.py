@@ -121,13 +121,14 @@ def top_classes(
         `class_name`, `logit`.
 
     Raises:
-        ValueError: If there is no such block, memory, or number of classes.
+        ValueError: If there is no such block, memory, or number of classes, or the model has a single class.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> table = top_classes(model, layer=6, memories=[4, 8, 10], k=2)
     >>> table["memory"].tolist()
     [4, 4, 8, 8, 10, 10]
     """
+    model.require_several_classes("the top classes of a value vector")
     check_k(k, model.cfg.n_classes, "classes")
     chosen = memory_indices(model.cfg, sublayer, memories)
     logits = value_logits(model, layer, sublayer, unit_length=unit_length, layer_scale=layer_scale)[chosen].topk(k)

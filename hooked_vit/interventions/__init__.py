@@ -16,8 +16,6 @@ from hooked_vit.interventions.replacing import (
 )
 from hooked_vit.interventions.selection import Selection, token_group
 
-Hooks = Intervention  # the former name
-
 __all__ = [
     "Intervention", "Selection", "add_direction", "attention_mask", "block_attention", "edit", "freeze_norms",
     "freeze_patterns", "intervene", "mean_ablate", "mean_activations", "project_out", "random_directions",

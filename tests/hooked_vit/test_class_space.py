@@ -212,9 +212,9 @@ def test_several_classes_per_image_if_allowed() -> None:
         (torch.tensor([[1], [2]]), False, "a class index for each image, [2], got shape (2, 1)"),
         (torch.ones(3, 2).long(), True, "a class index for each image, [2], or several, [2 chosen], got shape (3, 2)"),
         (torch.ones(2, 0).long(), True, "or several, [2 chosen], got shape (2, 0)"),
-        (torch.tensor([7, 0]), False, "expected class indices from 0 to 6, got [0, 7]: `model.class_index(name)`"),
-        (torch.tensor([-1, 0]), True, "expected class indices from 0 to 6, got [-1, 0]"),
-        (torch.tensor([1.0, 0.0]), False, "expected class indices from 0 to 6, got [0.0, 1.0]"),
+        (torch.tensor([7, 0]), False, "expected class indices from 0 to 6, got 0 to 7: `model.class_index(name)`"),
+        (torch.tensor([-1, 0]), True, "expected class indices from 0 to 6, got -1 to 0"),
+        (torch.tensor([1.0, 0.0]), False, "expected class indices from 0 to 6, got torch.float32"),
     ],
 )
 def test_indices_that_are_not_classes_are_refused(classes: Tensor, several: bool, message: str) -> None:
@@ -339,3 +339,43 @@ def test_a_copy_of_a_model_is_independent(images: Tensor) -> None:
         other.W_U.zero_()
     assert torch.equal(model(images), before)
     assert torch.equal(other(images), model.b_U.expand(2, 7))
+
+
+@torch.no_grad()
+def test_a_single_logit_becomes_two_classes(kind: str, images: Tensor) -> None:
+    one = HookedViT.from_timm(make_timm(kind, num_classes=1))
+    two = one.with_two_classes(["no", "yes"])
+    logit, logits = one(images)[:, 0], two(images)
+    torch.testing.assert_close(logits, torch.stack([torch.zeros_like(logit), logit], dim=1))
+    torch.testing.assert_close(logits.softmax(-1)[:, 1], logit.sigmoid())
+    vectors = torch.randn(5, one.cfg.d_model)
+    torch.testing.assert_close(two.class_logits(vectors)[:, 1:], one.class_logits(vectors))
+    assert torch.equal(two.W_U[:, 1:], one.W_U)
+    assert not two.W_U[:, 0].any()
+    assert not two.b_U[0].any()
+    assert two.class_names == ("no", "yes")
+    assert two.embed.patch.weight.data_ptr() == one.embed.patch.weight.data_ptr()
+    assert one.cfg.n_classes == 1
+    labels = torch.tensor([1, 0])
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logit, labels.float())
+    torch.testing.assert_close(two(images, return_type="loss", labels=labels), loss)
+
+
+@pytest.mark.parametrize("kind", ["cls", "distilled"])
+def test_the_heads_of_two_classes_are_kept_apart(kind: str, images: Tensor) -> None:
+    one = HookedViT.from_timm(make_timm(kind, num_classes=1))
+    names = "hook_logits_dist" if kind == "distilled" else "hook_logits"
+    with torch.no_grad():
+        (_, expected), (_, found) = (
+            model.run_with_cache(images, names_filter=names) for model in (one, one.with_two_classes())
+        )
+    torch.testing.assert_close(found[names][:, 1:], expected[names])
+
+
+def test_only_a_single_logit_is_split() -> None:
+    with pytest.raises(ValueError, match="with_two_classes splits a single logit, this model has 7 classes"):
+        ported("cls").with_two_classes()
+    with pytest.raises(ValueError, match=r"this model has no classes \(n_classes is 0\)"):
+        HookedViT.from_timm(make_timm("cls", num_classes=0)).with_two_classes()
+    with pytest.raises(ValueError, match="expected 2 class names, one for each class, got 3"):
+        HookedViT.from_timm(make_timm("cls", num_classes=1)).with_two_classes(["a", "b", "c"])

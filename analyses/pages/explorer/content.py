@@ -40,14 +40,14 @@ def explorer_data(
         room: Number of characters.
 
     Raises:
-        ValueError: If the model has no classes, or does not accept the image.
+        ValueError: If the model has no classes or a single one, or does not accept the image.
 
     >>> data = explorer_data(HookedViT.from_pretrained("emoji-vit"), torch.zeros(1, 3, 64, 64), asked=[3])
     >>> data["grid"], data["prefix"], data["shown"][0], data["attention"]["kept"]
     ([8, 8], ['CLS'], 3, 'everything')
     """
     cfg = model.cfg
-    model.require_classes()
+    model.require_several_classes("an explorer page, which shows ranks,")
     logits, cache = model.run_with_cache(image, names_filter=explorer_names(model))
     layout = cfg.token_layout_at(*image.shape[-2:])
     per_class = (cfg.n_layers + 1) * (cfg.n_heads + 1) * layout.n_patches

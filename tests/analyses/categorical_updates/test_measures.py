@@ -3,6 +3,7 @@
 import pytest
 import torch
 from categorical_updates_by_hand import BOTH, STREAMS, batch_with_all_streams, composition_of, increase_of
+from token_choices import TOKEN_CHOICES, chosen_tokens
 
 from analyses.categorical_updates.measures import residual_composition, similarity_change_rate, similarity_increase
 
@@ -51,6 +52,16 @@ def test_residual_composition_leaves_out_all_three_parts(kind):
             assert getattr(composition, part).tolist() == pytest.approx(expected.tolist())
 
 
+@pytest.mark.parametrize("tokens", TOKEN_CHOICES.values(), ids=TOKEN_CHOICES.keys())
+def test_residual_composition_counts_the_chosen_tokens(tokens):
+    batch = batch_with_all_streams("cls", range(2))
+    matches, counted = composition_of(batch), chosen_tokens(tokens).numpy()
+    composition = residual_composition(batch.model, batch.cache, tokens)
+    for place, part in enumerate(("previous", "attn", "mlp", "none")):
+        expected = 100 * matches[place][:, counted].mean(axis=1)
+        assert getattr(composition, part).tolist() == pytest.approx(expected.tolist())
+
+
 def test_sublayer_outputs_may_pass_their_norm_first():
     batch = batch_with_all_streams("gap_registers_layerscale", range(2))
     increase = similarity_increase(batch.model, batch.cache, batch.labels, "mlp", sublayer_norm=True)
@@ -63,3 +74,7 @@ def test_errors_say_what_is_wrong(bad_input):
         similarity_increase(batch.model, batch.cache, batch.labels, "attention")
     with pytest.raises(ValueError, match="expected reference 'block_input', 'layer_input', got 'input'"):
         similarity_change_rate(batch.model, batch.cache, batch.labels, "attn", "input")
+    with pytest.raises(ValueError, match=r"one of 'cls', .*, got 'patches'"):
+        residual_composition(batch.model, batch.cache, "patches")
+    with pytest.raises(ValueError, match="expected at least one token to count"):
+        residual_composition(batch.model, batch.cache, torch.zeros(13, dtype=torch.bool))

@@ -75,6 +75,40 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
     assert "class " in result.stdout
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("lens", SCENE.path),
+        ("explain", SCENE.path, "--method", "importance"),
+        ("explore", SCENE.path),
+        ("values", "--layer", 0, "--neuron", 1, "--top", 2),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_single_logit_is_refused_or_read_as_two_classes(command: tuple[object, ...], tmp_path: Path) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_vit", num_classes=1).state_dict(), tmp_path / "one.pt")
+    out = tmp_path / ("page.html" if command[0] == "explore" else "out")
+    arguments = (*command, "--model", "test_vit", "--weights", tmp_path / "one.pt", "--out", out)
+    refused = invoke(*arguments)
+    assert refused.exit_code == 1
+    assert "'test_vit' has a single logit, and the command compares classes: --two-classes" in error_line(refused)
+    assert not out.exists()
+    result = invoke(*arguments, "--two-classes")
+    assert result.exit_code == 0, result.output
+    assert out.exists()
+    if command[0] != "explore":
+        assert "positive" in result.stdout
+
+
+def test_only_a_single_logit_can_be_read_as_two_classes(tmp_path: Path) -> None:
+    result = invoke("lens", SCENE.path, "--two-classes", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "splits a single logit, this model has 100 classes" in error_line(result)
+
+
 def test_names_are_printed_as_they_are(tmp_path: Path) -> None:
     SCENE.picture.save(tmp_path / "[red]tom.png")
     result = invoke("lens", tmp_path / "[red]tom.png", "--blocks", "0", "--out", tmp_path)

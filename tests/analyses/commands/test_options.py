@@ -49,6 +49,7 @@ def test_help_shows_the_options_of_a_group_and_required_ones_are_required() -> N
 
 def test_the_record_of_a_model_has_its_name_and_whether_it_is_random() -> None:
     assert ModelOptions("x", device="cpu").record == {"model": "x", "random_weights": False}
+    assert ModelOptions("x", two_classes=True).record == {"model": "x", "random_weights": False, "two_classes": True}
 
 
 def test_numbers() -> None:

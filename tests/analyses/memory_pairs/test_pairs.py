@@ -78,7 +78,7 @@ def test_layer_scale_can_be_folded_in():
 
 def test_errors(bad_input):
     model, cache = cached("cls")
-    with pytest.raises(ValueError, match=r"expected class indices from 0 to 6, got \[0, 7\]"):
+    with pytest.raises(ValueError, match="expected class indices from 0 to 6, got 0 to 7"):
         key_value_agreement(model, cache, torch.tensor([7, 0]))
     with pytest.raises(ValueError, match="k must be from 1 to the number of memories, 60, got 61"):
         key_value_agreement(model, cache, LABELS, k=61)
