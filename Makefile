@@ -6,11 +6,11 @@ BIN := $(VENV)/bin
 .PHONY: help demo test lint docs benchmark clean
 
 help:
-	@echo "make demo       what emoji-vit's tokens stand for, block by block: a table, and figures in out/"
+	@echo "make demo       the top class of emoji-vit's tokens, block by block: a table, and figures in out/"
 	@echo "make test       the test suite"
 	@echo "make lint       ruff and pyright"
 	@echo "make docs       the documentation, in site/; the examples are run for it"
-	@echo "make benchmark  forward passes beside timm, TransformerLens and nnsight"
+	@echo "make benchmark  forward passes compared with timm, TransformerLens and nnsight"
 	@echo "make clean      remove the environment and what it made"
 
 demo: $(VENV)/.installed

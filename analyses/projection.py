@@ -210,7 +210,7 @@ def _check(
     layers: tuple[int, ...],
     chunk_size: int | None,
 ) -> None:
-    _ = model.W_U  # raises the error of a model without classes
+    model.require_classes()
     needed, held = stream_names(model.cfg, stream, layers), cache.cache_dict
     if stream == "result":
         needed = [name for name in needed if f"{name.rsplit('.', 2)[0]}.attn.hook_result" not in held]
@@ -233,6 +233,11 @@ def _check(
 
 def _labels_of_rows(labels: Tensor, shape: Sequence[int], n_classes: int) -> Tensor:
     """Each image's label, once for each of its vectors."""
+    if not isinstance(labels, Tensor):
+        raise ValueError(
+            f"labels must be a tensor with a class index for each image, [{shape[0]}], got {labels!r}: "
+            "`model.class_indices(name_or_index, batch)` makes one of a single class"
+        )
     if labels.shape != (shape[0],):
         raise ValueError(f"labels must be a class index for each image, [{shape[0]}], got shape {tuple(labels.shape)}")
     if labels.is_floating_point() or labels.min() < 0 or labels.max() >= n_classes:

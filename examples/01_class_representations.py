@@ -29,9 +29,9 @@ from rich.console import Console
 
 from analyses.data import mask_like, sample_scenes, token_labels
 from analyses.identifiability import identifiability
+from analyses.plots.class_colours import ClassColours
 from analyses.plots.curves import draw_block_lines
 from analyses.plots.lens import lens_figure
-from analyses.plots.patch_maps import picture_of
 from analyses.projection import project
 from hooked_vit import HookedViT
 
@@ -79,15 +79,15 @@ projection = project(model, cache, "resid_post", labels, k=1)
 
 layout, n_classes = model.token_layout, model.cfg.n_classes
 assert projection.rank is not None
-of_patches = projection.rank[:, :, layout.patches]
-ranks = {"patches": of_patches, "object": of_patches[:, is_object], "background": of_patches[:, ~is_object]}
+patch_ranks = projection.rank[:, :, layout.patches]
+ranks = {"patches": patch_ranks, "object": patch_ranks[:, is_object], "background": patch_ranks[:, ~is_object]}
 if layout.cls is not None:
     ranks = {"CLS": projection.rank[:, :, layout.cls], **ranks}
 mean = pd.DataFrame(
     {kind: identifiability(rank, n_classes).flatten(1).mean(-1).numpy() for kind, rank in ranks.items()}
 )
 rate = pd.DataFrame({kind: 100 * (rank == 0).flatten(1).float().mean(-1).numpy() for kind, rank in ranks.items()})
-with_one = (100 * (of_patches == 0).any(-1).float().mean(-1)).numpy()
+with_one = (100 * (patch_ranks == 0).any(-1).float().mean(-1)).numpy()
 
 table = (mean.map("{:.3f}".format) + rate.map("{:5.0f} %".format)).rename_axis("block")
 table["images with one"] = [f"{percent:.0f} %" for percent in with_one]
@@ -125,12 +125,13 @@ columns = {f"{kind} identifiability": mean[kind] for kind in ranks} | {f"{kind} 
 pd.DataFrame({**columns, "images with one": with_one}).rename_axis("block").to_csv(options.out / "build_up.csv")
 
 # %% Maps of single pictures
-# For a few scenes: the top class of each patch, and the rank of the followed class, after five of the blocks.
+# For a few scenes: the top class of each patch, and the rank of the followed class, after five of the blocks. A class
+# keeps its colour from one figure to the next.
 
+colours = ClassColours()
 for index, scene in enumerate(scenes[: options.figures]):
-    picture = picture_of(images[index], model.data_config or {})
     lens_figure(
-        picture, projection, model.cfg, model.class_names, int(labels[index]), index=index, reference_is=followed,
-        predicted=int(logits[index].argmax()), mask=masks[index],
+        model.picture_of(images[index]), projection, model.cfg, model.class_names, int(labels[index]), index=index,
+        reference_is=followed, predicted=int(logits[index].argmax()), mask=masks[index], colours=colours,
     ).savefig(options.out / f"{scene.path.stem}-lens.png")  # fmt: skip
 console.print(f"Figures in {options.out}/")

@@ -33,8 +33,7 @@ from analyses.identifiability import Identifiability, identifiability
 from analyses.perturbation import Perturbation, perturb, self_only
 from analyses.plots.curves import draw_curve, finish_figure, finish_panel, rows_of
 from analyses.plots.map_rows import map_rows_figure
-from analyses.plots.patch_maps import picture_of
-from analyses.plots.perturbation import perturbation_figure
+from analyses.plots.perturbation import PERTURBATION_NAMES, perturbation_figure
 from analyses.sweep import sweep
 from hooked_vit import HookedViT
 
@@ -62,10 +61,6 @@ console = Console(highlight=False)
 # resized to the patch grid by nearest neighbour, so one pixel decides the label of a patch, and a "context" patch may
 # show a piece of the object. `no_touched` closes this gap: it drops every patch with even one pixel of the object.
 
-WORDS = {
-    "self_only": "attention to self only", "no_cls": "no attention to CLS", "no_context": "no context patches",
-    "no_object": "no object patches", "no_touched": "no object pixel",
-}  # fmt: skip
 model = HookedViT.from_pretrained(options.model)
 images = images_for(model, 30 if options.quick else options.scenes, options.data)
 perturbation = Perturbation(removals=("context", "object", "touched"))
@@ -73,7 +68,7 @@ tables = sweep(model, images, [Identifiability(), perturbation])
 table, perturbed = tables["identifiability"], tables["perturbation"]
 table.to_csv(options.out / "identifiability.csv", index=False)
 perturbed.to_csv(options.out / "perturbation.csv", index=False)
-perturbed["perturbation"] = perturbed["perturbation"].map(WORDS)
+perturbed["perturbation"] = perturbed["perturbation"].map(PERTURBATION_NAMES)
 
 # %% What remains after the last block
 # Each line compares the same tokens before and after the removal: their identifiability (0.5 is chance, 1 has the class
@@ -92,7 +87,7 @@ left = pd.DataFrame(
         for rows in [last[last["metric"] == metric]]
     }
 )
-order = [words for words in WORDS.values() if words in left.index]
+order = [words for words in PERTURBATION_NAMES.values() if words in left.index]
 print(f"{title}, {len(images)} images: patches after the last block, before → after\n")
 print(left.reindex(order, level=0).to_string(), "\n")
 
@@ -103,8 +98,8 @@ print(left.reindex(order, level=0).to_string(), "\n")
 accuracy = rows_of(perturbed, metric="accuracy").set_index("perturbation").rename(columns={"value": "change"})
 print(accuracy[["before", "after", "change", "low", "high", "p_adjusted"]].round(3).to_string(), "\n")
 
-if WORDS["no_touched"] in accuracy.index:
-    row, chance = accuracy.loc[WORDS["no_touched"]], 100 / model.cfg.n_classes
+if PERTURBATION_NAMES["no_touched"] in accuracy.index:
+    row, chance = accuracy.loc[PERTURBATION_NAMES["no_touched"]], 100 / model.cfg.n_classes
     n_right, n_images = round(row["after"] * row["n_images"] / 100), int(row["n_images"])
     p_value = binomtest(n_right, n_images, chance / 100).pvalue
     console.print(
@@ -125,7 +120,7 @@ for metric, name in (("identifiability_rate", "perturbation_rate"), ("identifiab
 
 alone = sweep(model, images, [Identifiability()], fwd_hooks=self_only(model))["identifiability"]
 alone.to_csv(options.out / "self_only.csv", index=False)
-runs = {"full attention": table, WORDS["self_only"]: alone}
+runs = {"full attention": table, PERTURBATION_NAMES["self_only"]: alone}
 regions = {"object": "object", "context": "context", "object_minus_context": "difference"}
 has_masks = "object_minus_context" in set(table["region"])
 if has_masks:
@@ -165,7 +160,7 @@ if has_masks:
 # its opposite; only over all classes does this average out to chance.
 
 batch = ItemReader(images, model.cfg, model.data_config).__getitems__(range(min(4, len(images))))
-if batch.images is not None and batch.object_mask is not None and model.data_config is not None:
+if batch.images is not None and batch.object_mask is not None:
     run = perturb(model, batch.images, batch.labels, fwd_hooks=self_only(model))
     scores = {
         name: identifiability(rank, model.cfg.n_classes)[:, :, model.token_layout.patches]
@@ -173,7 +168,7 @@ if batch.images is not None and batch.object_mask is not None and model.data_con
     }
     halfway, end = model.cfg.n_layers // 2, model.cfg.n_layers - 1
     map_rows_figure(
-        [picture_of(image, model.data_config) for image in batch.images], list(batch.object_mask),
+        [model.picture_of(image) for image in batch.images], list(batch.object_mask),
         {f"block {block},\n{name}": score[block] for name, score in scores.items() for block in (halfway, end)},
         model.token_layout, model.cfg.patch_size, label="identifiability", title=title,
         caption="Outline: the object. 0.5 is chance; at 1 the class is on top.",

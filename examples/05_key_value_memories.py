@@ -35,7 +35,6 @@ from analyses.plots.causal_memories import causal_memories_figure
 from analyses.plots.class_value_agreement import value_vector_statistics_figure
 from analyses.plots.curves import rows_of
 from analyses.plots.memory_pairs import compositionality_figure, key_value_agreement_figure
-from analyses.plots.patch_maps import picture_of
 from analyses.plots.value_vectors import value_vectors_figure
 from analyses.statistics import Resampling
 from analyses.sweep import sweep
@@ -98,9 +97,9 @@ if taxonomy is not None:
 
 value_vectors = pd.concat(statistics)
 value_vectors.to_csv(options.out / "value_vectors.csv", index=False)
-figure = value_vector_statistics_figure(*statistics)
-figure.suptitle(f"{options.model}: value vectors and classes", parse_math=False)
-figure.savefig(options.out / "value_vectors.png", dpi=130)
+value_vector_statistics_figure(*statistics, title=f"{options.model}: value vectors and classes").savefig(
+    options.out / "value_vectors.png", dpi=130
+)
 
 cells = value_vectors.assign(
     cell=value_vectors["value"].map("{:.2f}".format)
@@ -127,12 +126,12 @@ classes = top_classes(model, layer, neurons)
 activations = sweep(model, images, [TopActivations(layer, neurons, k=8)], progress=False)["top_activations"]
 indices = list(dict.fromkeys(activations["index"].tolist()))
 pictures = {
-    index: picture_of(image, model.data_config or {})
-    for index, image in zip(indices, images_at(model, images, indices), strict=True)
+    index: model.picture_of(image) for index, image in zip(indices, images_at(model, images, indices), strict=True)
 }
-figure = value_vectors_figure(classes, activations, pictures, model.cfg.patch_size)
-figure.suptitle(f"{options.model}: top classes of neurons, and the images that activate them most", fontsize=9)
-figure.savefig(options.out / "neurons.png")
+value_vectors_figure(
+    classes, activations, pictures, model.cfg.patch_size,
+    title=f"{options.model}: top classes of neurons, and the images that activate them most",
+).savefig(options.out / "neurons.png")  # fmt: skip
 
 promoted = set(zip(classes["memory"], classes["class_index"], strict=True))
 shown = [pair in promoted for pair in zip(activations["memory"], activations["label"], strict=True)]
@@ -153,9 +152,7 @@ tables = sweep(
 agreement, accuracy = tables["key_value_agreement"], tables["accuracy"].iloc[0]
 agreement.to_csv(options.out / "agreement.csv", index=False)
 title = f"{title}, {accuracy['n_images']:.0f} images, {accuracy['top1']:.0f} % correct"
-figure = key_value_agreement_figure(agreement)
-figure.suptitle(title, parse_math=False)
-figure.savefig(options.out / "agreement.png", dpi=130)
+key_value_agreement_figure(agreement, title=title).savefig(options.out / "agreement.png", dpi=130)
 
 token_type = "cls" if "cls" in set(agreement["token_type"]) else "all"
 COEFFICIENTS = {"attn_out": "z", "mlp_out": "pre"}
@@ -178,9 +175,7 @@ print(rates.round(0).astype(int).rename_axis("block").to_string(), "\n")
 
 compositionality = tables["compositionality"]
 compositionality.to_csv(options.out / "compositionality.csv", index=False)
-figure = compositionality_figure(compositionality)
-figure.suptitle(title, parse_math=False)
-figure.savefig(options.out / "compositionality.png", dpi=130)
+compositionality_figure(compositionality, title=title).savefig(options.out / "compositionality.png", dpi=130)
 for stream, name in SUBLAYERS.items():
     rows = rows_of(compositionality, stream=stream, coefficients=COEFFICIENTS[stream], images="all", token_type="all",
                    metric="compositionality")  # fmt: skip
@@ -208,9 +203,9 @@ causal_tables = sweep(
 )  # fmt: skip
 causal = pd.concat([causal_tables["ablate"], causal_tables["steer"]], ignore_index=True)
 causal.to_csv(options.out / "causal.csv", index=False)
-figure = causal_memories_figure(causal)
-figure.suptitle(f"{options.model}: {len(some_images)} images, interventions on memories of the MLP", parse_math=False)
-figure.savefig(options.out / "causal.png", dpi=130)
+causal_memories_figure(
+    causal, title=f"{options.model}: {len(some_images)} images, interventions on memories of the MLP"
+).savefig(options.out / "causal.png", dpi=130)
 
 # %% The effect of removing twenty memories
 # Memories are a cause where the class loses more without them than without either control.

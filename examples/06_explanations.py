@@ -33,7 +33,6 @@ from analyses.linear_probe import ProbeFeatures, compare_with_projection, fit_ri
 from analyses.plots.explanation_maps import head_maps_figure, method_maps_figure
 from analyses.plots.explanation_quality import faithfulness_figure, localisation_figure
 from analyses.plots.linear_probe import probe_figure
-from analyses.plots.patch_maps import picture_of
 from analyses.sweep import sweep
 from hooked_vit import HookedViT
 
@@ -136,8 +135,8 @@ if len(localisation):
     on_object = localisation.pivot(index="method", columns="metric", values="value")
     scores["pointing game"], scores["average precision"] = on_object["pointing_game"], on_object["average_precision"]
 if is_emoji:
-    of_two = tables["two_objects"].pivot(index="method", columns="metric", values="value")
-    scores["one of two"], scores["both of two"] = of_two["right"], of_two["both_right"]
+    pairs = tables["two_objects"].pivot(index="method", columns="metric", values="value")
+    scores["one of two"], scores["both of two"] = pairs["right"], pairs["both_right"]
 scores = scores.sort_values(by="least first", ascending=False)
 print(
     f"{title}, {len(images)} images\nAreas under the curve; maps on the object; maps on their own one of two objects\n"
@@ -146,7 +145,7 @@ print(scores.round(3).to_string(), "\n")
 
 # %% What the table says
 # Methods that do not depend on the class can rank high in the first two tests: they show where objects are, not why
-# the model names one of them. The third test tells the two apart.
+# the model names one of them. The third test separates the two.
 
 console.print(
     f"• {scores.index[0]} has the largest area with the least important patches removed first, "
@@ -162,25 +161,17 @@ if is_emoji:
 
 # %% Maps of single scenes
 # One row for each of the two classes, one column for each method. A map that is zero everywhere has no most important
-# patch, and is drawn all dark. Grad-CAM gives such a map if its weighted sum of activations is negative at every patch,
-# because it sets negative values to zero.
+# patch, and is drawn all dark, with a note under it. Grad-CAM gives such a map if its weighted sum of activations is
+# negative at every patch, because it sets negative values to zero.
 
 for index in range(min(options.figures, n_scenes) if is_emoji else 0):
     image, labels = scenes.images[[index, index]].to(model.cfg.device), scenes.labels[index].to(model.cfg.device)
     names = [model.class_names[int(label)] for label in labels]
     maps = {name: method(model, image, labels) for name, method in methods.items() if name != "random"}
     figure = method_maps_figure(
-        picture_of(image[0], model.data_config or {}), maps, names, model.token_layout, model.cfg.patch_size,
+        model.picture_of(image[0]), maps, names, model.token_layout, model.cfg.patch_size,
         masks=list(scenes.masks[index]), agnostic=CLASS_AGNOSTIC,
     )  # fmt: skip
-    empty = [
-        f"{name.replace('_', ' ')} for {class_name}"
-        for name, of_classes in maps.items()
-        for class_name, values in zip(names, of_classes, strict=True)
-        if not values.any()
-    ]
-    if empty:
-        figure.supxlabel(f"All dark because the map is zero everywhere: {', '.join(empty)}.", fontsize="small")
     figure.savefig(options.out / f"scene_{index}-maps.png", dpi=130)
 
 # %% Feature importance, block by block and head by head

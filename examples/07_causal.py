@@ -46,7 +46,6 @@ from analyses.patching import (
     path_patching,
 )
 from analyses.plots.curves import draw_block_lines
-from analyses.plots.patch_maps import picture_of
 from analyses.plots.patching import ablation_figure, agreement_figure, head_patching_figure, token_patching_figure
 from analyses.projection import project, stream_names
 from analyses.statistics import Resampling
@@ -92,14 +91,14 @@ both_classes = [batch.labels[:, 0].to(predictions[0]) for batch in batches] if k
 is_right = (predictions[0] == both_classes[0]) & (predictions[1] == both_classes[1])
 kept = (is_right & (both_classes[0] != both_classes[1])).nonzero()[:, 0][:n_pairs].cpu()
 if len(kept) < 2:
-    raise ValueError(f"the model tells {len(kept)} of {2 * n_pairs} pairs apart: take another model")
+    raise ValueError(f"the model distinguishes {len(kept)} of {2 * n_pairs} pairs: take another model")
 clean, corrupt = (images[kept] for images in both_images)
 clean_class, corrupt_class = (classes[kept] for classes in both_classes)
 names = [
     tuple(model.class_names[int(label)].split(",")[0] for label in labels)
     for labels in zip(clean_class, corrupt_class, strict=True)
 ]
-console.print(f"{options.model}: {len(kept)} pairs that it tells apart")
+console.print(f"{options.model}: {len(kept)} pairs that it distinguishes")
 
 # %% The answer, and groups of tokens
 # The answer is the logit of the clean class minus that of the corrupt class. We patch parts of the clean run into the
@@ -200,7 +199,7 @@ for index in range(min(options.figures, len(kept))):
     by_token = activation_patching(
         model, clean[pair], corrupt[pair], logit_difference(clean_class[pair], against=corrupt_class[pair])
     )
-    pictures = [picture_of(images[index], model.data_config or {}) for images in (clean, corrupt)]
+    pictures = [model.picture_of(images[index]) for images in (clean, corrupt)]
     token_patching_figure(
         by_token, *pictures, model.cfg.patch_size, names=(f"clean: {clean_name}", f"corrupt: {corrupt_name}"),
         mask=masks[index],

@@ -1,8 +1,46 @@
 """Class names: finding a class by its name, and timm's names for ImageNet heads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
+from typing import TypeAlias
+
+ClassNames: TypeAlias = Sequence[str] | Mapping[int, str]
+"""One name per class: in the order of the classes, or by class index."""
+
+
+def ordered_class_names(class_names: ClassNames) -> tuple[str, ...]:
+    """Class names in the order of the classes.
+
+    Raises:
+        ValueError: If they are a single string, have no order, or are not strings; or if the keys of a dict are not
+            the class indices from 0 on.
+
+    >>> ordered_class_names({1: "dog", 0: "cat"})
+    ('cat', 'dog')
+    """
+    if isinstance(class_names, str):
+        raise ValueError(f"expected a list with one name per class, got the string {class_names!r}")
+    if isinstance(class_names, Mapping):
+        if set(class_names) != set(range(len(class_names))):
+            raise ValueError(
+                "expected a list with one name per class, or a dict from the class indices 0, 1, … to names, got a "
+                f"dict with keys {_first(class_names)}"
+            )
+        class_names = [class_names[index] for index in range(len(class_names))]
+    if isinstance(class_names, set | frozenset):
+        raise ValueError(f"expected a list with one name per class, got {_first(class_names)} without an order")
+    names = tuple(class_names)
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise ValueError(f"expected class names as strings, got {_first(wrong)}")
+    return names
+
+
+def _first(values: Iterable[object]) -> str:
+    """The first few of the values, for a message."""
+    shown = [repr(value) for value in values]
+    return ", ".join(shown[:5]) + (", …" if len(shown) > 5 else "")
 
 
 def find_class(name: str, class_names: Sequence[str]) -> int:

@@ -111,6 +111,7 @@ class ClassSpace(nn.Module):
         Raises:
             ValueError: If there is no such class, or several; similar names are suggested.
         """
+        self.require_classes()
         if isinstance(name, str):
             return find_class(name, self.class_names)
         if not 0 <= name < self.cfg.n_classes:

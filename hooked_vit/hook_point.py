@@ -91,7 +91,7 @@ class HookPoint(LensHookPoint):
 
 def is_watched(point: LensHookPoint) -> bool:
     """Whether the point runs: it is live, or has a hook of either direction, TransformerLens's or plain PyTorch's."""
-    return bool(point._forward_hooks) or _is_followed(point)
+    return len(point._forward_hooks) > 0 or _is_followed(point)
 
 
 def is_only_read(point: LensHookPoint) -> bool:
@@ -107,5 +107,6 @@ def is_only_read(point: LensHookPoint) -> bool:
 
 
 def _is_followed(point: LensHookPoint) -> bool:
-    hooks = point._backward_hooks or point._forward_pre_hooks or point._backward_pre_hooks
-    return bool(hooks) or getattr(point, "live", False)
+    # numbers of hooks, not their truth: on these torch.compile sets guards, so that later hooks are seen
+    n_hooks = len(point._backward_hooks) + len(point._forward_pre_hooks) + len(point._backward_pre_hooks)
+    return n_hooks > 0 or getattr(point, "live", False)

@@ -83,7 +83,7 @@ def load_pretrained(
         if timm_kwargs:
             raise ValueError(f"'{name}' takes no timm arguments, got {sorted(timm_kwargs)}")
         module, embedded_names = _embedded_module(name, load_weights=weights is None)
-        class_names = class_names or embedded_names
+        class_names = embedded_names if class_names is None else class_names
     else:
         module = _timm_module(name, pretrained=weights is None, **timm_kwargs)
     if weights is not None and state_dict is not None:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hooked_vit.class_names import numbered_class_names
+from hooked_vit.class_names import ClassNames, numbered_class_names, ordered_class_names
 from hooked_vit.class_space import ClassSpace
 from hooked_vit.components.attention import AttentionCore, additive_mask
 from hooked_vit.components.block import Block
@@ -44,7 +44,7 @@ class HookedViT(Parameters, ClassSpace, Running):
     (torch.Size([1, 4, 65, 65]), torch.Size([1, 65, 128]))
     """
 
-    def __init__(self, cfg: HookedViTConfig, class_names: Sequence[str] | None = None):
+    def __init__(self, cfg: HookedViTConfig, class_names: ClassNames | None = None):
         super().__init__()
         self.cfg = cfg
         self.class_names = _checked_class_names(class_names, cfg.n_classes)
@@ -80,7 +80,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         ignore_keys: Sequence[str] = (),
         prefix: str | None = None,
         weights_key: str | None = None,
-        class_names: Sequence[str] | None = None,
+        class_names: ClassNames | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **timm_kwargs: Any,
@@ -95,7 +95,8 @@ class HookedViT(Parameters, ClassSpace, Running):
             prefix: What the model's keys in that file begin with, such as `"backbone."`; other keys are left out.
                 The prefixes of common wrappers are found without it.
             weights_key: Which state dict of that file, if it holds several, such as `"teacher"`.
-            class_names: One name per class; known for ImageNet heads and the embedded models.
+            class_names: One name per class, as a list or a dict by class index; known for ImageNet heads and the
+                embedded models.
             device: The device of the weights.
             dtype: The dtype of the weights.
             timm_kwargs: Passed to `timm.create_model`, such as `img_size`, `num_classes`.
@@ -110,12 +111,13 @@ class HookedViT(Parameters, ClassSpace, Running):
         """
         from hooked_vit.loading import load_pretrained
 
+        class_names = None if class_names is None else ordered_class_names(class_names)
         with torch.inference_mode(False):  # weights made in inference mode could never be differentiated
             ported = load_pretrained(name, weights, tuple(ignore_keys), class_names, prefix, weights_key, **timm_kwargs)
             return cls._from_ported(ported).to(device=device, dtype=dtype)
 
     @classmethod
-    def from_timm(cls, module: nn.Module, class_names: Sequence[str] | None = None) -> "HookedViT":
+    def from_timm(cls, module: nn.Module, class_names: ClassNames | None = None) -> "HookedViT":
         """Port a timm module, however it was made; its weights are copied.
 
         Raises:
@@ -130,6 +132,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         """
         from hooked_vit.loading import port
 
+        class_names = None if class_names is None else ordered_class_names(class_names)
         with torch.inference_mode(False):
             return cls._from_ported(port(module, class_names, copy=True))
 
@@ -143,7 +146,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         self,
         weights: Mapping[str, Tensor],
         cfg: HookedViTConfig | None = None,
-        class_names: Sequence[str] | None = None,
+        class_names: ClassNames | None = None,
     ) -> "HookedViT":
         """A model with this one's preprocessing and the given weights; this model is left unchanged.
 
@@ -154,7 +157,8 @@ class HookedViT(Parameters, ClassSpace, Running):
             weights: One tensor per parameter, by name (see `named_parameters`). A parameter requires gradients if its
                 tensor does.
             cfg: Its architecture; this model's by default.
-            class_names: One name per class; this model's by default if the number of classes is the same.
+            class_names: One name per class, as a list or a dict by class index; this model's by default if the number
+                of classes is the same.
 
         Raises:
             ValueError: If a parameter is missing, or a tensor belongs to no parameter.
@@ -173,7 +177,7 @@ class HookedViT(Parameters, ClassSpace, Running):
 
     @classmethod
     def _on_storage_of(
-        cls, weights: Mapping[str, Tensor], cfg: HookedViTConfig, class_names: Sequence[str] | None
+        cls, weights: Mapping[str, Tensor], cfg: HookedViTConfig, class_names: ClassNames | None
     ) -> "HookedViT":
         with torch.device("meta"):
             model = cls(cfg, class_names)
@@ -220,7 +224,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         first = 0 if start_at_layer is None else self._layer(start_at_layer)
         last = self.cfg.n_layers if stop_at_layer is None else self._layer(stop_at_layer)
         if last < first:
-            raise ValueError(f"stop_at_layer={stop_at_layer} lies in front of start_at_layer={start_at_layer}")
+            raise ValueError(f"stop_at_layer={stop_at_layer} comes before start_at_layer={start_at_layer}")
         batch = input.shape[0] if isinstance(input, Tensor) else 0  # not len(), which fixes an exported batch axis
         check_return(return_type, labels, batch, self.cfg.n_classes, stop_at_layer)
         if start_at_layer is None:
@@ -316,7 +320,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         self,
         W: Float[Tensor, "d_model n_classes"],
         b: Float[Tensor, "n_classes"] | None = None,
-        class_names: Sequence[str] | None = None,
+        class_names: ClassNames | None = None,
     ) -> "HookedViT":
         """This model with another unembedding; all other weights are shared, and this model is left unchanged.
 
@@ -326,10 +330,10 @@ class HookedViT(Parameters, ClassSpace, Running):
         Args:
             W: One class embedding per column: text embeddings, the weights of a probe, another head.
             b: One bias per class; none by default.
-            class_names: One name per class.
+            class_names: One name per class, as a list or a dict by class index.
 
         Raises:
-            ValueError: If the shapes do not fit.
+            ValueError: If the shapes do not fit, or the class names do not.
 
         >>> model = HookedViT.from_pretrained("emoji-vit")
         >>> two = model.with_class_embeddings(model.W_U[:, :2], class_names=["monkey", "dog"])
@@ -435,12 +439,15 @@ class HookedViT(Parameters, ClassSpace, Running):
         """Turn pictures into the model's input, by timm's own transform for the loaded weights, on the model's device.
 
         Args:
-            images: A path, a PIL image, an array ([height width channel], uint8, or floats from 0 to 1), or a list
-                of these. Photos are rotated by their EXIF orientation; timm's evaluation, and datasets in a sweep,
-                take the pixels as stored.
+            images: A path, a PIL image, an array ([height width channel], uint8, uint16, or floats from 0 to 1), or a
+                list of these. Photos are rotated by their EXIF orientation; timm's evaluation, and datasets in a
+                sweep, take the pixels as stored. 16-bit pictures are scaled from their full range to 8 bits.
+                Transparent ones are composited on white, unless the model takes four channels; timm drops the alpha
+                channel, which shows whatever colours the transparent pixels happen to have.
 
         Raises:
-            ValueError: If a picture has another format or holds NaN, or the list is empty.
+            ValueError: If a picture has another format, holds NaN, or has values whose range is not known (floats
+                beyond 0 to 1, 32-bit numbers), or the list is empty.
             FileNotFoundError: If there is no file at a path.
         """
         from hooked_vit.preprocessing import preprocess
@@ -473,8 +480,8 @@ def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
-def _checked_class_names(class_names: Sequence[str] | None, n_classes: int) -> tuple[str, ...]:
-    names = numbered_class_names(n_classes) if class_names is None else tuple(class_names)
+def _checked_class_names(class_names: ClassNames | None, n_classes: int) -> tuple[str, ...]:
+    names = numbered_class_names(n_classes) if class_names is None else ordered_class_names(class_names)
     if len(names) != n_classes:
         raise ValueError(f"expected {n_classes} class names, one for each class, got {len(names)}")
     return names

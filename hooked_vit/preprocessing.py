@@ -15,12 +15,17 @@ from torch import Tensor
 from hooked_vit.config import HookedViTConfig
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_TIFF_BITS_PER_SAMPLE = 258
 
 
 def preprocess(
     images: Any, cfg: HookedViTConfig, data_config: dict[str, Any] | None, upright: bool = True
 ) -> Float[Tensor, "batch channel height width"]:
-    """Resize, crop and normalise pictures; see `HookedViT.preprocess`. `upright` as in `as_picture`."""
+    """Resize, crop and normalise pictures; see `HookedViT.preprocess`. `upright` as in `as_picture`.
+
+    Transparent pictures are composited on white, unless the model takes four channels. 16-bit pictures are scaled from
+    their full range to 8 bits.
+    """
     if data_config is None:
         raise ValueError("the model's preprocessing is unknown: load the model with from_pretrained or from_timm")
     if isinstance(images, list | tuple):
@@ -34,7 +39,15 @@ def preprocess(
             f"pictures have 1, 3 or 4 channels, this model takes {cfg.n_channels}: prepare its input yourself"
         )
     transform = _transform(tuple(sorted(_for_channels(data_config, cfg.n_channels).items())))
-    return torch.stack([transform(as_picture(image, upright).convert(mode)) for image in images])
+    pictures = (as_picture(image, upright) for image in images)
+    return torch.stack([transform(_in_mode(picture, mode)) for picture in pictures])
+
+
+def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
+    """A result of `as_picture` in another mode, on white if that has no alpha channel."""
+    if picture.mode == "RGBA" and mode != "RGBA":
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert(mode)
 
 
 def _for_channels(data_config: Mapping[str, Any], n_channels: int) -> dict[str, Any]:
@@ -72,33 +85,78 @@ def picture_of(
 
 
 def as_picture(image: Any, upright: bool = True) -> Image.Image:
-    """A PIL image from a path, a PIL image or an array.
+    """A PIL image of mode L, RGB or, with any transparency, RGBA, from a path, a PIL image or an array.
+
+    16-bit values (modes I;16, I of PNG and PPM files, uint16 arrays) are scaled from their full range to 8 bits.
 
     Args:
-        image: One of these.
+        image: A path, a PIL image or an array [height width channel] of uint8, uint16, or floats from 0 to 1.
         upright: Whether to rotate photos by their EXIF orientation, or to take the pixels as stored.
 
     Raises:
         FileNotFoundError: If there is no file at the path.
-        ValueError: If the file or array is not a picture.
+        ValueError: If the file or array is not a picture, or the range of its values is not known.
         TypeError: If `image` is of another type.
     """
     if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image) if upright else image
+        return _eight_bits(image, upright)
     if isinstance(image, str | Path):
         try:
             with Image.open(image) as opened:
-                picture = ImageOps.exif_transpose(opened) if upright else opened
-                return picture.convert("RGB") if picture.mode not in ("L", "RGB", "RGBA") else picture.copy()
+                picture = _eight_bits(opened, upright)
+                return picture.copy() if picture is opened else picture  # the file is read before it is closed
         except FileNotFoundError:
             raise FileNotFoundError(f"no picture at '{image}'") from None
-        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        except (UnidentifiedImageError, ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"'{image}' cannot be read as a picture: {error}") from error
     if isinstance(image, Tensor):
-        image = image.detach().cpu().numpy()
+        image = image.detach().cpu()
+        image = image.float().numpy() if image.dtype == torch.bfloat16 else image.numpy()
     if isinstance(image, np.ndarray):
         return _array_picture(image)
     raise TypeError(f"expected a path, a PIL image or an array, got {type(image).__name__}")
+
+
+def _eight_bits(image: Image.Image, upright: bool) -> Image.Image:
+    white = _white(image)  # before the image is transposed, since the copy does not know its file format
+    picture = ImageOps.exif_transpose(image) if upright else image
+    if white is not None:
+        pixels = np.asarray(picture)
+        grey = Image.fromarray(_scaled(pixels, white))
+        if "transparency" in picture.info:
+            opaque = pixels != picture.info["transparency"]
+            grey.putalpha(Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8)))
+        picture = grey
+    if picture.mode == "La":
+        picture = picture.convert("LA")
+    if _is_transparent(picture):
+        return picture.convert("RGBA")
+    return picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
+
+
+def _white(image: Image.Image) -> int | None:
+    """The largest value that an image of more than 8 bits can have; `None` for one of 8 bits."""
+    if image.mode.startswith("I;16"):
+        bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS_PER_SAMPLE, (16,))[0]  # PIL does not scale 12-bit TIFF files
+        return 2**bits - 1
+    if image.mode == "I" and image.format in ("PNG", "PPM"):
+        return 2**16 - 1
+    if image.mode in ("I", "F"):
+        kind = "whole numbers of 32 bits" if image.mode == "I" else "floats"
+        raise ValueError(
+            f"the range of its values is not known (mode {image.mode}, {kind}): scale them to 8 or 16 "
+            "bits, or pass an array of uint8, uint16, or floats from 0 to 1"
+        )
+    return None
+
+
+def _scaled(values: np.ndarray, white: int) -> np.ndarray:
+    return np.round(values * (255 / white)).clip(0, 255).astype(np.uint8)
+
+
+def _is_transparent(picture: Image.Image) -> bool:
+    has_alpha = picture.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in picture.info
+    return has_alpha or (picture.mode == "P" and picture.palette is not None and picture.palette.mode == "RGBA")
 
 
 def _array_picture(array: np.ndarray) -> Image.Image:
@@ -106,9 +164,7 @@ def _array_picture(array: np.ndarray) -> Image.Image:
         raise ValueError(f"expected [height width channel], got {array.shape}: move the channels to the last axis")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in _MODES) or 0 in array.shape:
         raise ValueError(f"expected an array [height width channel] with 1, 3 or 4 channels, got {array.shape}")
-    if array.dtype == np.uint8:
-        pass
-    elif np.issubdtype(array.dtype, np.floating):
+    if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all():
             raise ValueError("the picture holds NaN or infinity")
         if array.min() < 0 or array.max() > 1:
@@ -116,8 +172,13 @@ def _array_picture(array: np.ndarray) -> Image.Image:
                 f"expected floats from 0 to 1, got {array.min():.3g} to {array.max():.3g} (a picture, not an input)"
             )
         array = np.round(array * 255).astype(np.uint8)
-    else:
-        raise ValueError(f"expected uint8 or floats from 0 to 1, got {array.dtype}")
+    elif array.dtype.kind == "u" and array.dtype.itemsize == 2:  # of either byte order
+        array = _scaled(array, 2**16 - 1)
+    elif array.dtype != np.uint8:
+        raise ValueError(
+            f"expected uint8, uint16 or floats from 0 to 1, got {array.dtype}: the range of its values is not known, "
+            "scale them yourself"
+        )
     return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
 
 

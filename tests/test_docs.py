@@ -251,15 +251,31 @@ class TestBuild:
         pytest.importorskip("mkdocs")
         script = tmp_path / "01_why.py"
         script.write_text(
-            '"""Why: because."""\n\n# Since *so*.\n\n# %%\nimport os\n\n# %% Then\n# And\n# so.\n\nx = 1\n'
+            '"""Why?\n\nBecause, in 2 of 3\ncases.\n\nTakes a second.\n"""\n\n# Since *so*.\n\n# %%\nimport os\n\n'
+            "# %% Then\n# And\n# so.\n\nx = 1\n"
         )
         (tmp_path / "output.txt").write_text("1 of 2\n")
         (tmp_path / "figures.json").write_text('["a.png"]')
         page = hook("example_pages").page(script, tmp_path)
-        assert page.startswith("# Why: because\n\nSince *so*.\n")
+        assert page.startswith("# Why?\n\nBecause, in 2 of 3\ncases.\n\nTakes a second.\n\nSince *so*.\n\n*First")
         assert '??? note "Imports"\n\n    ```python\n    import os\n    ```\n\n## Then\n\nAnd\nso.\n' in page
         assert "## What it finds\n\n```text\n1 of 2\n```\n\n![a.png](01_why/a.png)" in page
         assert page.endswith("```python\nx = 1\n```\n")
+
+    def test_a_docstring_of_one_line_is_the_title_alone(self, tmp_path: Path) -> None:
+        pytest.importorskip("mkdocs")
+        script = tmp_path / "01_why.py"
+        script.write_text('"""Why: because."""\n\n# Since *so*.\n\n# %%\nimport os\n')
+        (tmp_path / "output.txt").write_text("1 of 2\n")
+        (tmp_path / "figures.json").write_text("[]")
+        assert hook("example_pages").page(script, tmp_path).startswith("# Why: because\n\nSince *so*.\n\n*First")
+
+    def test_the_list_of_examples_shows_their_questions(self) -> None:
+        pytest.importorskip("mkdocs")
+        pages = hook("example_pages")
+        questions = re.findall(r"^\| \[\d\d\]\(\w+\.md\) \| (.+) \|$", pages._index(pages.examples()), re.MULTILINE)
+        assert len(questions) == len(pages.examples())
+        assert all(question.endswith("?") for question in questions)
 
     def test_an_example_that_fails_fails_the_build(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         plugins = pytest.importorskip("mkdocs.exceptions")

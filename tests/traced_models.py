@@ -16,11 +16,11 @@ POINTS = [
 
 
 def shifted(a: Tensor, hook: Any) -> Tensor:
-    return a + torch.linspace(0, 1, a.shape[-1])
+    return a + torch.linspace(1, 2, a.shape[-1])
 
 
 def shifted_in_place(a: Tensor, hook: Any) -> None:
-    a += torch.linspace(0, 1, a.shape[-1])
+    a += torch.linspace(1, 2, a.shape[-1])
 
 
 @torch.no_grad()

@@ -24,7 +24,8 @@ COMMANDS = (lens, explore, explain, values, patch, sweep, plot, report, models)
 
 _STATUS = (
     f"Exit status: 0 if all went well; {FAILED} if something could not be read, loaded or written; {USAGE} if an "
-    "option or argument is invalid. Errors are lines on standard error."
+    "option or argument is invalid. Errors are lines on standard error that begin with 'error:'. Images that a sweep "
+    "leaves out are reported there in a line that begins with 'skipped:', and do not change the exit status."
 )
 
 

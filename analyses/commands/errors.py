@@ -1,12 +1,13 @@
 """How commands report a user's mistakes: one line on standard error and an exit status, no traceback."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 import typer
 
-__all__ = ["FAILED", "USAGE", "complain", "fail", "user_errors"]
+__all__ = ["FAILED", "SPELLINGS", "USAGE", "complain", "fail", "for_the_command_line", "user_errors"]
 
 FAILED = 1
 """Exit status if something could not be read, loaded or written."""
@@ -14,9 +15,51 @@ USAGE = 2
 """Exit status if an option or argument is invalid; typer's own, too."""
 
 
-def complain(problem: str | Exception) -> None:
-    """Print one line on standard error."""
-    typer.echo("error: " + " ".join(str(problem).split()), err=True)
+SPELLINGS = (
+    (
+        r"add them with `model\.with_class_embeddings.*",
+        "choose a model that has some, or weights with a head (--weights FILE); in Python, "
+        "`model.with_class_embeddings` adds classes",
+    ),
+    (
+        r"pass classes='sorted'.*\(on the command line (\S+), or (.*)\)",
+        r"pass \1 to number them in alphabetical order, or \2",
+    ),
+    (r"on_error='skip' leaves such images out and lists them", "Without --stop, such images are left out and listed"),
+    (r"memory_limit=(\d+) bytes, .* about (\d+): raise it", lambda found: _memory(int(found[1]), int(found[2]))),
+    (r"`timm\.list_models\('vit\*'\)` lists timm's", "`hooked-vit models` lists all"),
+    (r"see analyses\.pages\.report\.published\.PUBLISHED", "`hooked-vit report --help` lists them"),
+    (r"samples='correct' leaves out all others", "faithfulness counts no others"),
+    (r"load with the img_size it was trained at", "only Python can load it, with the img_size it was trained at"),
+    (r"download=True downloads it", "the option download=yes, as in cifar100:DIR?download=yes, downloads it"),
+    (r"masks=False", "the option masks=no"),
+    (r"resume=False", "--no-resume"),
+    (r"\bweights_key=", "--weights-key="),
+    (r"(?<!-)\bprefix=", "--prefix="),
+    (r"(?<!-)\bignore_keys\b", "--ignore-keys"),
+    (r"\bbatch_size=", "--batch-size="),
+)
+"""Patterns of what the packages advise in Python, and the same for a command."""
+
+
+def _memory(limit: int, needed: int) -> str:
+    return f"--memory-limit is {limit / 1e6:g} MB, and one patched picture needs about {needed / 1e6:.3g}: raise it"
+
+
+def for_the_command_line(message: str) -> str:
+    """A message with the command's options instead of Python's keywords.
+
+    >>> for_the_command_line("start over with resume=False")
+    'start over with --no-resume'
+    """
+    for pattern, spelling in SPELLINGS:
+        message = re.sub(pattern, spelling, message)
+    return message
+
+
+def complain(problem: str | Exception, kind: str = "error") -> None:
+    """Print one line on standard error, which begins with `kind`."""
+    typer.echo(f"{kind}: {for_the_command_line(' '.join(str(problem).split()))}", err=True)
 
 
 def fail(problem: str | Exception, status: int = FAILED) -> NoReturn:

@@ -16,7 +16,6 @@ from analyses.faithfulness.removal import removal_curve, removal_order
 from analyses.feature_importance.importance import feature_importance
 from analyses.feature_importance.methods import CLASS_AGNOSTIC, explainer
 from analyses.plots.explanation_maps import head_maps_figure, method_maps_figure
-from analyses.plots.patch_maps import picture_of
 from analyses.progress import progress_bar
 from hooked_vit import HookedViT
 
@@ -61,7 +60,7 @@ def explain_report(
         progress: Whether to show a bar on standard error; by default, if that is a terminal.
 
     Raises:
-        ValueError: If a class or method is unknown, or the model does not accept pictures.
+        ValueError: If a class or method is unknown, or the model has no classes or does not accept pictures.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> report = explain_report(model, Image.new("RGB", (64, 64)), "black.png", [3, 14], ["importance", "rollout"])
@@ -83,7 +82,7 @@ def explain_report(
             curves[name] = _probabilities(model, images, chosen, maps[name])
             advance(1)
     size = model.cfg.patch_size
-    shown = picture_of(image[0], model.data_config or {})
+    shown = model.picture_of(image[0])
     figures = {
         "explain": method_maps_figure(
             shown, maps, [f"{n} ({probabilities[k]:.0%})" for n, k in zip(names, classes, strict=True)], layout, size,

@@ -12,7 +12,6 @@ from rich.table import Table
 
 from analyses.plots.class_colours import ClassColours
 from analyses.plots.lens import lens_figure
-from analyses.plots.patch_maps import picture_of
 from analyses.projection import Projection, project
 from hooked_vit import HookedViT
 
@@ -62,7 +61,7 @@ def lens_report(
     reference = predicted if chosen is None else chosen
     projection = project(model, cache, labels=torch.tensor([reference]), k=1)
     figure = lens_figure(
-        picture_of(images[0], model.data_config or {}),
+        model.picture_of(images[0]),
         projection,
         model.cfg,
         model.class_names,

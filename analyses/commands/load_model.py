@@ -16,7 +16,7 @@ __all__ = ["load_model"]
 
 
 def load_model(options: ModelOptions, progress: bool | None = None) -> HookedViT:
-    """Load a model, or end the command with a line that says why it cannot be loaded.
+    """Load a model that has classes, or end the command with a line that says why it cannot be loaded.
 
     Args:
         options: Name, weights and device. Without a device, a GPU if there is one; of several processes on one
@@ -26,11 +26,15 @@ def load_model(options: ModelOptions, progress: bool | None = None) -> HookedViT
     >>> load_model(ModelOptions("emoji-vit", device="cpu")).cfg.n_layers
     8
     """
+    if options.weights is None and (options.weights_key or options.prefix or options.ignore_keys):
+        fail("--weights-key, --prefix and --ignore-keys are for --weights FILE", USAGE)
     if options.weights is not None and options.random_weights:
         fail("--weights and --random-weights exclude each other", USAGE)
     device = _device(options.device)
-    with working(f"loading {options.model}", progress):
-        return _loaded(options).to(device)
+    with working(f"loading {options.model}", progress), user_errors(ValueError):
+        model = _loaded(options)
+        model.require_classes()
+        return model.to(device)
 
 
 def _device(name: str | None) -> torch.device:
@@ -59,9 +63,10 @@ def _loaded(options: ModelOptions) -> HookedViT:
             # the architecture alone, so that nothing is downloaded
             model = HookedViT.from_timm(timm.create_model(name, pretrained=False))
         else:
-            model = HookedViT.from_pretrained(name, weights=weights)
-    except ValueError as error:
-        fail(error)
+            ignored = [key.strip() for key in (options.ignore_keys or "").split(",") if key.strip()]
+            model = HookedViT.from_pretrained(
+                name, weights=weights, ignore_keys=ignored, prefix=options.prefix, weights_key=options.weights_key
+            )
     except (OSError, RuntimeError) as error:  # raised by hubs and timm
         hint = "" if weights else "; without network access, pass --weights FILE or --random-weights"
         fail(f"cannot load '{name}': {str(error).rstrip('.')}{hint}")

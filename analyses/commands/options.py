@@ -22,6 +22,16 @@ class ModelOptions:
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Weights for the model: .safetensors, .pt, .pth or .bin.")
     ] = None
+    weights_key: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which state dict of FILE, if it holds several, such as teacher.")
+    ] = None
+    prefix: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What the model's keys in FILE begin with; other keys are left out."),
+    ] = None
+    ignore_keys: Annotated[
+        str | None, typer.Option(metavar="KEY,…", help="Keys of FILE to leave out; * matches anything.")
+    ] = None
     random_weights: Annotated[
         bool,
         typer.Option("--random-weights", help="An untrained model, always initialised the same; needs no network."),
@@ -56,6 +66,12 @@ class RunOptions:
     ] = True
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images per forward pass.")] = 32
     workers: Annotated[int, typer.Option(metavar="N", min=0, help="Processes that read images ahead.")] = 0
+    checkpoint_every: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0, help="How often each process saves its progress; 0 for after each batch."
+        ),
+    ] = 30.0
     stop: Annotated[
         bool, typer.Option("--stop", help="Stop at an image that cannot be read, instead of skipping and listing it.")
     ] = False
@@ -68,6 +84,7 @@ class RunOptions:
             "resume": self.resume,
             "batch_size": self.batch_size,
             "num_workers": self.workers,
+            "checkpoint_every": self.checkpoint_every,
             "on_error": "raise" if self.stop else "skip",
         }
 
@@ -77,8 +94,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
     >>> def command(model: ModelOptions, out: str = "") -> None:
     ...     print(model.model, out)
-    >>> list(inspect.signature(grouped(command)).parameters)
-    ['model', 'weights', 'random_weights', 'two_classes', 'device', 'out']
+    >>> list(inspect.signature(grouped(command)).parameters)[-3:]
+    ['two_classes', 'device', 'out']
     >>> grouped(command)(model="test_vit", out="here")
     test_vit here
     """

@@ -11,7 +11,6 @@ from rich.table import Table
 from torch import Tensor
 
 from analyses.patching.result import PatchResult
-from analyses.plots.patch_maps import picture_of
 from analyses.plots.patching import head_patching_figure, token_patching_figure
 from hooked_vit import HookedViT
 
@@ -106,7 +105,7 @@ def _figure(model: HookedViT, result: PatchResult, images: Sequence[Tensor], nam
     if result.stream in _HEAD_STREAMS:
         return head_patching_figure({result.stream: result}, title=title)
     if "token" in result.axes and max(result.labels["token"]) < result.layout.n_tokens:
-        clean, corrupt = (picture_of(image[0], model.data_config or {}) for image in images)
+        clean, corrupt = (model.picture_of(image[0]) for image in images)
         labels = (f"clean: {names[0]}", f"corrupt: {names[1]}")
         return token_patching_figure(result, clean, corrupt, model.cfg.patch_size, names=labels, title=title)
     return None

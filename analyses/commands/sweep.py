@@ -29,7 +29,9 @@ def sweep(
         str,
         typer.Option(
             metavar="KIND:PATH",
-            help="emoji-scenes:1000, imagenet-s:DIR?n=5, folder:DIR, cifar100:DIR; options follow as in a web address.",
+            help="emoji-scenes:1000, imagenet-s:DIR?n=5, folder:DIR, cifar100:DIR; options follow as in a web address. "
+            "The folders of folder:DIR are classes by name, wnid or index; folder:DIR?classes=sorted numbers them in "
+            "order, folder:DIR?classes=FILE reads the folder of each class, one per line.",
             show_default=False,
         ),
     ],
@@ -55,8 +57,10 @@ def sweep(
     """Run a model over a dataset once, for any number of analyses.
 
     Writes one Parquet table per analysis, the model's accuracy, a list of the images that could not be read, and
-    record.json, which states model, dataset and options. After an interruption of any kind, the same command resumes.
-    Under `accelerate launch` or `torchrun --no-python` the processes share the images; the tables do not change.
+    record.json, which states model, dataset and options. Images that cannot be read do not change the exit status,
+    unless --stop is given. Progress is saved every 30 seconds (--checkpoint-every): after an interruption of any
+    kind, the same command resumes. Under `accelerate launch` or `torchrun --no-python` the processes share the
+    images; the tables do not change.
 
     Example: hooked-vit sweep --data emoji-scenes:1000 --analyses identifiability,updates,perturbation --out found
     """
@@ -116,9 +120,9 @@ def _report_images(report: Reporter, tables: "Mapping[str, pd.DataFrame]", out: 
     """The model's accuracy, and the images that were skipped."""
     accuracy, skipped = tables["accuracy"].iloc[0], tables["skipped"]
     if len(skipped):
-        first = skipped.iloc[0]
-        listed = f"{len(skipped)} images left out, see {out / 'skipped.parquet'}"
-        complain(f"{listed}; image {first['index']}: {first['reason']}")
+        first, counted = skipped.iloc[0], "1 image" if len(skipped) == 1 else f"{len(skipped)} images"
+        listed = f"{counted} left out, see {out / 'skipped.parquet'}"
+        complain(f"{listed}; image {first['index']}: {first['reason']}", "skipped")
     report.say(f"{accuracy['n_images']:.0f} images: top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} %")
 
 

@@ -11,7 +11,6 @@ from rich.table import Table
 
 from analyses.data.dataset import LabelledImages
 from analyses.memory_pairs.top_activations import TopActivations, images_at
-from analyses.plots.patch_maps import picture_of
 from analyses.sweep.run import sweep
 from hooked_vit import HookedViT
 
@@ -65,6 +64,4 @@ def most_active(
     table = sweep(model, dataset, [analysis], limit=limit, progress=progress)["top_activations"]
     indices = list(dict.fromkeys(table["index"].tolist()))
     images = images_at(model, dataset, indices)
-    return table, {
-        index: picture_of(image, model.data_config or {}) for index, image in zip(indices, images, strict=True)
-    }
+    return table, {index: model.picture_of(image) for index, image in zip(indices, images, strict=True)}

@@ -139,9 +139,14 @@ class ImageNetS(Dataset[tuple[str, int, Bool[Tensor, "height width"]]]):
 def decode_segmentation(picture: Image.Image) -> Int[Tensor, "height width"]:
     """Class ids of a segmentation: R + 256 · G.
 
+    Raises:
+        ValueError: If the picture has no colours of 8 bits.
+
     >>> decode_segmentation(Image.new("RGB", (2, 1), (151, 3, 0)))
     tensor([[919, 919]])
     """
+    if picture.mode not in ("RGB", "RGBA", "P"):
+        raise ValueError(f"expected a segmentation as an RGB picture, got mode {picture.mode}: use the published file")
     pixels = np.asarray(picture.convert("RGB")).astype(np.int64)
     return torch.from_numpy(pixels[..., 0] + 256 * pixels[..., 1])
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 from analyses.data.dataset import LabelledImages
 from hooked_vit import HookedViT
+from hooked_vit.class_names import numbered_class_names, ordered_class_names
 
 __all__ = ["KINDS", "images_for", "open_dataset"]
 
@@ -20,24 +22,27 @@ def open_dataset(spec: str, class_names: Sequence[str] | None = None) -> Labelle
     |---|---|---|
     | `emoji-scenes:1000` | 1000 Emoji Scenes, with masks | `seed` (0), `objects`, `image_size`, `artists`, `background_strength` |
     | `imagenet-s:ROOT` | ImageNet-S, with masks | `n`, `partition`, `exclude` (wnids, or `none`), `masks`, `listing` |
-    | `folder:ROOT` | a folder of pictures for each class | |
-    | `cifar100:ROOT` | CIFAR-100's 10,000 test images | `n`, `train` |
+    | `folder:ROOT` | a folder of pictures for each class | `classes` (`sorted`, or a file with one folder name per class) |
+    | `cifar100:ROOT` | CIFAR-100's 10,000 test images | `n`, `train`, `download` |
 
     Options are written as in a web address: `imagenet-s:/data/ImageNet-S?n=5&masks=no`.
 
+    The folders of `folder` are classes by name, wnid or index, see `ImageFolder`. `classes=sorted` numbers them in
+    alphabetical order; `classes=FILE` reads the folder of each class, line by line in the order of the classes.
+
     Args:
         spec: Kind, colon, path (or number of scenes), options.
-        class_names: The model's class names, among which `folder` looks up its folders; Emoji Scenes must be among
-            the model's classes.
+        class_names: The model's class names, among which `folder` looks up its folders. The labels of the other kinds
+            must be the model's classes.
 
     Raises:
-        ValueError: If the kind, an option or a value is unknown, or the model does not have the classes of Emoji
-            Scenes.
+        ValueError: If the kind, an option or a value is unknown, or the model does not have the dataset's classes.
         FileNotFoundError: If there is no dataset of that kind at the path.
 
     >>> len(open_dataset("emoji-scenes:200?seed=3&objects=2"))
     200
     """  # noqa: E501
+    class_names = None if class_names is None else ordered_class_names(class_names)
     kind, colon, rest = spec.partition(":")
     if kind not in KINDS:
         near = get_close_matches(kind, KINDS, n=1)
@@ -49,7 +54,7 @@ def open_dataset(spec: str, class_names: Sequence[str] | None = None) -> Labelle
     options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
     dataset = KINDS[kind](path, options, class_names)
     if options:
-        raise ValueError(f"'{kind}' has no option {', '.join(map(repr, options))}: see `help(open_dataset)`")
+        raise ValueError(f"'{kind}' has no option {', '.join(map(repr, options))}: it has {', '.join(_OPTIONS[kind])}")
     return dataset
 
 
@@ -76,6 +81,7 @@ def _seed(options: Options) -> int:
 def _imagenet_s(path: str, options: Options, class_names: Sequence[str] | None) -> LabelledImages:
     from analyses.data.imagenet_s import ImageNetS
 
+    _check_n_classes("ImageNet-S", 1000, class_names)
     chosen: dict[str, Any] = {}
     for name, convert in (("n", int), ("partition", str), ("masks", _yes), ("exclude", _words), ("listing", str)):
         if name in options:
@@ -86,14 +92,39 @@ def _imagenet_s(path: str, options: Options, class_names: Sequence[str] | None) 
 def _folder(path: str, options: Options, class_names: Sequence[str] | None) -> LabelledImages:
     from analyses.data.image_folder import ImageFolder
 
-    return ImageFolder(path, class_names)
+    classes = options.pop("classes", None)
+    return ImageFolder(path, class_names, classes if classes in (None, "sorted") else _lines(Path(classes)))
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file '{path}': expected classes=sorted, or a file with one folder name per line")
+    return [line.strip() for line in path.read_text("utf-8").splitlines()]
 
 
 def _cifar100(path: str, options: Options, class_names: Sequence[str] | None) -> LabelledImages:
     from analyses.data.cifar import Cifar100
 
+    _check_n_classes("CIFAR-100", 100, class_names)
     n = _value(options, "n", int) if "n" in options else None
-    return Cifar100(path, n, train=_value(options, "train", _yes) if "train" in options else False)
+    train, download = (_value(options, name, _yes) if name in options else False for name in ("train", "download"))
+    dataset = Cifar100(path, n, train=train, download=download)
+    if class_names is not None and tuple(class_names) != numbered_class_names(100):
+        own, shown = (
+            {name.casefold().replace("_", " ") for name in names} for names in (class_names, dataset.class_names)
+        )
+        if not own & shown:
+            raise ValueError("CIFAR-100 shows none of this model's 100 classes: give other data, such as folder:DIR")
+    return dataset
+
+
+def _check_n_classes(data: str, n_classes: int, class_names: Sequence[str] | None) -> None:
+    """Class indices mean nothing to a model with another number of classes."""
+    if class_names is not None and len(class_names) != n_classes:
+        raise ValueError(
+            f"{data} is labelled with {n_classes} classes, this model has {len(class_names)}: give other data, such as "
+            "folder:DIR"
+        )
 
 
 KINDS: dict[str, Callable[[str, Options, Sequence[str] | None], LabelledImages]] = {
@@ -103,6 +134,14 @@ KINDS: dict[str, Callable[[str, Options, Sequence[str] | None], LabelledImages]]
     "cifar100": _cifar100,
 }
 """The function that opens each kind of dataset; it removes its options from the dict."""
+
+
+_OPTIONS = {
+    "emoji-scenes": ("seed", "objects", "image_size", "artists", "background_strength"),
+    "imagenet-s": ("n", "partition", "exclude", "masks", "listing"),
+    "folder": ("classes",),
+    "cifar100": ("n", "train", "download"),
+}
 
 
 def _value(options: Options, name: str, convert: Callable[[str], Any]) -> Any:

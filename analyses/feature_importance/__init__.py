@@ -8,6 +8,7 @@ from analyses.feature_importance.importance import (
     importance_from_cache,
     importance_map,
     importance_names,
+    saturated_blocks,
 )
 from analyses.feature_importance.methods import CLASS_AGNOSTIC, METHODS, Explainer, explainer, needs_pixels
 from analyses.feature_importance.pixel_maps import input_gradients, integrated_gradients
@@ -32,4 +33,5 @@ __all__ = [
     "random_map",
     "raw_attention",
     "relevance",
+    "saturated_blocks",
 ]

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from analyses.feature_importance.memory import within_budget
 from analyses.feature_importance.traits import with_traits
 from hooked_vit import HookedViT, HookedViTConfig
 
@@ -14,6 +15,7 @@ __all__ = ["attention_rollout", "raw_attention", "readout_row"]
 
 
 @with_traits(class_agnostic=True)
+@within_budget()
 @torch.no_grad()
 def raw_attention(
     model: HookedViT,
@@ -36,6 +38,7 @@ def raw_attention(
 
 
 @with_traits(class_agnostic=True)
+@within_budget(patterns=2)
 @torch.no_grad()
 def attention_rollout(
     model: HookedViT,

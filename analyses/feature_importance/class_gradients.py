@@ -1,6 +1,7 @@
 """Gradients of a class's cross-entropy with respect to what the head reads, in closed form but for the last norm."""
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -10,7 +11,11 @@ from torch.func import vjp, vmap
 from hooked_vit import HookedViT
 from hooked_vit.components.pool import pool_tokens
 
-__all__ = ["class_gradients", "pull_back"]
+__all__ = ["Target", "class_gradients", "pull_back"]
+
+Target = Literal["cross_entropy", "logit", "margin"]
+"""What is differentiated: the class's cross-entropy (the paper's), minus its logit, or minus its lead over the best
+other class. The last two do not vanish where the class's probability rounds to 1."""
 
 
 def class_gradients(
@@ -18,13 +23,17 @@ def class_gradients(
     vectors: Float[Tensor, "row read d_model"],
     classes: Int[Tensor, "row chosen"],
     double_softmax: bool = False,
+    target: Target = "cross_entropy",
 ) -> Float[Tensor, "row chosen read d_model"]:
-    """`d CE(head(x), k) / dx`, for vectors x instead of the tokens that the head reads, and each chosen class k.
+    """`d CE(head(x), k) / dx`, or of another target, for each chosen class k; x stands in for what the head reads.
 
     With `f` the norm and pooling before the unembedding E, `p = softmax(E f(x) + b)`, and `e_k` the unit vector of k:
 
         dCE/df = Eᵀ (p - e_k)                                       (so all classes share the product with p)
         dCE/df = Eᵀ J (softmax(p) - e_k),  J = diag(p) - p pᵀ        (double_softmax)
+        d(-logit_k)/df = -Eᵀ e_k                                    (target "logit")
+        d(logit_j - logit_k)/df = Eᵀ (e_j - e_k)                    (target "margin"; j: the other class with the
+                                                                     largest logit)
 
     and the gradient passes back through f with the vectors' own statistics, which `class_logits` uses. Distilled models
     have two heads that read one token each and whose logits are averaged.
@@ -34,19 +43,33 @@ def class_gradients(
         vectors: The vectors that the head reads, as many per row as it reads tokens (see `cfg.read_tokens`).
         classes: The chosen classes of each row.
         double_softmax: Softmax twice before the loss, as in the released code.
+        target: What is differentiated.
+
+    Raises:
+        ValueError: If the target is unknown, or `double_softmax` goes with another than the cross-entropy.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> class_gradients(model, torch.randn(2, 1, 128), torch.tensor([[3, 14, 15], [9, 2, 6]])).shape
     torch.Size([2, 3, 1, 128])
     """
-    model.require_several_classes("feature importance, a gradient of cross-entropy,")
+    if target not in get_args(Target):
+        raise ValueError(f"expected a target out of {', '.join(map(repr, get_args(Target)))}, got {target!r}")
+    if double_softmax and target != "cross_entropy":
+        raise ValueError(f"double_softmax is a variant of the cross-entropy: drop it, or target={target!r}")
+    if target != "logit":
+        model.require_several_classes("feature importance, a gradient of cross-entropy,")
     E = _class_embeddings(model)
     features, pull, *_ = vjp(lambda x: _features(model, x), vectors)
     # `features` has one row per head of the model: one, or two in distilled models
     class_logits = torch.einsum("rfd,fcd->rc", features, E) + model.b_U
     p = class_logits.softmax(dim=-1)
     chosen_embeddings = E[:, classes]  # [head row chosen d_model]
-    if double_softmax:
+    if target == "logit":
+        gradients = -chosen_embeddings
+    elif target == "margin":
+        others = class_logits[:, None].expand(-1, classes.shape[1], -1).scatter(2, classes[..., None], -torch.inf)
+        gradients = E[:, others.argmax(dim=-1)] - chosen_embeddings
+    elif double_softmax:
         q = p.softmax(dim=-1)
         mean, mixed = (torch.einsum("rc,fcd->frd", weights, E)[:, :, None] for weights in (p, p * q))
         chosen_p = p.gather(1, classes)[None, ..., None]

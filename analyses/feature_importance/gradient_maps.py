@@ -7,11 +7,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.feature_importance.attention_maps import readout_row
+from analyses.feature_importance.memory import within_budget
 from hooked_vit import HookedViT, ViTActivationCache
 
 __all__ = ["grad_cam", "gradient_attention", "relevance"]
 
 
+@within_budget(gradients=True, patterns=5)
 def relevance(
     model: HookedViT,
     images: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
@@ -35,6 +37,7 @@ def relevance(
     return readout_row(steps, 1.0, model.cfg)
 
 
+@within_budget(gradients=True, patterns=5)
 def gradient_attention(
     model: HookedViT,
     images: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
@@ -57,6 +60,7 @@ def gradient_attention(
     return sum(products[1:], products[0])
 
 
+@within_budget(gradients=True)
 def grad_cam(
     model: HookedViT,
     images: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],

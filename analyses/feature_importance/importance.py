@@ -1,18 +1,25 @@
 """Feature importance in class space: how much attending to a patch, in each block and head, supports a class."""
 
+import warnings
 from collections.abc import Iterator
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.func import vjp
 
-from analyses.feature_importance.class_gradients import class_gradients, pull_back
+from analyses.feature_importance.class_gradients import Target, class_gradients, pull_back
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
 
-__all__ = ["feature_importance", "importance_from_cache", "importance_map", "importance_names"]
+__all__ = [
+    "feature_importance",
+    "importance_from_cache",
+    "importance_map",
+    "importance_names",
+    "saturated_blocks",
+]
 
 CHUNK_ELEMENTS = 2**25  # numbers that the classes' gradients at the tokens that the head reads may take at a time
 
@@ -25,6 +32,7 @@ def feature_importance(
     classes: Int[Tensor, "batch"] | Int[Tensor, "batch chosen"] | int | str,
     double_softmax: bool = False,
     *,
+    target: Target = "cross_entropy",
     start_at_layer: Literal[0] | None = None,
 ) -> Float[Tensor, "batch layer head patch"] | Float[Tensor, "batch chosen layer head patch"]:
     """How much attending to a patch supports a class (paper, section 6): exact, and without a backward pass.
@@ -50,14 +58,21 @@ def feature_importance(
         images: Preprocessed images, or the stream's start (`hook_tokens`) with `start_at_layer=0`.
         classes: One class per image, or several.
         double_softmax: Softmax twice before the loss, as in the released code.
+        target: `"cross_entropy"`, the paper's loss; or `"logit"` or `"margin"` (the class's logit, or its lead over the
+            best other class), which have a gradient also where the class's probability rounds to 1.
         start_at_layer: 0 if `images` is the stream's start.
 
     Returns:
-        Nats of cross-entropy per unit of attention, positive where attending to a patch supports the class. The sum
-        over heads and layers is the global map, `importance_map`. Several classes get an axis after the batch axis.
+        Nats of cross-entropy (or logits) per unit of attention, positive where attending to a patch supports the class.
+        The sum over heads and layers is the global map, `importance_map`. Several classes get an axis after the batch
+        axis.
 
     Raises:
         ValueError: If the model does not have these classes, or has a single one, or rejects the images.
+
+    Warns:
+        UserWarning: If the importance is exactly 0 in whole blocks, because the class's probability rounds to 1 there
+            and its cross-entropy has no gradient; see `saturated_blocks`.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> feature_importance(model, torch.zeros(2, 3, 64, 64), torch.tensor([3, 14])).shape
@@ -72,7 +87,9 @@ def feature_importance(
         start_at_layer=start_at_layer,
         stop_at_layer=model.cfg.n_layers,  # the head reads each block's attention output instead of the last stream
     )
-    importance = importance_from_cache(model, cache, chosen, double_softmax)
+    importance = importance_from_cache(model, cache, chosen, double_softmax, target)
+    if target == "cross_entropy":
+        _warn_of_saturation(importance)
     return importance if isinstance(classes, Tensor) and classes.ndim == 2 else importance[:, 0]
 
 
@@ -81,6 +98,7 @@ def importance_map(
     images: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
     classes: Int[Tensor, "batch"] | int | str,
     *,
+    target: Target = "cross_entropy",
     start_at_layer: Literal[0] | None = None,
 ) -> Float[Tensor, "batch patch"]:
     """`feature_importance` summed over blocks and heads: the paper's global map.
@@ -89,7 +107,8 @@ def importance_map(
     >>> importance_map(model, torch.zeros(2, 3, 64, 64), torch.tensor([3, 14])).shape
     torch.Size([2, 64])
     """
-    return feature_importance(model, images, classes, start_at_layer=start_at_layer).sum(dim=(1, 2))
+    importance = feature_importance(model, images, classes, target=target, start_at_layer=start_at_layer)
+    return importance.sum(dim=(1, 2))
 
 
 def importance_names(cfg: HookedViTConfig) -> list[str]:
@@ -113,6 +132,7 @@ def importance_from_cache(
     cache: ViTActivationCache,
     classes: Int[Tensor, "batch chosen"],
     double_softmax: bool = False,
+    target: Target = "cross_entropy",
 ) -> Float[Tensor, "batch chosen layer head patch"]:
     """`feature_importance` from the cache of an earlier run, for several classes per image.
 
@@ -127,11 +147,35 @@ def importance_from_cache(
         parts = []
         for some_classes in classes.split(max(1, CHUNK_ELEMENTS // written.numel()), dim=1):
             rows = some_classes.repeat(len(layers), 1)
-            gradients = class_gradients(model, written.flatten(0, 1), rows, double_softmax)
+            gradients = class_gradients(model, written.flatten(0, 1), rows, double_softmax, target)
             by_layer = zip(layers, gradients.unflatten(0, (len(layers), -1)), strict=True)
             parts.append(torch.stack([_layer_importance(model, cache, layer, g) for layer, g in by_layer]))
         importances.append(torch.cat(parts, dim=2))
     return torch.cat(importances).permute(1, 2, 0, 3, 4)
+
+
+def saturated_blocks(importance: Float[Tensor, "*axes layer head patch"]) -> Bool[Tensor, "*axes layer"]:
+    """True where a block's importance is exactly 0 at every head and patch.
+
+    The cross-entropy of a class whose probability rounds to 1 has no gradient: a 0 then says nothing about the patches.
+
+    >>> saturated_blocks(torch.tensor([[[0.0, 0.0]], [[0.0, 0.1]]])).tolist()
+    [True, False]
+    """
+    return (importance == 0).all(dim=-1).all(dim=-1)
+
+
+def _warn_of_saturation(importance: Float[Tensor, "batch chosen layer head patch"]) -> None:
+    saturated = saturated_blocks(importance)
+    if saturated.any():
+        image, chosen, _ = saturated.nonzero()[0].tolist()
+        n_blocks = int(saturated[image, chosen].sum())
+        warnings.warn(
+            f"importance is exactly 0 in {n_blocks} of {saturated.shape[2]} blocks for image {image}: the class's "
+            "probability rounds to 1 there, so its cross-entropy has no gradient. target='logit' or target='margin' "
+            "has one",
+            stacklevel=3,
+        )
 
 
 def _layers_at_a_time(cache: ViTActivationCache, cfg: HookedViTConfig, read: slice) -> Iterator[list[int]]:

@@ -7,15 +7,17 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from analyses.feature_importance.memory import images_within, within_budget
 from analyses.feature_importance.traits import with_traits
 from hooked_vit import HookedViT
 
 __all__ = ["captum_map", "input_gradients", "integrated_gradients"]
 
-STEPS_AT_ONCE = 32  # images in a forward pass of integrated gradients, unless the batch itself is larger
+STEPS_AT_ONCE = 32  # images in a forward pass of integrated gradients, or fewer within the memory budget
 
 
 @with_traits(needs_pixels=True)
+@within_budget(gradients=True)
 def input_gradients(
     model: HookedViT,
     images: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
@@ -33,6 +35,7 @@ def input_gradients(
 
 
 @with_traits(needs_pixels=True)
+@within_budget(gradients=True)
 def integrated_gradients(
     model: HookedViT,
     images: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"],
@@ -49,7 +52,9 @@ def integrated_gradients(
     >>> integrated_gradients(model, torch.zeros(2, 3, 64, 64), torch.tensor([3, 14]), n_steps=4).shape
     torch.Size([2, 64])
     """
-    options = {"n_steps": n_steps, "internal_batch_size": max(STEPS_AT_ONCE, len(images))}
+    n_tokens = model.cfg.token_layout_at(*images.shape[-2:]).n_tokens if images.ndim == 4 else images.shape[1]
+    at_once = min(STEPS_AT_ONCE, images_within(model.cfg, n_tokens, gradients=True))
+    options = {"n_steps": n_steps, "internal_batch_size": max(at_once, len(images))}
     return captum_map("IntegratedGradients", model, images, classes, start_at_layer=start_at_layer, **options)
 
 

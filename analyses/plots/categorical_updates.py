@@ -36,7 +36,8 @@ def categorical_updates_figure(table: pd.DataFrame, reference: str = "block_inpu
     """Draw the table of `CategoricalUpdates` (the paper's section 5.1); bands are intervals over images.
 
     Parts of the residual stream may agree with each other, so their percentages do not add up to 100: they are curves
-    here, not stacked bars as in the paper.
+    here, not stacked bars as in the paper. The panel of images classified correctly and wrongly is left out if the
+    table has too few of either.
 
     Args:
         table: `CategoricalUpdates().compute()`.
@@ -49,29 +50,33 @@ def categorical_updates_figure(table: pd.DataFrame, reference: str = "block_inpu
     >>> from hooked_vit import HookedViT
     >>> tables = sweep(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(8, 0), [CategoricalUpdates()])
     >>> len(categorical_updates_figure(tables["categorical_updates"]).axes)
-    6
+    5
     """
     kinds = [kind for kind in tokens_in(table, regions=False) if kind[0] in ("cls", "patch")]
-    n_panels = 3 + len(kinds)
-    figure = Figure(figsize=(11, 6.4), layout="constrained")
-    axes = list(figure.subplots(2, 3).flat)
     updates = rows_of(table, reference=reference)
-    _draw_sublayers(axes[0], rows_of(updates, images="all", metric="similarity_change_rate"), kinds)
-    axes[0].axhline(0.5, color=GREY, linestyle=":", linewidth=1)
-    finish_panel(axes[0], "Updates towards the class", "share of tokens", ylim=(-0.02, 1.02))
-    _draw_sublayers(axes[1], rows_of(updates, images="all", metric="similarity_increase"), kinds)
-    axes[1].axhline(0, color=GREY, linestyle=":", linewidth=1)
-    finish_panel(axes[1], "Size of the updates", "class logit, output − input", legend=False)
-    _draw_correctness(axes[2], updates, kinds)
-    for ax, kind in zip(axes[3:], kinds, strict=False):
-        _draw_composition(ax, table, kind)
-    for ax in axes[n_panels:]:
-        ax.set_axis_off()
+    correctness = rows_of(updates, images="correct_minus_wrong", metric="similarity_increase")
+    panels = [["rate", "size"] + ["correctness"] * (not correctness.empty), [token_type for token_type, _ in kinds]]
+    n_columns = max(len(panels[0]), len(panels[1]) + 1)
+    # the legend fills the slots that no panel needs
+    slots: list[Any] = [row + ["legend"] * (n_columns - len(row)) for row in panels]
+    figure = Figure(figsize=(3.67 * n_columns, 6.4), layout="constrained")
+    axes: dict[str, Axes] = figure.subplot_mosaic(slots)
+    _draw_sublayers(axes["rate"], rows_of(updates, images="all", metric="similarity_change_rate"), kinds)
+    axes["rate"].axhline(0.5, color=GREY, linestyle=":", linewidth=1)
+    finish_panel(axes["rate"], "Updates towards the class", "share of tokens", ylim=(-0.02, 1.02))
+    _draw_sublayers(axes["size"], rows_of(updates, images="all", metric="similarity_increase"), kinds)
+    axes["size"].axhline(0, color=GREY, linestyle=":", linewidth=1)
+    finish_panel(axes["size"], "Size of the updates", "class logit, output − input", legend=False)
+    if not correctness.empty:
+        _draw_correctness(axes["correctness"], correctness, kinds)
+    for kind in kinds:
+        _draw_composition(axes[kind[0]], table, kind)
+    axes["legend"].set_axis_off()
+    axes["legend"].legend(*axes[kinds[0][0]].get_legend_handles_labels(), loc="lower left", frameon=False,
+                          title="… equals the top class of", alignment="left")  # fmt: skip
     owner = "sub-layer's" if reference == "layer_input" else "block's"
     caption = f"Updates are relative to the {owner} input. Bands: bootstrap intervals over images."
     finish_figure(figure, table, title, caption)
-    axes[n_panels].legend(*axes[3].get_legend_handles_labels(), loc="upper left", frameon=False,
-                          title="… equals the top class of", alignment="left")  # fmt: skip
     return figure
 
 
@@ -121,26 +126,14 @@ def _draw_sublayers(ax: Axes, rows: pd.DataFrame, kinds: list[tuple[str, str]]) 
             draw_curve(ax, rows_of(rows, stream=stream, token_type=kind[0], region=kind[1]), **style)
 
 
-def _draw_correctness(ax: Axes, updates: pd.DataFrame, kinds: list[tuple[str, str]]) -> None:
+def _draw_correctness(ax: Axes, rows: pd.DataFrame, kinds: list[tuple[str, str]]) -> None:
     ax.axhline(0, color=GREY, linestyle=":", linewidth=1)
-    rows = rows_of(updates, images="correct_minus_wrong", metric="similarity_increase")
-    if rows.empty:
-        ax.text(
-            0.5,
-            0.5,
-            "fewer than two images\nclassified correctly or wrongly",
-            transform=ax.transAxes,
-            ha="center",
-            va="center",
-        )
-    for stream, (_, linestyle) in _SUBLAYERS.items() if len(rows) else ():
+    for stream, (_, linestyle) in _SUBLAYERS.items():
         for kind in kinds:
             curve = rows_of(rows, stream=stream, token_type=kind[0], region=kind[1])
             style: dict[str, Any] = {**TOKEN_STYLES[kind], "linestyle": linestyle}
             draw_curve(ax, curve, significant=True, **style)
     finish_panel(ax, "Size, images classified correctly − wrongly", "logits (filled: p < 0.05)", legend=False)
-    if rows.empty:
-        ax.set(xticks=[], yticks=[])
 
 
 def _draw_composition(ax: Axes, table: pd.DataFrame, kind: tuple[str, str]) -> None:

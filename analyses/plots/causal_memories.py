@@ -22,11 +22,12 @@ _METRICS = {"label_logit": "class logit,\nafter − before", "accuracy": "accura
 _NAMES = {"zero": "set to zero", "mean": "set to their mean"}
 
 
-def causal_memories_figure(table: pd.DataFrame) -> Figure:
+def causal_memories_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
     """Draw the table of `CausalMemories`: one column per intervention and k, one row each for logit and accuracy.
 
     Args:
         table: `CausalMemories().compute()`.
+        title: Above the figure: which model and images.
 
     >>> from analyses.memory_pairs import CausalMemories
     >>> from analyses.data import EmojiScenes
@@ -48,9 +49,11 @@ def causal_memories_figure(table: pd.DataFrame) -> Figure:
             for choice, style in _CHOICES.items():
                 draw_curve(ax, rows_of(panel_rows, memories=choice), **style)
             done = _NAMES.get(intervention, f"times {intervention.removeprefix('x')}")
-            title = f"{k} memor{'y' if k == 1 else 'ies'} {done}" if metric == "label_logit" else ""
-            finish_panel(ax, title, ylabel if ax is row[0] else "", legend=False)
+            heading = f"{k} memor{'y' if k == 1 else 'ies'} {done}" if metric == "label_logit" else ""
+            finish_panel(ax, heading, ylabel if ax is row[0] else "", legend=False)
     # as many side by side as fit the width of the figure
     n_columns = min(3, len(columns))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=n_columns, frameon=False)
+    if title:
+        figure.suptitle(title, fontsize="large", parse_math=False)
     return figure

@@ -13,7 +13,7 @@ _TITLES = {
 }
 
 
-def value_vector_statistics_figure(*tables: pd.DataFrame) -> Figure:
+def value_vector_statistics_figure(*tables: pd.DataFrame, title: str = "") -> Figure:
     """Draw tables of `compare_class_value_agreement` and `SemanticCoherence.table`, one panel per metric.
 
     Dotted: the model freshly initialised, or class labels permuted (the band holds 95 % of permutations). Markers are
@@ -21,6 +21,7 @@ def value_vector_statistics_figure(*tables: pd.DataFrame) -> Figure:
 
     Args:
         tables: Any number of tables; those of one metric share a panel.
+        title: Above the figure: which model.
 
     >>> from analyses.value_vectors import compare_class_value_agreement
     >>> from analyses.statistics import Resampling
@@ -32,7 +33,7 @@ def value_vector_statistics_figure(*tables: pd.DataFrame) -> Figure:
     metrics = [metric for metric in _TITLES if metric in set(rows["metric"])]
     figure = Figure(figsize=(4.1 * len(metrics), 3.5), layout="constrained")
     for ax, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
-        title, ylabel, null = _TITLES[metric]
+        heading, ylabel, null = _TITLES[metric]
         for stream, style in SUBLAYER_STYLES.items():
             curve = rows_of(rows, metric=metric, stream=stream)
             if curve.empty:
@@ -43,6 +44,8 @@ def value_vector_statistics_figure(*tables: pd.DataFrame) -> Figure:
             if "null_low" in curve and not curve["null_low"].hasnans:
                 low, high = (curve[end].astype(float) for end in ("null_low", "null_high"))
                 ax.fill_between(curve["layer"].astype(int), low, high, color=style["color"], alpha=0.15, linewidth=0)
-        finish_panel(ax, title, ylabel, legend=False)
+        finish_panel(ax, heading, ylabel, legend=False)
         ax.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+    if title:
+        figure.suptitle(title, fontsize="large", parse_math=False)
     return figure

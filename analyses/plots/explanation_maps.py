@@ -12,10 +12,26 @@ from torch import Tensor
 from analyses.plots.patch_maps import colour_range, draw_outline, draw_patch_map, draw_picture
 from hooked_vit import TokenLayout
 
-__all__ = ["head_maps_figure", "method_maps_figure"]
+__all__ = ["METHOD_NAMES", "head_maps_figure", "method_maps_figure", "method_name"]
+
+METHOD_NAMES = {
+    "gradient_attention": "gradient × attention",
+    "grad_cam": "Grad-CAM",
+}
+"""The explanation methods in words, where underscores as spaces are not enough."""
+
 
 _OPACITY = 0.65  # of a map over the picture
 _CLIPPED = 0.005  # share of the values beyond either end of the scale of heads
+
+
+def method_name(method: str) -> str:
+    """The method in words, for figures.
+
+    >>> method_name("grad_cam"), method_name("raw_attention")
+    ('Grad-CAM', 'raw attention')
+    """
+    return METHOD_NAMES.get(method, method.replace("_", " "))
 
 
 def method_maps_figure(
@@ -32,7 +48,8 @@ def method_maps_figure(
     """Draw each method's map over the picture, one column per method and one row per class.
 
     Each map has its own scale, from its least to its most important patch. If a few patches would dominate the scale,
-    it ends at the 2nd or 98th percentile instead, and a note under the map says so.
+    it ends at the 2nd or 98th percentile instead, and a note under the map says so. A map that is zero everywhere is
+    drawn all dark, and a note says that, too.
 
     Args:
         picture: The image as the model sees it (`model.picture_of`).
@@ -63,14 +80,15 @@ def method_maps_figure(
             draw_picture(ax, gray, layout.grid, patch_size)
             mesh = draw_patch_map(ax, values, patch_size, "viridis", Normalize(ends.low, ends.high))
             mesh.set_alpha(_OPACITY)
-            if ends.note:
-                ax.set_xlabel(ends.note, fontsize="xx-small", labelpad=2)
+            note = ends.note if values.any() else "zero everywhere"
+            if note:
+                ax.set_xlabel(note, fontsize="xx-small", labelpad=2)
         if masks:
             for ax in axes[row]:
                 draw_outline(ax, masks[row], picture.shape[:2])
     for ax, heading in zip(axes[0], ("picture", *maps), strict=True):
         note = "\n(any class)" if heading in agnostic else ""
-        ax.set_title(heading.replace("_", " ") + note, fontsize="small", parse_math=False)
+        ax.set_title(method_name(heading) + note, fontsize="small", parse_math=False)
     bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "viridis"), ax=list(axes.flat), ticks=[0, 1], shrink=0.8)
     bar.ax.set_yticklabels(["least", "most"], fontsize="small")
     bar.set_label("importance for the class\n(one scale per map)", fontsize="small")

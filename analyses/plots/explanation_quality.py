@@ -17,6 +17,7 @@ from analyses.plots.curves import (
     finish_figure,
     finish_panel,
 )
+from analyses.plots.explanation_maps import method_name
 
 __all__ = ["faithfulness_figure", "localisation_figure"]
 
@@ -64,7 +65,7 @@ def faithfulness_figure(table: pd.DataFrame, rule: str = "published", *, title: 
             )
             share = 100 * share / rows["n_patches"].to_numpy(dtype=float)
             style: dict[str, Any] = {"linestyle": "--"} if method == "random" else {"marker": marker}
-            label = f"{str(method).replace('_', ' ')}  {areas[method]:.3f}"
+            label = f"{method_name(str(method))}  {areas[method]:.3f}"
             ax.plot(share, value, color=colour, linewidth=1.5, markersize=4, markevery=max(1, len(share) // 10),
                     label=label, **style)  # fmt: skip
             ax.fill_between(share, low, high, color=colour, alpha=0.1, linewidth=0)
@@ -106,7 +107,7 @@ def localisation_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
         ax.scatter(value, positions, c=colours, s=28, zorder=3)
         if metric != "mask_iou":
             ax.axvline(float(rows["chance"].iloc[0]), color=GREY, linestyle=":", linewidth=1)
-        ax.set(yticks=positions, yticklabels=[method.replace("_", " ") for method in order], xlim=(-0.02, 1.03))
+        ax.set(yticks=positions, yticklabels=[method_name(method) for method in order], xlim=(-0.02, 1.03))
         ax.set_title(_METRICS[metric], fontsize="medium", loc="left")
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(axis="y", color="#EEEEEE")

@@ -14,13 +14,13 @@ __all__ = ["compositionality_figure", "key_value_agreement_figure"]
 _STREAMS = {"attn_out": "attention", "mlp_out": "MLP"}
 _TOKENS = {"all": "all tokens", "cls": "CLS", "patch": "patches"}
 _COEFFICIENTS: dict[str, dict[str, Any]] = {
-    "pre": {"color": BLUE, "marker": "s", "label": "before activation"},
-    "post": {"color": VERMILION, "marker": "o", "linestyle": "--", "label": "after activation"},
-    "z": {"color": GREEN, "marker": "^", "label": "z"},
+    "pre": {"color": BLUE, "marker": "s", "label": "before the activation"},
+    "post": {"color": VERMILION, "marker": "o", "linestyle": "--", "label": "after the activation"},
+    "z": {"color": GREEN, "marker": "^", "label": "head output"},
 }
 
 
-def key_value_agreement_figure(table: pd.DataFrame) -> Figure:
+def key_value_agreement_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
     """Draw the table of `KeyValueAgreement` (the paper's section 5.2), by sub-layer and kind of token.
 
     Dotted: a class drawn at random. The last column compares correctly and wrongly classified images over all tokens;
@@ -28,6 +28,7 @@ def key_value_agreement_figure(table: pd.DataFrame) -> Figure:
 
     Args:
         table: `KeyValueAgreement().compute()`.
+        title: Above the figure: which model and images.
 
     >>> from analyses.data import EmojiScenes
     >>> from analyses.memory_pairs import KeyValueAgreement
@@ -48,11 +49,12 @@ def key_value_agreement_figure(table: pd.DataFrame) -> Figure:
             ax.sharey(row[0])
         for ax, token in zip(row, tokens, strict=False):
             _draw_agreement(ax, rows_of(stream_rows, token_type=token, images="all"))
-            title = f"{_STREAMS[stream]}, {_TOKENS[token]}"
-            finish_panel(ax, title, "% of tokens agree", legend=ax is row[0])
+            finish_panel(ax, f"{_STREAMS[stream]}, {_TOKENS[token]}", "% of tokens agree", legend=ax is row[0])
         row[0].set_ylim(bottom=0)
         _draw_difference(row[-1], rows_of(stream_rows, token_type="all", images="correct_minus_wrong"))
         finish_panel(row[-1], f"{_STREAMS[stream]}, correct − wrong", "percentage points", legend=False)
+    if title:
+        figure.suptitle(title, fontsize="large", parse_math=False)
     return figure
 
 
@@ -80,7 +82,7 @@ def _draw_difference(ax: Axes, rows: pd.DataFrame) -> None:
         )
 
 
-def compositionality_figure(table: pd.DataFrame) -> Figure:
+def compositionality_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
     """Draw the table of `Compositionality`: how often no single memory predicts the output's class, by k.
 
     One panel per sub-layer and kind of coefficient, one curve per number of memories, over all tokens; bands are
@@ -88,6 +90,7 @@ def compositionality_figure(table: pd.DataFrame) -> Figure:
 
     Args:
         table: `Compositionality().compute()`.
+        title: Above the figure: which model and images.
 
     >>> from analyses.memory_pairs import Compositionality
     >>> from analyses.data import EmojiScenes
@@ -110,6 +113,8 @@ def compositionality_figure(table: pd.DataFrame) -> Figure:
         for rank, k in enumerate(ks, start=1):
             name = f"{k} memor{'y' if k == 1 else 'ies'}"
             draw_curve(ax, rows_of(panel_rows, k=k), color=colours(rank), marker="o", label=name)
-        title = "attention" if kind == "z" else f"MLP, coefficients {_COEFFICIENTS[kind]['label']}"
-        finish_panel(ax, title, "% of tokens that no\nsingle memory predicts", legend=ax is axes[0], ylim=(0, 100))
+        heading = "attention" if kind == "z" else f"MLP, coefficients {_COEFFICIENTS[kind]['label']}"
+        finish_panel(ax, heading, "% of tokens that no\nsingle memory predicts", legend=ax is axes[0], ylim=(0, 100))
+    if title:
+        figure.suptitle(title, fontsize="large", parse_math=False)
     return figure

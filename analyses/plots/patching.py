@@ -71,7 +71,7 @@ def token_patching_figure(
     norm = _norm(np.clip(grids[shown], -ends.high, ends.high))
     n_columns = min(len(shown), 4)
     n_rows = -(-len(shown) // n_columns)
-    figure = Figure(figsize=(2 + 1.75 * (1 + n_columns), 1.4 + 1.8 * max(n_rows, 2)), layout="constrained")
+    figure = Figure(figsize=(2 + 1.75 * (1 + n_columns), 1.6 + 1.8 * max(n_rows, 2)), layout="constrained")
     parts: Any = figure.subfigures(1, 3, width_ratios=(1.75, 1.75 * n_columns + 0.9, 0.9))
     left, middle, right = parts
     for ax, picture, name in zip(left.subplots(2, 1), (clean, corrupt), names, strict=True):

@@ -7,7 +7,16 @@ from matplotlib.figure import Figure
 
 from analyses.plots.curves import TOKEN_STYLES, draw_curve, finish_figure, finish_panel, rows_of, tokens_in
 
-__all__ = ["perturbation_figure"]
+__all__ = ["PERTURBATION_NAMES", "perturbation_figure"]
+
+PERTURBATION_NAMES = {
+    "self_only": "attention to self only",
+    "no_cls": "no attention to CLS",
+    "no_context": "no context patches",
+    "no_object": "no object patches",
+    "no_touched": "no object pixel",
+}
+"""The perturbations of `Perturbation` in words."""
 
 
 def perturbation_figure(table: pd.DataFrame, metric: str = "identifiability_rate", *, title: str = "") -> Figure:
@@ -48,7 +57,7 @@ def perturbation_figure(table: pd.DataFrame, metric: str = "identifiability_rate
             style = TOKEN_STYLES[kind]
             draw_curve(ax, curve, "after", **style)
             draw_curve(ax, curve, "before", **{**style, "label": None, "marker": "", "linestyle": "--", "linewidth": 1})
-        finish_panel(ax, name.replace("_", " "), ylabel, legend=False, ylim=ylim)
+        finish_panel(ax, _in_words(name), ylabel, legend=False, ylim=ylim)
     _draw_accuracy(axes[len(names)], table, names)
     for ax in axes[len(names) + 1 :]:
         ax.remove()
@@ -68,7 +77,11 @@ def _draw_accuracy(ax: Axes, table: pd.DataFrame, names: list[str]) -> None:
     ends = np.abs(rows[["low", "high"]].sub(rows["value"], axis=0).to_numpy(dtype=float).T)
     ax.barh(positions, after, color="#BBBBBB", xerr=np.nan_to_num(ends), error_kw={"elinewidth": 1, "capsize": 2})
     ax.plot(rows["before"], positions, linestyle="", marker="|", markersize=14, color="black")
-    ax.set(yticks=positions, yticklabels=[name.replace("_", " ") for name in names], xlim=(0, 102), xlabel="percent")
+    ax.set(yticks=positions, yticklabels=[_in_words(name) for name in names], xlim=(0, 102), xlabel="percent")
     ax.invert_yaxis()
     ax.set_title("accuracy (black line: before)", fontsize="medium", loc="left")
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def _in_words(name: str) -> str:
+    return PERTURBATION_NAMES.get(name, name.replace("_", " "))

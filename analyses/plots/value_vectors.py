@@ -23,6 +23,8 @@ def value_vectors_figure(
     pictures: Mapping[int, Num[np.ndarray, "height width channel"]] | None = None,
     patch_size: tuple[int, int] = (1, 1),
     label: str = "class logit",
+    *,
+    title: str = "",
 ) -> Figure:
     """Draw one row per memory: bars for its top classes, and the pictures that activate it most.
 
@@ -35,6 +37,7 @@ def value_vectors_figure(
         pictures: Its pictures, by `index`, as the model sees them (`model.picture_of`).
         patch_size: `model.cfg.patch_size`.
         label: The quantity of the bars.
+        title: Above the figure: which model and memories.
 
     >>> from analyses.value_vectors import top_classes
     >>> len(value_vectors_figure(top_classes(HookedViT.from_pretrained("emoji-vit"), 6, [4, 8])).axes)
@@ -63,6 +66,8 @@ def value_vectors_figure(
     axes[-1, 0].set_xlabel(label if len(memories) == 1 else f"{label} (one scale for all rows)", fontsize=8)
     if most:
         figure.supxlabel("Pictures: the largest coefficients; a frame marks the patch.", fontsize=7)
+    if title:
+        figure.suptitle(title, fontsize="small", parse_math=False)
     return figure
 
 

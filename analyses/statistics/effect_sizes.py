@@ -1,9 +1,16 @@
-"""Effect sizes of pairs and of independent groups."""
+"""Effect sizes of pairs and of independent groups; values that differ by rounding only count as equal."""
 
 import numpy as np
 from scipy import stats
 
-from analyses.statistics.observations import Observations, checked_observations, checked_pairs
+from analyses.statistics.observations import (
+    Observations,
+    checked_observations,
+    checked_pairs,
+    differences_of_pairs,
+    rounding_steps,
+    rounding_unit,
+)
 
 __all__ = ["cliffs_delta", "cohens_d", "rank_biserial"]
 
@@ -15,7 +22,8 @@ def rank_biserial(x: Observations, y: Observations | float = 0.0) -> float:
     0.0
     """
     x, y = checked_pairs(x, y)
-    differences = (x - y)[x != y]
+    differences = differences_of_pairs(x, y)
+    differences = differences[differences != 0]
     if not len(differences):
         return 0.0
     signed = np.sign(differences) * stats.rankdata(np.abs(differences))
@@ -29,14 +37,16 @@ def cliffs_delta(a: Observations, b: Observations) -> float:
     0.6666666666666667
     """
     a, b = checked_observations(a, "a"), checked_observations(b, "b")
-    u = stats.mannwhitneyu(a, b, method="asymptotic").statistic
+    unit = rounding_unit(np.concatenate([a, b]))
+    u = stats.mannwhitneyu(rounding_steps(a, unit), rounding_steps(b, unit), method="asymptotic").statistic
     return float(2 * u / (len(a) * len(b)) - 1)
 
 
 def cohens_d(a: Observations, b: Observations, *, paired: bool = False) -> float:
     """Difference of means in standard deviations: those of the differences if `paired`, else pooled over the groups.
 
-    0 if the means are equal; infinite if they differ and there is no variance.
+    0 if the means are equal; infinite if they differ and there is no variance. A difference or a spread within the
+    rounding of the values (1e-12 of the largest) counts as zero.
 
     >>> cohens_d([2.0, 4.0, 6.0], [1.0, 2.0, 3.0], paired=True)
     2.0
@@ -49,6 +59,7 @@ def cohens_d(a: Observations, b: Observations, *, paired: bool = False) -> float
         difference = a.mean() - b.mean()
         squares = a.var(ddof=1) * (len(a) - 1) + b.var(ddof=1) * (len(b) - 1)
         spread = np.sqrt(squares / (len(a) + len(b) - 2))
-    if difference == 0:
+    unit = rounding_unit(np.concatenate([a, b]))
+    if abs(difference) <= unit:
         return 0.0
-    return float(difference / spread) if spread > 0 else float(np.copysign(np.inf, difference))
+    return float(difference / spread) if spread > unit else float(np.copysign(np.inf, difference))

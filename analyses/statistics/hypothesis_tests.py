@@ -1,7 +1,7 @@
 """Hypothesis tests of paired and independent observations: scipy's, with named results and effect sizes.
 
 Observations are images (or classes, or other independent draws), never the tokens of one image, which depend on each
-other. All randomness comes from a seed.
+other. All randomness comes from a seed. Values that differ by rounding only count as equal.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,13 @@ from scipy import stats
 
 from analyses.statistics.effect_sizes import cliffs_delta, cohens_d, rank_biserial
 from analyses.statistics.intervals import resampling_batch, times_drawn
-from analyses.statistics.observations import Observations, checked_observations, checked_pairs
+from analyses.statistics.observations import (
+    Observations,
+    checked_observations,
+    checked_pairs,
+    differences_of_pairs,
+    rounding_unit,
+)
 
 __all__ = [
     "PermutationTest",
@@ -98,7 +104,7 @@ def signed_rank_test(
     (0.8, 0.09375)
     """
     x, y = checked_pairs(x, y)
-    differences = x - y
+    differences = differences_of_pairs(x, y)
     n_zero = int(np.count_nonzero(differences == 0))
     if n_zero == len(differences):
         return SignedRankTest(0.0, 1.0, 0.0, 0.0, len(x), n_zero, alternative)
@@ -161,16 +167,16 @@ def permutation_tests(
     columns = range(a.shape[1])
     pooled, n_total = np.concatenate([a, b]), len(a) + len(b)
     # relabellings with equal differences must stay equal, whatever the order of summation
-    unit = 1e-12 * np.maximum(np.abs(pooled).max(axis=0), np.finfo(np.float64).tiny / 1e-12)
+    unit = rounding_unit(pooled)
 
     def paired_difference(signs: np.ndarray, axis: int = -1) -> np.ndarray:
         """[resample test] from signs [resample observation]: scipy flips the signs of ones."""
-        return np.round(signs @ (a - b) / len(a) / unit) * unit
+        return np.round(signs @ (a - b) / len(a) / unit)
 
     def group_difference(to_a: np.ndarray, to_b: np.ndarray, axis: int = -1) -> np.ndarray:
         """[resample test] from the indices [resample observation] that scipy assigns to each group."""
         sum_a = times_drawn(np.atleast_2d(to_a).astype(np.int64), n_total) @ pooled
-        difference = np.round((sum_a / len(a) - (pooled.sum(axis=0) - sum_a) / len(b)) / unit) * unit
+        difference = np.round((sum_a / len(a) - (pooled.sum(axis=0) - sum_a) / len(b)) / unit)
         return difference if to_a.ndim > 1 else difference[0]
 
     if paired:
@@ -232,14 +238,18 @@ def pooled_permutation_test(
         seed: Seed of the relabellings.
 
     Raises:
-        ValueError: If a group is empty, shapes differ, a count is negative, a value is NaN, or the alternative is
-            unknown.
+        ValueError: If a group is empty, shapes differ, a count is negative or not a whole number, a value is NaN, or
+            the alternative is unknown.
 
     >>> pooled_permutation_test([0, 10, 90], [50, 40, 10], [0.0, 0.5, 1.0], n_resamples=99).p_value
     0.01
     """
-    counts = np.stack([np.asarray(counts_a), np.asarray(counts_b)]).astype(np.int64)
+    given = np.stack([np.asarray(counts_a), np.asarray(counts_b)])
     values = np.asarray(values, dtype=np.float64)
+    fractions = given[~(np.isfinite(given) & (given == np.floor(given)))]
+    if len(fractions):
+        raise ValueError(f"expected counts of observations, whole numbers, got {fractions[0]}: pass counts, not shares")
+    counts = given.astype(np.int64)
     if counts.shape != (2, len(values)):
         raise ValueError(f"expected a count for each of {len(values)} values, got shape {counts.shape[1:]}")
     if counts.min(initial=0) < 0 or np.isnan(values).any():
@@ -254,8 +264,7 @@ def pooled_permutation_test(
     draws = np.random.default_rng(seed).multivariate_hypergeometric(total, n_a, size=n_resamples, method="marginals")
     null = draws @ values / n_a - (total - draws) @ values / n_b
     difference = float(counts[0] @ values / n_a - counts[1] @ values / n_b)
-    # rounding may put an equal draw on either side of the observed difference: scipy's tolerance
-    slack = 1e-14 * max(1.0, abs(difference))
+    slack = rounding_unit(values)  # rounding may put an equal draw on either side of the observed difference
     n_greater = int(np.count_nonzero(null >= difference - slack)) + 1
     n_less = int(np.count_nonzero(null <= difference + slack)) + 1
     n_extreme = {"greater": n_greater, "less": n_less, "two-sided": 2 * min(n_greater, n_less)}[alternative]

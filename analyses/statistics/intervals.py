@@ -104,7 +104,8 @@ def bootstrap_ratio(
 ) -> Interval:
     """Bootstrap interval of `sum(numerators) / sum(denominators)`: a mean over tokens, with images as observations.
 
-    Where all denominators are zero, the estimate and its interval are NaN.
+    A resample whose denominators are all zero has no ratio: the interval's ends are percentiles of the others, so it
+    holds for resamples that have a ratio. Where all denominators are zero, the estimate and its interval are NaN.
 
     Raises:
         ValueError: If there is no observation, shapes differ, or there is a NaN.
@@ -121,8 +122,8 @@ def bootstrap_ratio(
     columns = np.stack([top.reshape(len(top), -1), bottom.reshape(len(top), -1)])
 
     def ratios(drawn: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.divide(*(drawn @ columns))
+        numerator, denominator = drawn @ columns
+        return np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator != 0)
 
     return _bootstrap(ratios, [len(top)], top.shape[1:], level, n_resamples, seed)
 
@@ -171,7 +172,7 @@ def _bootstrap(
     """Percentile bootstrap (`scipy.stats.bootstrap`) of groups of these sizes.
 
     `statistic` takes how often each observation was drawn, [resample observation] for each group, and returns
-    [resample column]. The interval is NaN where a group has one observation.
+    [resample column]. Resamples in which it is NaN are left out. The interval is NaN where a group has one observation.
     """
 
     def statistic_of_indices(*indices: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -188,7 +189,7 @@ def _bootstrap(
         unknown = np.full_like(estimate, np.nan)
         return Interval(estimate, unknown, unknown, level)
     with warnings.catch_warnings():
-        # it warns of NaN, which is the intended result where all denominators are zero
+        # it warns of NaN, which is its result where any resample is NaN
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         result = stats.bootstrap(
             observations,
@@ -200,7 +201,13 @@ def _bootstrap(
             method="percentile",
             random_state=np.random.default_rng(seed),  # pyright: ignore[reportCallIssue]  (`rng` from scipy 1.15)
         )
-    low, high = (np.asarray(end).reshape(axes) for end in result.confidence_interval)
+    ends = [np.array(end).reshape(-1) for end in result.confidence_interval]
+    columns = np.asarray(result.bootstrap_distribution).reshape(len(ends[0]), -1)
+    for index in np.flatnonzero(np.isnan(columns).any(axis=1)):
+        known = columns[index][~np.isnan(columns[index])]
+        for end, share in zip(ends, ((1 - level) / 2, (1 + level) / 2), strict=True):
+            end[index] = np.quantile(known, share) if len(known) else np.nan
+    low, high = (end.reshape(axes) for end in ends)
     return Interval(estimate, low, high, level)
 
 

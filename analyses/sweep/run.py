@@ -71,7 +71,8 @@ def sweep(
         resume: False deletes the files of an earlier sweep in `out`, and starts over.
         fwd_hooks: Interventions that are applied throughout, as for `model.hooks`.
         num_workers: Processes that read images ahead, as for torch's `DataLoader`.
-        checkpoint_every: Seconds between checkpoints; 0 for one after each batch.
+        checkpoint_every: Seconds between checkpoints, which each process writes after the batch that it is running
+            then; 0 for one after each batch. An interruption loses the work since the last checkpoint.
         progress: Whether to show a bar; by default, if standard error is a terminal.
 
     Returns:
@@ -97,14 +98,14 @@ def sweep(
         raise TypeError(f"a dataset needs __len__ and __getitem__, {type(dataset).__name__} has not")
     by_name = {"accuracy": Accuracy(), **_by_name(analyses)}
     n_images = len(dataset) if limit is None else min(len(dataset), limit)
-    if n_images == 0 or model.cfg.n_classes == 0:
-        raise ValueError(f"expected images and classes, got {n_images} images and {model.cfg.n_classes} classes")
+    if n_images == 0:
+        raise ValueError("expected at least one image, got an empty dataset")
     model.require_several_classes("a sweep, which measures accuracy,")
     device, processes = model.cfg.device, join_processes()
     store = None if out is None else Store(out)
     if store is not None and not resume:
         if processes.rank == 0:
-            store.clear()
+            store.clear([*by_name, "skipped"])
         processes.gather(None)
     with model.hooks(fwd_hooks=fwd_hooks):
         options = {"batch_size": batch_size, "on_error": on_error}
@@ -124,6 +125,7 @@ def sweep(
         tables = as_read(tables)
         if processes.rank == 0:
             store.write_tables(tables, record)
+            store.clear_temporaries(list(tables))
         processes.gather(None)
         store.clear_checkpoints()
     return tables

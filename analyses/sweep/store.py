@@ -7,6 +7,7 @@ import pickle
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ class Store:
 
     A file is written under a temporary name, flushed to the disk, and renamed. Checkpoints hold tensors, numbers and
     strings, and are read without running code.
+
+    Of the processes that share a sweep, the first writes record and tables, and each its own checkpoint.
     """
 
     def __init__(self, folder: str | Path):
@@ -81,19 +84,30 @@ class Store:
         self._write(str(path.relative_to(self.folder)), buffer.getvalue())
 
     def clear_checkpoints(self) -> None:
-        """Remove all checkpoints, and the temporary files of killed processes."""
-        # several processes may do this at once
+        """Remove all checkpoints, when no process writes them any more; several processes may do this at once."""
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-        for leftover in self.folder.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
 
-    def clear(self) -> None:
-        """Remove the files of the sweep in this folder, and no others."""
-        record = self.read_record() or {}
+    def clear_temporaries(self, names: Sequence[str]) -> None:
+        """Remove what killed processes have left of the record and the tables of these names.
+
+        Only for the process that writes these files: it may be writing one while the others clear their checkpoints.
+        """
+        for name in (_RECORD, *(f"{name}.parquet" for name in names)):
+            for leftover in self.folder.glob(f".{escape(name)}.*.tmp"):
+                leftover.unlink(missing_ok=True)
+
+    def clear(self, names: Sequence[str]) -> None:
+        """Remove the files of the sweep in this folder, and no others.
+
+        Args:
+            names: The tables that the next sweep writes, of which a killed process may have left temporary files.
+        """
+        tables = (self.read_record() or {}).get("tables", [])
         (self.folder / _RECORD).unlink(missing_ok=True)
-        for name in record.get("tables", []):
+        for name in tables:
             (self.folder / f"{name}.parquet").unlink(missing_ok=True)
         self.clear_checkpoints()
+        self.clear_temporaries([*tables, *names])
 
     def _checkpoint(self, rank: int, count: int) -> Path:
         return self.folder / "checkpoints" / f"rank-{rank}-of-{count}.pt"

@@ -173,6 +173,7 @@ def top_memories(
     >>> table["class_name"].tolist()
     ['pizza', 'pizza', 'pizza', 'fox', 'fox', 'fox']
     """
+    _refuse_single(classes, "classes")
     labels = [model.class_index(label) for label in classes]
     all_logits = value_logits(model, layer, sublayer, unit_length=unit_length, layer_scale=layer_scale)
     check_k(k, len(all_logits), "memories")
@@ -198,6 +199,7 @@ def block_index(cfg: HookedViTConfig, layer: int) -> int:
 
 def memory_indices(cfg: HookedViTConfig, sublayer: MemorySublayer, memories: Sequence[int]) -> list[int]:
     """The given memories as a list; ValueError if there is none, or one does not exist."""
+    _refuse_single(memories, "memories")
     total = n_memories(cfg, sublayer)
     outside = [memory for memory in memories if not 0 <= memory < total]
     if outside or not len(memories):
@@ -221,6 +223,11 @@ def check_sublayer(sublayer: str) -> None:
     """ValueError if there is no such sub-layer."""
     if sublayer not in get_args(MemorySublayer):
         raise ValueError(f"expected sublayer 'mlp' or 'attn', got {sublayer!r}")
+
+
+def _refuse_single(values: Any, name: str) -> None:
+    if isinstance(values, int | str):
+        raise ValueError(f"{name} is a list, got {values!r}: pass {name}=[{values!r}]")
 
 
 def check_k(k: int, most: int, what: str) -> None:

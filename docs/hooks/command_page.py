@@ -14,6 +14,7 @@ INTRODUCTION = """\
 `hooked-vit` answers the most common questions without a line of Python. Each command writes its figures and tables to
 `--out` and prints their paths; with `--json` it prints a single JSON document instead. An error is one line on standard
 error. The exit status is 1 if something could not be read, loaded or written, and 2 if an option is invalid.
+Images that a sweep leaves out are lines that begin with `skipped:`; they do not change the exit status.
 
 This page is generated from the commands when the documentation is built; `hooked-vit COMMAND --help` prints the same
 text.

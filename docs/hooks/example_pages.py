@@ -89,7 +89,8 @@ def page(script: Path, run: Path) -> str:
     head, *cells = re.split(r"^# %%", source, flags=re.MULTILINE)
     printed = (run / "output.txt").read_text("utf-8").strip("\n")
     figures = json.loads((run / "figures.json").read_text("utf-8"))
-    parts = [f"# {_title(source)}", _prose(head.partition('"""\n')[2])]
+    title, answer = _title_and_answer(source)
+    parts = [f"# {title}", answer, _prose(head.rpartition('"""\n')[2])]
     parts.append(
         f"*First the output and the figures of `examples/{script.name}` on the embedded model, made when these pages "
         "were built; then the script itself, cell by cell.*"
@@ -106,7 +107,6 @@ def _cell(cell: str) -> str:
     lines = body.strip("\n").split("\n")
     n_prose = next((index for index, line in enumerate(lines) if not line.startswith("#")), len(lines))
     prose, code = "\n".join(lines[:n_prose]), "\n".join(lines[n_prose:]).strip("\n")
-    code = code.partition('\n\n\nif __name__ == "__main__":')[0]
     block = f"```python\n{code}\n```" if code else ""
     if not title.strip():
         block = '??? note "Imports"\n\n' + "\n".join(f"    {line}" if line else "" for line in block.split("\n"))
@@ -119,8 +119,10 @@ def _prose(comments: str) -> str:
     return "\n".join(re.sub(r"^# ?", "", line) for line in lines)
 
 
-def _title(source: str) -> str:
-    return (ast.get_docstring(ast.parse(source)) or "").split("\n")[0].rstrip(".")
+def _title_and_answer(source: str) -> tuple[str, str]:
+    """The first line of a script's docstring, without a full stop, and the rest."""
+    title, _, answer = (ast.get_docstring(ast.parse(source)) or "").partition("\n")
+    return title.rstrip("."), answer.strip("\n")
 
 
 def _short_title(script: Path) -> str:
@@ -129,7 +131,10 @@ def _short_title(script: Path) -> str:
 
 
 def _index(scripts: list[Path]) -> str:
-    rows = [f"| [{script.stem[:2]}]({script.stem}.md) | {_title(script.read_text('utf-8'))}. |" for script in scripts]
+    titles = [_title_and_answer(script.read_text("utf-8"))[0] for script in scripts]
+    rows = [
+        f"| [{script.stem[:2]}]({script.stem}.md) | {title} |" for script, title in zip(scripts, titles, strict=True)
+    ]
     return "\n".join([
         "# Examples",
         "",

@@ -1,6 +1,7 @@
 """Projection follows its definition in every kind of model and with chunks of any size."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -205,6 +206,12 @@ class TestErrors:
     def test_labels_that_are_not_classes(self, images: Tensor, labels: Tensor) -> None:
         model, cache = run("cls", images)
         with pytest.raises(ValueError, match="class indices from 0 to 6"):
+            project(model, cache, labels=labels)
+
+    @pytest.mark.parametrize("labels", [2, "class 2", [0, 1]])
+    def test_labels_that_are_no_tensor(self, images: Tensor, labels: Any) -> None:
+        model, cache = run("cls", images)
+        with pytest.raises(ValueError, match=r"labels must be a tensor with a class index for each image, \[2\], got "):
             project(model, cache, labels=labels)
 
     def test_labels_of_class_ranks(self) -> None:

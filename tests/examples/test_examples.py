@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 
 from analyses.data.open import images_for
@@ -244,9 +243,7 @@ def test_key_value_memories(run_example: Callable[..., Run]) -> None:
         ) in run.printed
 
 
-def test_explanations(run_example: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    captions: list[str] = []
-    monkeypatch.setattr(Figure, "supxlabel", lambda self, text, **_: captions.append(text))
+def test_explanations(run_example: Callable[..., Run]) -> None:
     run = run_example(6, "--quick", "--figures", "1")
     areas = run.table("faithfulness").query("metric == 'auc_published'")
     scores = run.variables["scores"]
@@ -257,12 +254,18 @@ def test_explanations(run_example: Callable[..., Run], monkeypatch: pytest.Monke
     both = run.table("two_objects").query("metric == 'both_right'").set_index("method")["value"]
     assert scores["both of two"].to_dict() == pytest.approx(both.to_dict())
     assert both["raw_attention"] == both["rollout"] == 0
-    # the one map that is zero everywhere is drawn all dark, and the caption explains it
+    # the one map that is zero everywhere is drawn all dark, and the note under it explains it
     maps = run.variables["maps"]
     empty = [f"{name} for {label}" for name in maps for label, of_class in zip(run.variables["names"], maps[name],
              strict=True) if not of_class.any()]  # fmt: skip
     assert empty == ["grad_cam for truck"]
-    assert "All dark because the map is zero everywhere: grad cam for truck." in captions
+    axes = run.variables["figure"].axes
+    headings = [ax.get_title() for ax in axes[: 1 + len(maps)]]
+    assert [
+        (headings[position % len(headings)], axes[position - position % len(headings)].get_ylabel())
+        for position, ax in enumerate(axes)
+        if ax.get_xlabel() == "zero everywhere"
+    ] == [("Grad-CAM", "truck")]
     assert "probe_null" in run.printed
 
 

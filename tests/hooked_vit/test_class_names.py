@@ -1,8 +1,13 @@
 """Finding a class by its name, and ImageNet's names."""
 
-import pytest
+import re
+from typing import Any
 
-from hooked_vit.class_names import find_class, imagenet_class_names, numbered_class_names
+import pytest
+from conftest import make_timm
+
+from hooked_vit import HookedViT
+from hooked_vit.class_names import find_class, imagenet_class_names, numbered_class_names, ordered_class_names
 
 NAMES = ("tabby, tabby cat", "Egyptian cat", "crane", "crane", "tiger cat, tigress")
 
@@ -39,3 +44,43 @@ def test_imagenet_heads_have_a_name_for_every_class(n_classes: int) -> None:
 def test_other_heads_have_numbered_classes() -> None:
     assert imagenet_class_names(37) is None
     assert numbered_class_names(3) == ("class 0", "class 1", "class 2")
+
+
+def test_names_by_class_index_are_put_in_order() -> None:
+    assert ordered_class_names({2: "c", 0: "a", 1: "b"}) == ("a", "b", "c")
+    assert ordered_class_names(["a", "b"]) == ("a", "b")
+
+
+WRONG_NAMES = [
+    ("cat", "expected a list with one name per class, got the string 'cat'"),
+    ({"cat": 0, "dog": 1}, "or a dict from the class indices 0, 1, … to names, got a dict with keys 'cat', 'dog'"),
+    ({1: "cat", 2: "dog"}, "got a dict with keys 1, 2"),
+    ({"cat"}, "got 'cat' without an order"),
+    ([0, 1, 2, 3, 4, 5, 6], "expected class names as strings, got 0, 1, 2, 3, 4, …"),
+]
+
+
+@pytest.mark.usefixtures("bad_input")
+@pytest.mark.parametrize(("names", "message"), WRONG_NAMES)
+def test_other_class_names_are_refused_wherever_a_model_takes_them(names: Any, message: str) -> None:
+    """Not read as their letters or keys."""
+    module, model = make_timm("cls"), HookedViT.from_pretrained("emoji-vit")
+    for load in (
+        lambda: HookedViT(model.cfg, names),
+        lambda: HookedViT.from_timm(module, names),
+        lambda: HookedViT.from_pretrained("emoji-vit", class_names=names),
+        lambda: model.with_class_embeddings(model.W_U[:, :3], class_names=names),
+        lambda: model.with_weights(dict(model.named_parameters()), class_names=names),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            load()
+
+
+def test_a_model_takes_names_by_class_index() -> None:
+    names = {index: f"name {index}" for index in reversed(range(7))}
+    model = HookedViT.from_timm(make_timm("cls"), names)
+    assert model.class_names == tuple(f"name {index}" for index in range(7))
+    two = model.with_class_embeddings(model.W_U[:, :2], class_names={1: "b", 0: "a"})
+    assert two.class_names == HookedViT(two.cfg, {0: "a", 1: "b"}).class_names == ("a", "b")
+    with pytest.raises(ValueError, match="expected 2 class names, one for each class, got 3"):
+        model.with_class_embeddings(model.W_U[:, :2], class_names={1: "b", 0: "a", 2: "c"})

@@ -6,6 +6,8 @@ export const nPrefix = data.prefix.length;
 export const nRows = data.grid[0];
 export const nColumns = data.grid[1];
 export const nTokens = nPrefix + nRows * nColumns;
+/** As in figures, lines between the patches of a grid finer than this would hide the map, and a few extreme patches its colours. */
+export const isFine = Math.max(nRows, nColumns) > 20;
 export const hasCls = data.prefix[0] === "CLS";
 
 /** What each stream holds, in words. */

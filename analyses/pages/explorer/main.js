@@ -1,7 +1,7 @@
 // The page's controls, and what is redrawn when something is selected.
 
 import { amountColour, amountGradient, signedColour, signedGradient } from "./colours.js";
-import { className, data, nColumns, nPrefix, nRows, shortClassName, STREAM_LABELS, tokenName } from "./data.js";
+import { className, data, isFine, nColumns, nPrefix, nRows, shortClassName, STREAM_LABELS, tokenName } from "./data.js";
 import { find, make } from "./dom.js";
 import { formatFixed, formatLogit, formatPercent, formatSmall } from "./format.js";
 import { CellGrid } from "./grid.js";
@@ -15,7 +15,7 @@ const VIEWS = {
   rank: ["Rank", () => `Rank: how many of the ${data.n_classes} classes are above ${chosenName()} in the projection of ${streamInWords()}; 0 is best. Logarithmic colours.`],
   identifiability: ["Identifiability", () => `Class identifiability: 1 − rank / number of classes. 1 where ${chosenName()} is on top of the projection of ${streamInWords()}; chance is about one half.`],
   logit: ["Logit", () => `Logit of ${chosenName()}: ${streamInWords()} through the final norm and the unembedding (class-space projection, logit lens). One scale for all blocks.`],
-  attention: ["Attention", () => `Attention pattern: the share of attention from ${tokenName(state.pinned)} to each token${state.head === ALL_HEADS ? ", mean over the block's heads" : ""}. A row sums to 100 %; the scale ends at the patch with the most attention.`],
+  attention: ["Attention", (map) => `Attention pattern: the share of attention from ${tokenName(state.pinned)} to each token${state.head === ALL_HEADS ? ", mean over the block's heads" : ""}. A row sums to 100 %${map?.clipsHigh ? "" : "; the scale ends at the patch with the most attention"}.`],
   importance: ["Importance", () => `Feature importance: −d cross-entropy / d attention, local to each block. Attending to an orange patch supports ${chosenName()}, attending to a blue one opposes it; in nats.`],
 };
 const streamInWords = () => `${data.streams[state.stream]} (${STREAM_LABELS[data.streams[state.stream]]})`;
@@ -60,6 +60,7 @@ function makeTokens() {
     onPoint: (row, column) => point(row === null ? null : nPrefix + row * nColumns + column),
     onChoose: (row, column) => set({ pinned: nPrefix + row * nColumns + column }),
   });
+  find("patches").classList.toggle("fine", isFine);
   prefixButtons = data.prefix.map((name, token) => {
     const button = make("button", { type: "button", onclick: () => set({ pinned: token }) }, make("i"), name);
     for (const kind of ["pointerenter", "focus"]) button.addEventListener(kind, () => point(token));
@@ -118,6 +119,13 @@ function colourOf(map) {
 
 const formatValue = (value) => ({ rank: `${value}`, identifiability: formatFixed(value, 3), logit: formatLogit(value), attention: formatPercent(value), importance: formatSmall(value) }[state.view]);
 
+function clipInWords(map) {
+  if (!map?.clipsLow && !map?.clipsHigh) return "";
+  if (map.kind === "signed") return " The scale is clipped at the 98th percentile of the magnitudes.";
+  const ends = [map.clipsLow && "2nd", map.clipsHigh && "98th"].filter(Boolean).join(" and the ");
+  return ` The scale is clipped at the ${ends} percentile.`;
+}
+
 function showMap() {
   const map = currentMap(render);
   const colour = colourOf(map);
@@ -131,12 +139,12 @@ function showMap() {
   document.querySelector(".picture").classList.toggle("under-map", map !== null);
   document.querySelector(".legend").classList.toggle("off", map === null);
   if (map) {
-    find("legend-low").textContent = formatValue(map.low);
-    find("legend-high").textContent = formatValue(map.high);
+    find("legend-low").textContent = `${map.clipsLow ? "≤\u00a0" : ""}${formatValue(map.low)}`;
+    find("legend-high").textContent = `${map.clipsHigh ? "≥\u00a0" : ""}${formatValue(map.high)}`;
     find("legend-bar").style.background = map.kind === "signed" ? signedGradient() : amountGradient();
     find("legend-bar").setAttribute("aria-label", `Colours from ${formatValue(map.low)} to ${formatValue(map.high)}`);
   }
-  find("view-means").textContent = VIEWS[state.view][1]();
+  find("view-means").textContent = VIEWS[state.view][1](map) + clipInWords(map);
   showReadout(map);
 }
 

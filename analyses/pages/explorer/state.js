@@ -1,7 +1,8 @@
 // What is selected, and every number that follows from it. Nothing here touches the page's elements.
 
-import { className, data, hasCls, nPrefix, nTokens, shortClassName } from "./data.js";
+import { className, data, hasCls, isFine, nPrefix, nTokens, shortClassName } from "./data.js";
 import { unpack, unpackAll } from "./numbers.js";
+import { clippedRange } from "./scale.js";
 
 /** In place of a head's number: the mean over heads of attention, the sum over heads of importance. */
 export const ALL_HEADS = "all";
@@ -89,7 +90,18 @@ function attentionRow(block, head, query, whenReady) {
   return mean;
 }
 
-/** The values that colour the tokens, or null where there are none: `{values, low, high, kind}`. */
+/** The ends of a colour scale: the smallest and the largest value, or on fine grids possibly percentiles. */
+function rangeOf(values) {
+  if (isFine) return clippedRange(values);
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
+  return { low, high };
+}
+
+/**
+ * The values that colour the tokens, or null where there are none: `{values, low, high, kind}`, and on fine grids
+ * `clipsLow` and `clipsHigh` where values beyond an end have its colour.
+ */
 export function currentMap(whenReady) {
   const tokens = Array.from({ length: nTokens }, (_, token) => token);
   const { view, block } = state;
@@ -100,23 +112,19 @@ export function currentMap(whenReady) {
     return { kind: "amount", values: tokens.map((token) => identifiability(rankAt(block, token))), low: 0, high: 1 };
   }
   if (view === "logit") {
-    let [low, high] = [Infinity, -Infinity];  // over all blocks, so that colours can be compared between blocks
-    for (let layer = 0; layer < data.n_layers; layer++) for (const token of tokens) {
-      const value = logitAt(layer, token);
-      low = Math.min(low, value);
-      high = Math.max(high, value);
-    }
-    return { kind: "amount", values: tokens.map((token) => logitAt(block, token)), low, high };
+    // over all blocks, so that colours can be compared between blocks
+    const all = Array.from({ length: data.n_layers }, (_, layer) => tokens.map((token) => logitAt(layer, token))).flat();
+    return { kind: "amount", values: tokens.map((token) => logitAt(block, token)), ...rangeOf(all) };
   }
   if (view === "attention") {
     const row = attentionRow(block, state.head, state.pinned, whenReady);
-    return row && { kind: "amount", values: [...row], low: 0, high: row.subarray(nPrefix).reduce((a, b) => Math.max(a, b), 0) };
+    return row && { kind: "amount", values: [...row], ...rangeOf(row.subarray(nPrefix)), low: 0, clipsLow: false };
   }
   if (view === "importance" && isLeading()) {
     const [layer, head] = state.everyBlock ? [data.n_layers, ALL_HEADS] : [block, state.head];
     const values = tokens.map((token) => importanceAt(token, layer, head));
-    const most = Math.max(...values.map(Math.abs));
-    return { kind: "signed", values, low: -most, high: most };
+    const { high, clipsHigh } = rangeOf(values.slice(nPrefix).map(Math.abs));
+    return { kind: "signed", values, low: -high, high, clipsLow: clipsHigh, clipsHigh };
   }
   return null;
 }

@@ -26,7 +26,7 @@ function showTops(token, chooseBlock) {
     const classes = arrays.projections.top_classes.row(state.stream, block, token);
     const logits = arrays.projections.top_logits.row(state.stream, block, token);
     for (let i = 0; i < Math.min(3, classes.length); i++) {
-      const cell = make("td", {}, make("div", { className: "vote" }, make("span", { textContent: shortClassName(classes[i]) }), make("small", { textContent: formatLogit(logits[i]) })));
+      const cell = make("td", {}, make("div", { className: "top-class" }, make("span", { textContent: shortClassName(classes[i]) }), make("small", { textContent: formatLogit(logits[i]) })));
       cell.title = [...classes].map((label, rank) => `${rank + 1}. ${className(label)}  ${formatLogit(logits[rank])}`).join("\n");
       cell.classList.toggle("is-class", classes[i] === chosenClass());
       row.append(cell);
@@ -83,13 +83,13 @@ function showMemories(token) {
   const ids = memories.memory.row(state.block, token);
   const rows = [...ids].map((id, position) => {
     const name = state.sublayer === "mlp" ? `neuron ${id}` : `head ${Math.floor(id / data.d_head)}, ${id % data.d_head}`;
-    const votes = make("td");
+    const names = make("td");
     memories.classes.row(state.block, token, position).forEach((label, i) => {
-      const vote = make("span", { textContent: shortClassName(label), title: `${className(label)}: ${formatLogit(memories.logits.at(state.block, token, position, i))}` });
-      vote.classList.toggle("is-class", label === chosenClass());
-      votes.append(i ? ", " : "", vote);
+      const topClass = make("span", { textContent: shortClassName(label), title: `${className(label)}: ${formatLogit(memories.logits.at(state.block, token, position, i))}` });
+      topClass.classList.toggle("is-class", label === chosenClass());
+      names.append(i ? ", " : "", topClass);
     });
-    return make("tr", {}, make("td", { textContent: name }), make("td", { textContent: formatLogit(memories.coefficient.at(state.block, token, position)) }), votes);
+    return make("tr", {}, make("td", { textContent: name }), make("td", { textContent: formatLogit(memories.coefficient.at(state.block, token, position)) }), names);
   });
   document.querySelector("#memories tbody").replaceChildren(...rows);
 }

@@ -106,6 +106,7 @@ def test_the_help_of_every_command_has_an_example_that_parses(command: Callable[
 def test_help_documents_the_exit_statuses() -> None:
     shown = " ".join(CliRunner().invoke(app, ["--help"], env={"COLUMNS": "300"}).stdout.split())
     assert "0 if all went well; 1 if something could not be read, loaded or written; 2 if" in shown
+    assert "in a line that begins with 'skipped:', and do not change the exit status" in shown
 
 
 @pytest.mark.parametrize(

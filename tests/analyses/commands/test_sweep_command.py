@@ -16,6 +16,7 @@ from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.identifiability import Identifiability
 from analyses.statistics import Resampling
 from analyses.sweep.run import sweep
+from analyses.sweep.store import Store
 from hooked_vit import HookedViT
 
 
@@ -49,6 +50,7 @@ def test_another_sweep_in_the_same_folder_is_an_error_of_one_line(out: Path) -> 
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")
     assert "dataset.description.seed: 9 then, 10 now" in result.stderr
+    assert "start over with --no-resume" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
@@ -81,11 +83,12 @@ def test_a_folder_of_pictures_with_a_broken_one(tmp_path: Path) -> None:
     result = invoke(*arguments, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "3 images: top-1 100.00 %" in result.stdout
-    assert "1 images left out" in result.stderr
+    assert result.stderr.startswith(f"skipped: 1 image left out, see {tmp_path / 'out' / 'skipped.parquet'}; image ")
     assert "broken.png" in result.stderr
     stopped = invoke(*arguments, "--out", tmp_path / "other", "--stop")
     assert stopped.exit_code == 1
     assert "cannot be read" in stopped.stderr
+    assert "Without --stop, such images are left out and listed" in stopped.stderr
 
 
 @pytest.mark.parametrize(
@@ -106,6 +109,19 @@ def test_mistakes_are_reported_in_one_line(tmp_path: Path, arguments: list[str],
     assert result.exit_code == status, result.output
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_progress_is_saved_as_often_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    monkeypatch.setattr(Store, "write_checkpoint", lambda *arguments: written.append(1))
+    arguments = ("sweep", "--data", "emoji-scenes:4", "--analyses", "identifiability", "--batch-size", 1)
+    for every, n_checkpoints in ((0, 5), (1000, 1)):
+        written.clear()
+        assert invoke(*arguments, "--checkpoint-every", every, "--out", tmp_path / f"{every}").exit_code == 0
+        assert len(written) == n_checkpoints
+    assert "Progress is saved every 30 seconds (--checkpoint-every)" in " ".join(
+        invoke("sweep", "--help").stdout.split()
+    )
 
 
 def test_a_folder_without_a_finished_sweep_has_nothing_to_plot(tmp_path: Path) -> None:

@@ -116,6 +116,12 @@ def test_segmentations_are_read_as_r_plus_256_g(class_id: int) -> None:
     assert torch.equal(decode_segmentation(encode(np.full((2, 3), class_id))), torch.full((2, 3), class_id))
 
 
+def test_a_segmentation_without_colours_of_8_bits_is_refused() -> None:
+    for mode in ("L", "I;16", "F"):
+        with pytest.raises(ValueError, match=f"expected a segmentation as an RGB picture, got mode {mode}"):
+            decode_segmentation(Image.new(mode, (2, 3)))
+
+
 def test_missing_folders_are_named(root: Path) -> None:
     with pytest.raises(FileNotFoundError, match="expected ImageNet-S as it is published, with ImageNetS919/validation"):
         ImageNetS(root / "nowhere")

@@ -58,6 +58,20 @@ def test_pictures_of_every_mode_can_be_read(model: HookedViT, pixels: np.ndarray
     assert torch.isfinite(batch.images).all()  # type: ignore[arg-type]
 
 
+def test_values_without_a_known_range_are_left_out_and_16_bits_are_read(model: HookedViT, tmp_path: Path) -> None:
+    deep = np.full((50, 60), 25700, dtype=np.uint16)
+    floats = Image.fromarray(deep.astype(np.float32))
+    floats.save(tmp_path / "floats.tiff")
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    items = [(tmp_path / "floats.tiff", 0), (tmp_path / "deep.png", 0), (floats, 0), (deep, 0), (deep.astype(int), 0)]
+    batch = read(model, items)
+    assert batch.index.tolist() == [1, 3]
+    assert [index for index, _ in batch.failures] == [0, 2, 4]
+    assert all("the range of its values is not known" in reason for _, reason in batch.failures)
+    grey = model.preprocess(np.full((50, 60), 100, dtype=np.uint8))[0]
+    assert all(torch.equal(image, grey) for image in batch.images)  # type: ignore[union-attr]
+
+
 def test_masks_are_cropped_like_their_pictures(model: HookedViT, pixels: np.ndarray) -> None:
     mask = np.zeros((50, 60), dtype=bool)
     mask[:, :30] = True

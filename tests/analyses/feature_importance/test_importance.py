@@ -1,5 +1,7 @@
 """Feature importance equals autograd's derivative within the block, from the definition, in every kind of model."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from analyses.feature_importance.importance import (
     importance_from_cache,
     importance_map,
     importance_names,
+    saturated_blocks,
 )
 from hooked_vit import HookedViT
 
@@ -140,3 +143,46 @@ class TestErrors:
         _, cache = model.run_with_cache(images, names_filter="pattern")
         with pytest.raises(ValueError, match=r"lacks 'blocks.0.attn.hook_v'.*importance_names"):
             importance_from_cache(model, cache, CLASSES)
+
+
+def test_saturated_logits_are_said_and_other_targets_have_a_gradient(images: Tensor) -> None:
+    module = make_timm("cls")
+    with torch.no_grad():
+        module.head.bias[3] += 200.0  # every vector is surely of class 3
+    model, classes = HookedViT.from_timm(module), torch.tensor([3, 3])
+    with pytest.warns(UserWarning, match=r"exactly 0 in 3 of 3 blocks for image 0: .* target='logit' or"):
+        importance = feature_importance(model, images, classes)
+    assert saturated_blocks(importance).all()
+    for target in ("logit", "margin"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            importance = feature_importance(model, images, classes, target=target)
+        assert not saturated_blocks(importance).any()
+        torch.testing.assert_close(
+            importance_map(model, images, classes, target=target), importance.sum(dim=(1, 2)), rtol=0, atol=0
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        feature_importance(model, images, torch.tensor([0, 1]))
+
+
+def test_the_logit_as_target_is_the_derivative_at_the_pattern(images: Tensor) -> None:
+    """A slow loop: the head reads a block's attention output, one entry of the pattern at a time is moved."""
+    model = HookedViT.from_timm(make_timm("cls")).double()
+    images, classes = images.double(), torch.tensor([5, 1])
+    found = feature_importance(model, images, classes, target="logit")
+    _, cache = model.run_with_cache(images)
+    step, n_prefix = 1e-6, model.token_layout.n_prefix
+    for layer in range(3):
+        attn, pattern, v = model.blocks[layer].attn, cache["pattern", layer], cache["v", layer]
+        for head in range(3):
+            for patch in (0, 5):
+                moved = []
+                for sign in (1, -1):
+                    changed = pattern.clone()
+                    changed[:, head, 0, n_prefix + patch] += sign * step
+                    z = torch.einsum("bhqk,bkhd->bqhd", changed, v)
+                    logits = model.head_logits(attn.project(z))
+                    moved.append(logits.gather(1, classes[:, None])[:, 0])
+                expected = (moved[0] - moved[1]) / (2 * step)
+                torch.testing.assert_close(found[:, layer, head, patch], expected, rtol=1e-5, atol=1e-8)

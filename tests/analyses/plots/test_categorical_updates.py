@@ -35,7 +35,9 @@ def test_without_cls_and_with_one_image_alone(tmp_path):
     figure = categorical_updates_figure(table_of("post_norm", index=[0]))
     assert set(lines(figure.axes[0])) >= {"attention, patches", "MLP, patches"}
     assert "CLS" not in "".join(lines(figure.axes[0]))
-    assert figure.axes[2].texts[0].get_text().startswith("fewer than two images")
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert titles == ["Updates towards the class", "Size of the updates", "Top class after the block, patches, …", ""]
+    assert figure.axes[3].get_legend().get_title().get_text() == "… equals the top class of"
     figure.savefig(tmp_path / "figure.png")
 
 

@@ -51,6 +51,14 @@ def test_one_bright_patch_does_not_hide_a_map_and_the_figure_says_so() -> None:
         assert figure.bbox.contains(box.x1, box.y1)
 
 
+def test_a_map_that_is_zero_everywhere_says_so_and_methods_are_named_in_words() -> None:
+    maps = {"grad_cam": torch.stack([torch.zeros(6), torch.arange(6.0)]), "raw_attention": torch.zeros(2, 6)}
+    axes = method_maps_figure(np.zeros((16, 24, 3)), maps, ["cat", "dog"], LAYOUT, (8, 8)).axes
+    assert [ax.get_title() for ax in axes[:3]] == ["picture", "Grad-CAM", "raw attention"]
+    assert [ax.get_xlabel() for ax in axes[:6]] == ["", "zero everywhere", "zero everywhere", "", "", "zero everywhere"]
+    assert mesh_of(axes[1]).norm(0.0) == 0
+
+
 def test_blocks_by_heads_on_one_scale() -> None:
     importance = torch.randn(3, 2, 6, generator=torch.Generator().manual_seed(0))
     figure = head_maps_figure(importance, LAYOUT, (8, 8), title="$importance")

@@ -15,7 +15,9 @@ def table_of(analysis, kind="cls", **options):
 
 def test_agreement_and_random_class_are_drawn(tmp_path):
     table = table_of(KeyValueAgreement(resampling=Resampling(30)))
-    figure = key_value_agreement_figure(table)
+    figure = key_value_agreement_figure(table, title="$tiny")
+    assert figure.get_suptitle() == "$tiny"
+    assert {line.get_label() for line in figure.axes[0].lines} == {"head output", "random class"}
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles[:4] == ["attention, all tokens", "attention, CLS", "attention, patches", "attention, correct − wrong"]
     of = "stream == 'mlp_out' and token_type == 'cls' and region == 'all'"
@@ -45,7 +47,7 @@ def test_compositionality_has_one_curve_per_k(tmp_path):
     table = table_of(Compositionality(ks=[1, 3], resampling=Resampling(30)))
     figure = compositionality_figure(table)
     assert [ax.get_title(loc="left") for ax in figure.axes] == [
-        "attention", "MLP, coefficients before activation", "MLP, coefficients after activation",
+        "attention", "MLP, coefficients before the activation", "MLP, coefficients after the activation",
     ]  # fmt: skip
     of = "metric == 'compositionality' and images == 'all' and token_type == 'all' and coefficients == 'post'"
     drawn = [list(line.get_ydata()) for line in figure.axes[2].lines]

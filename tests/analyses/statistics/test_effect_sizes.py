@@ -40,3 +40,21 @@ def test_cohens_d(pair):
     assert cohens_d(x, y, paired=True) == pytest.approx((x - y).mean() / (x - y).std(ddof=1))
     assert cohens_d([1.0, 1.0], [1.0, 1.0]) == 0.0
     assert cohens_d([1.0, 1.0], [2.0, 2.0]) == -np.inf
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-9, 1e9])
+def test_differences_that_rounding_explains_count_as_none(scale):
+    x = scale * np.array([0.1 + 0.2, 0.7, 1.1 + 2.2, 5.0])
+    y = scale * np.array([0.3, 0.7, 3.3, 5.0])
+    assert (x != y).any()
+    assert cohens_d(x, y, paired=True) == cohens_d(x, y) == rank_biserial(x, y) == 0.0
+    assert cliffs_delta(x[[0, 2]], y[[0, 2]]) == 0.0
+
+
+def test_a_spread_that_rounding_explains_counts_as_none():
+    x = np.array([0.4, 0.8, 1.6, 0.3])
+    differences = x + 0.1 - x
+    assert 0 < differences.std(ddof=1) < 1e-15
+    assert cohens_d(x + 0.1, x, paired=True) == np.inf
+    assert cohens_d(x, x + 0.1, paired=True) == -np.inf
+    assert cohens_d([0.1 + 0.2, 0.3], [1.1 + 2.2, 3.3]) == -np.inf

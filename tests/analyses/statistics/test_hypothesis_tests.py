@@ -105,6 +105,33 @@ def test_pooled_permutation_test_reassigns_observations(alternative):
     assert (test.n_a, test.n_b) == (4, 5)
 
 
+def test_pairs_that_differ_by_rounding_are_equal_in_the_signed_rank_test():
+    x, y = np.array([0.1 + 0.2, 1.1 + 2.2, 0.5]), np.array([0.3, 3.3, 0.5])
+    test = signed_rank_test(x, y)
+    assert (test.n_zero, test.p_value, test.rank_biserial) == (3, 1.0, 0.0)
+    assert signed_rank_test([*x, 7.0, 9.0], [*y, 5.0, 8.0]).n_zero == 3
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e12])
+def test_p_values_do_not_depend_on_the_unit_of_the_values(scale):
+    a, b = np.array([0.5, 0.25, 1.0, 0.75, 0.625]), np.array([0.25, 0.5, 0.125, 0.25, 0.375])
+    for paired in (False, True):
+        assert permutation_test(a * scale, b * scale, paired=paired).p_value == pytest.approx(
+            permutation_test(a, b, paired=paired).p_value
+        )
+    values = np.array([0.1, 0.3, 0.7])
+    tests = [pooled_permutation_test([5, 9, 20], [12, 11, 4], values * factor) for factor in (1, scale)]
+    assert tests[0].p_value == tests[1].p_value
+
+
+@pytest.mark.parametrize("count", [1.5, np.nan, np.inf])
+def test_histograms_hold_whole_counts(count):
+    floats, whole = (pooled_permutation_test(counts, [2, 3], [0.0, 1.0]) for counts in ([1.0, 2.0], [1, 2]))
+    assert floats.p_value == whole.p_value
+    with pytest.raises(ValueError, match=f"expected counts of observations, whole numbers, got {count}: pass counts"):
+        pooled_permutation_test([1.0, 2.0], [count, 3], [0.0, 1.0])
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

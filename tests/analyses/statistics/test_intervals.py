@@ -56,6 +56,25 @@ def test_degenerate_observations():
     assert nobody.low[1] == nobody.high[1] == 0.5
 
 
+def test_resamples_without_a_denominator_are_left_out():
+    tops, bottoms = np.array([[3.0, 1], [0, 1], [2, 2], [1, 0]]), np.array([[2.0, 1], [0, 2], [0, 1], [0, 3]])
+    interval = bootstrap_ratio(tops, bottoms, n_resamples=300, level=0.8, seed=5)
+    for column in range(2):
+        null = []
+        for resample in np.random.default_rng(5).integers(0, 4, (300, 4)):
+            denominator = sum(bottoms[i, column] for i in resample)
+            if denominator:
+                null.append(sum(tops[i, column] for i in resample) / denominator)
+        assert len(null) == 300 or column == 0
+        assert interval.low[column] == pytest.approx(np.percentile(null, 10))
+        assert interval.high[column] == pytest.approx(np.percentile(null, 90))
+
+
+def test_a_ratio_without_any_denominator_is_unknown_whatever_the_numerators():
+    interval = bootstrap_ratio([1.0, 0.0, 2.0], [0.0, 0.0, 0.0])
+    assert np.isnan([interval.estimate, interval.low, interval.high]).all()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -186,7 +186,7 @@ def test_a_dataset_without_readable_images_is_an_error(model: HookedViT) -> None
         ({"batch_size": 0}, "batch_size and limit must be at least 1, got 0 and None"),
         ({"on_error": "ignore"}, "on_error is 'skip' or 'raise', not 'ignore'"),
         ({"dataset": iter([])}, "a dataset needs __len__ and __getitem__"),
-        ({"dataset": []}, "expected images and classes, got 0 images and 7 classes"),
+        ({"dataset": []}, "expected at least one image, got an empty dataset"),
         ({"dataset": [(torch.zeros(3, 32, 24), 7)]}, "item 0 of the dataset has label 7, the model has classes 0 to 6"),
     ],
 )

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from analyses.identifiability import Identifiability
 from analyses.perturbation.over_dataset import Perturbation
 from analyses.statistics import Resampling
 from analyses.sweep.run import sweep
+from analyses.sweep.store import Store
 from hooked_vit import HookedViT
 
 
@@ -108,6 +110,30 @@ def test_a_problem_one_process_tables_is_raised_in_all(tmp_path: Path) -> None:
     for result in together(works, tmp_path):
         assert isinstance(result, ValueError)
         assert "model.weights_sha256" in str(result)
+
+
+def test_the_first_process_may_write_as_soon_as_its_sweep_has_returned(tmp_path: Path) -> None:
+    """The others may still be clearing their checkpoints, which must not touch a file that it is writing."""
+
+    def clear_slowly(store: Store) -> None:
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            clear_checkpoints(store)
+
+    def work(out: Path) -> str:
+        if os.environ["RANK"] == "1":
+            Store.clear_checkpoints = clear_slowly
+        sweep(toy_model(), ToyImages(3), [], 1, out)
+        end = time.monotonic() + 0.4
+        while os.environ["RANK"] == "0" and time.monotonic() < end:
+            Store(out).write_record({"asked": "this", "finished": True})
+        return "done"
+
+    clear_checkpoints = Store.clear_checkpoints
+    for out in (tmp_path / "0", tmp_path / "1", tmp_path / "2"):
+        assert together([lambda out=out: work(out)] * 2, tmp_path) == ["done", "done"]
+        assert Store(out).read_record() == {"asked": "this", "finished": True}
+        assert sorted(path.name for path in out.iterdir()) == ["accuracy.parquet", "record.json", "skipped.parquet"]
 
 
 @pytest.mark.slow

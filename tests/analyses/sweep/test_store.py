@@ -59,9 +59,17 @@ def test_clearing_removes_only_the_sweeps_files(tmp_path: Path) -> None:
     store.write_tables({"one": pd.DataFrame({"x": [1]})}, {})
     store.write_checkpoint(0, 1, {})
     (tmp_path / ".one.parquet.123.tmp").touch()
-    (tmp_path / "mine.parquet").touch()
-    store.clear()
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.parquet"]
+    for name in (".record.json.123.tmp", ".two.parquet.123.tmp", "mine.parquet", ".mine.parquet.123.tmp"):
+        (tmp_path / name).touch()
+    store.clear(["two"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mine.parquet.123.tmp", "mine.parquet"]
+
+
+def test_a_file_being_written_survives_another_process_that_clears_its_checkpoints(tmp_path: Path) -> None:
+    temporary = tmp_path / ".record.json.123.tmp"
+    temporary.touch()
+    Store(tmp_path).clear_checkpoints()
+    assert temporary.exists()
 
 
 def test_a_file_or_a_damaged_record_is_refused(tmp_path: Path) -> None:

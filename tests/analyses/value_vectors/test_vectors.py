@@ -115,3 +115,8 @@ def test_errors(bad_input):
         top_classes(model, 0, [1], k=8)
     with pytest.raises(ValueError, match="k must be from 1 to the number of memories, 24, got 25"):
         top_memories(model, 0, [1], "attn", k=25)
+    for single in (2, "class 2"):
+        with pytest.raises(ValueError, match=rf"classes is a list, got {single!r}: pass classes=\[{single!r}\]"):
+            top_memories(model, 0, single)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"memories is a list, got 4: pass memories=\[4\]"):
+        top_classes(model, 0, 4)  # pyright: ignore[reportArgumentType]

@@ -198,11 +198,11 @@ def test_most_active_memories(read: Reading, truth: Truth, sublayer: str) -> Non
     fired = memory_coefficients(truth.model, truth.cache, 6, sublayer, "post")[0, 22].topk(5)  # pyright: ignore[reportArgumentType]
     rows = read.page.locator("#memories tbody tr").all()
     for row, memory, coefficient in zip(rows, fired.indices.tolist(), fired.values.tolist(), strict=True):
-        name, shown, votes = row.locator("td").all_inner_texts()
+        name, shown, classes = row.locator("td").all_inner_texts()
         assert name == (f"neuron {memory}" if sublayer == "mlp" else f"head {memory // 32}, {memory % 32}")
         assert number(shown) == pytest.approx(coefficient, abs=0.0052)
         table = top_classes(truth.model, 6, [memory], sublayer, k=3)  # pyright: ignore[reportArgumentType]
-        assert votes == ", ".join(name.split(",")[0] for name in table["class_name"])
+        assert classes == ", ".join(name.split(",")[0] for name in table["class_name"])
 
 
 def test_bars_add_up_to_the_logit(read: Reading, truth: Truth) -> None:

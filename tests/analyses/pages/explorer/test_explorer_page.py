@@ -116,7 +116,7 @@ def test_light_and_dark_have_contrast(scheme: str, emoji: Path, visit: Callable[
 
     ground = luminance("body", "backgroundColor")
     assert (ground > 0.5) == (scheme == "light")
-    for text in ("body", ".means", "#tops th", ".vote small", "#more-tops", ".is-class", "#precision"):
+    for text in ("body", ".means", "#tops th", ".top-class small", "#more-tops", ".is-class", "#precision"):
         behind = luminance(text, "backgroundColor") if text == ".is-class" else ground
         lighter, darker = sorted([luminance(text, "color"), behind], reverse=True)
         assert (lighter + 0.05) / (darker + 0.05) >= 4.5, text
