@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
-from hooked_vit.class_space import describe_indices
 from hooked_vit.components.block import Block
 from hooked_vit.components.norm import Norm
 
@@ -254,25 +253,15 @@ def _dot(values: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _index(model: HookedViT, classes: Any, n_images: int) -> Tensor:
-    if isinstance(classes, int | str):
-        classes = [model.class_index(classes)] * n_images
-    index = torch.as_tensor(classes, device=model.cfg.device)
-    if index.shape != (n_images,) or index.is_floating_point():
-        raise ValueError(f"expected a class, or a class index for each of {n_images} images, got {tuple(index.shape)}")
-    if not ((index >= 0) & (index < model.cfg.n_classes)).all():
-        raise ValueError(f"expected classes from 0 to {model.cfg.n_classes - 1}, got {describe_indices(index)}")
-    return index
+    return model.class_indices(classes if isinstance(classes, int | str) else torch.as_tensor(classes), n_images)
 
 
 def _check(model: HookedViT, cache: ViTActivationCache, neurons: bool, sources: bool) -> None:
     _ = model.tokens_to_residual_directions(0)  # raises an error if the head does not read the stream linearly
-    missing = [n for n in attribution_names(model.cfg, neurons=neurons, sources=sources) if n not in cache.cache_dict]
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ValueError(
-            f"the cache lacks '{missing[0]}'{more}: run `model.run_with_cache(images, "
-            f"names_filter=attribution_names(model.cfg, neurons={neurons}, sources={sources}))`"
-        )
+    cache.require(
+        attribution_names(model.cfg, neurons=neurons, sources=sources),
+        how=f"attribution_names(model.cfg, neurons={neurons}, sources={sources})",
+    )
     if not cache.has_batch_dim:
         raise ValueError("expected a cache with a batch axis: do not pass remove_batch_dim")
     start, z = cache["hook_tokens" if model.cfg.pre_norm else "hook_embed"], cache["z", 0]

@@ -214,13 +214,7 @@ def _check(
     needed, held = stream_names(model.cfg, stream, layers), cache.cache_dict
     if stream == "result":
         needed = [name for name in needed if f"{name.rsplit('.', 2)[0]}.attn.hook_result" not in held]
-    missing = [name for name in needed if name not in held]
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ValueError(
-            f"the cache lacks '{missing[0]}'{more}, which projecting '{stream}' reads: run "
-            f"`model.run_with_cache(images, names_filter=stream_names(model.cfg, '{stream}'))`"
-        )
+    cache.require(needed, how=f"stream_names(model.cfg, '{stream}')", reader=f"projecting '{stream}'")
     if not 0 <= k <= model.cfg.n_classes:
         raise ValueError(f"k must be from 0 to the number of classes, {model.cfg.n_classes}, got {k}")
     if chunk_size is not None and chunk_size < 1:

@@ -1,42 +1,23 @@
 """Drawing on the patch grid: the picture as the model sees it, one value per patch, the outline of an object."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from einops import rearrange
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Num
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.patheffects import Normal, withStroke
 from torch import Tensor
 
-__all__ = ["ColourRange", "colour_range", "draw_outline", "draw_patch_map", "draw_picture", "picture_of"]
+__all__ = ["ColourRange", "colour_range", "draw_outline", "draw_patch_map", "draw_picture"]
 
 FINEST_LINED_GRID = 20
 """Patches along the longer side of the finest grid that is drawn with lines; on finer ones, lines hide the content."""
 
 _INNER = 0.96  # share of the values that a clipped range keeps
-
-
-def picture_of(
-    image: Float[Tensor, "channel height width"], data_config: Mapping[str, Any]
-) -> Float[np.ndarray, "height width channel"]:
-    """The picture, 0 to 1, of a preprocessed image: resized and cropped as the model sees it.
-
-    Args:
-        image: One of the images that `model.preprocess` returns.
-        data_config: `model.data_config`, with the mean and standard deviation of the normalisation.
-
-    >>> picture_of(torch.zeros(3, 4, 6), {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})[0, 0].tolist()
-    [0.5, 0.5, 0.5]
-    """
-    mean, std = (torch.tensor(data_config[key], device=image.device) for key in ("mean", "std"))
-    pixels = (image.float() * std[:, None, None] + mean[:, None, None]).clamp(0, 1)
-    return rearrange(pixels, "channel height width -> height width channel").cpu().numpy()
 
 
 @dataclass(frozen=True)

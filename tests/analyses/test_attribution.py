@@ -104,9 +104,9 @@ def test_errors(images: Tensor) -> None:
     _, cache = model.run_with_cache(images, names_filter=attribution_names(model.cfg))
     with pytest.raises(ValueError, match=r"the cache lacks 'blocks.0.mlp.hook_post' and 2 more: run .*neurons=True"):
         logit_attribution(model, cache, 0, neurons=True)
-    with pytest.raises(ValueError, match=r"class index for each of 2 images, got \(3,\)"):
+    with pytest.raises(ValueError, match=r"a class index for each image, \[2\], got shape \(3,\)"):
         logit_attribution(model, cache, [0, 1, 2])
-    with pytest.raises(ValueError, match=r"expected classes from 0 to 6, got 0 to 7"):
+    with pytest.raises(ValueError, match=r"expected class indices from 0 to 6, got"):
         logit_attribution(model, cache, [0, 7])
     with pytest.raises(ValueError, match="class index 9 is out of range"):
         logit_attribution(model, cache, 9)
