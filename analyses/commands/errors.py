@@ -21,6 +21,7 @@ SPELLINGS = (
         "choose a model that has some, or weights with a head (--weights FILE); in Python, "
         "`model.with_class_embeddings` adds classes",
     ),
+    (r"use `model\.with_two_classes\(\)`, the same model with", "pass --two-classes, for the same model with"),
     (
         r"pass classes='sorted'.*\(on the command line (\S+), or (.*)\)",
         r"pass \1 to number them in alphabetical order, or \2",
@@ -29,7 +30,7 @@ SPELLINGS = (
     (r"memory_limit=(\d+) bytes, .* about (\d+): raise it", lambda found: _memory(int(found[1]), int(found[2]))),
     (r"`timm\.list_models\('vit\*'\)` lists timm's", "`hooked-vit models` lists all"),
     (r"see analyses\.pages\.report\.published\.PUBLISHED", "`hooked-vit report --help` lists them"),
-    (r"samples='correct' leaves out all others", "faithfulness counts no others"),
+    (r"samples='correct' leaves out all of them: use samples='all'", "faithfulness counts none"),
     (r"load with the img_size it was trained at", "only Python can load it, with the img_size it was trained at"),
     (r"download=True downloads it", "the option download=yes, as in cifar100:DIR?download=yes, downloads it"),
     (r"masks=False", "the option masks=no"),

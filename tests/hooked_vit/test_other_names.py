@@ -97,7 +97,7 @@ def test_copies_and_pickles_work() -> None:
 
 
 def test_a_name_can_be_given_by_the_user() -> None:
-    model = copy.copy(MODEL)
+    model = copy.deepcopy(MODEL)
     model.tokenizer = torch.nn.Identity()
     assert isinstance(model.tokenizer, torch.nn.Identity)
 

@@ -109,8 +109,15 @@ def test_the_options_for_weight_files_reach_the_loader(tmp_path: Path) -> None:
             "memory_limit=2000000 bytes, and one patched image needs about 12345678: raise it",
             "--memory-limit is 2 MB, and one patched picture needs about 12.3: raise it",
         ),
-        ("no image is classified correctly, and samples='correct' leaves out all others", "faithfulness counts no oth"),
+        (
+            "no image is classified correctly, so samples='correct' leaves out all of them: use samples='all'",
+            "no image is classified correctly, so faithfulness counts none",
+        ),
         ("start over with resume=False, which deletes", "start over with --no-resume, which deletes"),
+        (
+            "use `model.with_two_classes()`, the same model with the logits",
+            "pass --two-classes, for the same model with the",
+        ),
     ],
 )
 def test_advice_is_translated(message: str, shown: str) -> None:

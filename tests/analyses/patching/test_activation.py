@@ -15,7 +15,7 @@ from analyses.patching.metrics import logit_difference
 from analyses.patching.plan import PATCH_STREAMS
 from hooked_vit import HookedViT
 
-lens.tqdm = lambda rows: rows  # hide its progress bar
+lens.tqdm = lambda rows, **options: rows  # hide its progress bar
 CLEAN, CORRUPT = torch.randn(2, 2, 3, 32, 24, generator=torch.Generator().manual_seed(4))
 ALL = slice(None)
 

@@ -139,8 +139,9 @@ def test_nothing_scrolls_sideways(width: int, height: int, emoji: Path, visit: C
 
 
 @pytest.mark.parametrize("n_classes", [1, 300])
-def test_one_class_and_many(n_classes: int, visit: Callable[..., Visit], tmp_path: Path) -> None:
+def test_a_single_logit_and_many_classes(n_classes: int, visit: Callable[..., Visit], tmp_path: Path) -> None:
     model = HookedViT.from_timm(make_timm("cls", num_classes=n_classes, depth=1))
+    model = model.with_two_classes(["class 0", "class 1"]) if n_classes == 1 else model
     read = Reading.when_ready(visit(explore(model, small_picture(), [0]).save(tmp_path / "page.html")).page)
     for view in ("rank", "identifiability", "logit", "attention", "importance"):
         read.view(view)
