@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 import torch
@@ -13,7 +14,8 @@ from rich.table import Table
 from torch import Tensor
 
 from analyses.faithfulness.removal import removal_curve, removal_order
-from analyses.feature_importance.importance import feature_importance
+from analyses.feature_importance.class_gradients import Target
+from analyses.feature_importance.importance import feature_importance, importance_map, saturated_blocks
 from analyses.feature_importance.methods import CLASS_AGNOSTIC, explainer
 from analyses.plots.explanation_maps import head_maps_figure, method_maps_figure
 from analyses.progress import progress_bar
@@ -48,6 +50,7 @@ def explain_report(
     classes: Sequence[int],
     methods: Sequence[str],
     progress: bool | None = False,
+    target: Target = "cross_entropy",
 ) -> ExplainReport:
     """Ask several methods which patches of a picture matter for several classes.
 
@@ -58,6 +61,7 @@ def explain_report(
         classes: By index; the predicted one, if empty.
         methods: Names from `METHODS`.
         progress: Whether to show a bar on standard error; by default, if that is a terminal.
+        target: What importance differentiates, as for `feature_importance`.
 
     Raises:
         ValueError: If a class or method is unknown, or the model has no classes or does not accept pictures.
@@ -78,7 +82,8 @@ def explain_report(
     maps, curves = {}, {}
     with progress_bar(len(methods), show=progress, what="methods") as advance:
         for name in methods:
-            maps[name] = explainer(name)(model, images, chosen)
+            method = partial(importance_map, target=target) if name == "importance" else explainer(name)
+            maps[name] = method(model, images, chosen)
             curves[name] = _probabilities(model, images, chosen, maps[name])
             advance(1)
     size = model.cfg.patch_size
@@ -89,12 +94,25 @@ def explain_report(
             agnostic=CLASS_AGNOSTIC, title=title,
         )
     }  # fmt: skip
-    for label, name, importance in zip(classes, names, feature_importance(model, images, chosen), strict=True):
+    importances = feature_importance(model, images, chosen, target=target)
+    for label, name, importance in zip(classes, names, importances, strict=True):
         figures[f"heads-{label}"] = head_maps_figure(importance, layout, size, title=f"{title}: importance for {name}")
     heading = f"{escape(title)}: {escape(model.class_names[predicted].split(',')[0])}, {probabilities[predicted]:.0%}"
     tests = _tests(names, maps, curves, layout.grid)
-    table = _table(tests, _few(layout.n_patches), layout.n_patches, heading)
+    table = _table(tests, _few(layout.n_patches), layout.n_patches, heading, _saturation_note(names, importances))
     return ExplainReport(table, tests, figures, _tidy(maps, names, layout.grid))
+
+
+def _saturation_note(names: Sequence[str], importances: Float[Tensor, "chosen layer head patch"]) -> str:
+    """What to say where importance is exactly zero in whole blocks; "" where it never is."""
+    n_saturated = saturated_blocks(importances).sum(dim=-1).tolist()
+    of_classes = [f"{count} blocks for {name}" for count, name in zip(n_saturated, names, strict=True) if count]
+    if not of_classes:
+        return ""
+    return (
+        f"; importance is exactly 0 in {', '.join(of_classes)}, where the class's probability rounds to 1: "
+        "--target logit or --target margin has a gradient there"
+    )
 
 
 def _few(n_patches: int) -> int:
@@ -126,10 +144,10 @@ def _tests(
     return pd.DataFrame(rows)
 
 
-def _table(tests: pd.DataFrame, few: int, n_patches: int, heading: str) -> Table:
+def _table(tests: pd.DataFrame, few: int, n_patches: int, heading: str, note: str) -> Table:
     caption = (
         f"probability of the class for the whole picture, for the {few} most important of {n_patches} patches alone, "
-        "and without them"
+        f"and without them{note}"
     )
     table = Table(title=heading, caption=caption, title_justify="left", caption_justify="left", title_style="bold")
     for column in ("class", "method"):

@@ -16,7 +16,7 @@ const VIEWS = {
   identifiability: ["Identifiability", () => `Class identifiability: 1 − rank / number of classes. 1 where ${chosenName()} is on top of the projection of ${streamInWords()}; chance is about one half.`],
   logit: ["Logit", () => `Logit of ${chosenName()}: ${streamInWords()} through the final norm and the unembedding (class-space projection, logit lens). One scale for all blocks.`],
   attention: ["Attention", (map) => `Attention pattern: the share of attention from ${tokenName(state.pinned)} to each token${state.head === ALL_HEADS ? ", mean over the block's heads" : ""}. A row sums to 100 %${map?.clipsHigh ? "" : "; the scale ends at the patch with the most attention"}.`],
-  importance: ["Importance", () => `Feature importance: −d cross-entropy / d attention, local to each block. Attending to an orange patch supports ${chosenName()}, attending to a blue one opposes it; in nats.`],
+  importance: ["Importance", () => `Feature importance: −d cross-entropy / d attention, local to each block. Attending to an orange patch supports ${chosenName()}, attending to a blue one opposes it; in nats.${isLeading() && data.importance.saturated[state.chosen] ? ` It is exactly 0 in ${data.importance.saturated[state.chosen]} of ${data.n_layers} blocks: the probability of ${chosenName()} rounds to 1 there, so its cross-entropy has no gradient.` : ""}`],
 };
 const streamInWords = () => `${data.streams[state.stream]} (${STREAM_LABELS[data.streams[state.stream]]})`;
 

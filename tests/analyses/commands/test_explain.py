@@ -79,3 +79,17 @@ def test_errors(arguments: list, status: int, message: str, tmp_path: Path, monk
     assert (result.exit_code, result.output.count("error:")) == (status, 1)
     assert message in result.output
     assert not list(tmp_path.iterdir())
+
+
+def test_saturated_importance_is_said_and_another_target_has_a_gradient(tmp_path: Path) -> None:
+    model = HookedViT.from_pretrained("emoji-vit")
+    with torch.no_grad():
+        model.head.bias[3] += 300  # pyright: ignore[reportOptionalMemberAccess, reportOptionalSubscript]
+    picture = Image.new("RGB", (64, 64))
+    with pytest.warns(UserWarning, match="exactly 0"):
+        report = explain_report(model, picture, "black.png", [3], ["importance"])
+    assert "importance is exactly 0 in 8 blocks for" in str(report.table.caption)
+    assert "--target logit" in str(report.table.caption)
+    report = explain_report(model, picture, "black.png", [3], ["importance"], target="logit")
+    assert "exactly 0" not in str(report.table.caption)
+    assert report.maps["value"].abs().max() > 0
