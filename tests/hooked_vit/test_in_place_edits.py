@@ -78,8 +78,9 @@ def test_gradients_are_those_of_an_edited_copy(model: HookedViT, images: Tensor)
         same(gradients, expected_gradients)
 
 
-def test_backward_caches_too(model: HookedViT, images: Tensor) -> None:
-    labels = torch.tensor([1, 4])
+@pytest.mark.parametrize("kind", ["cls", "post_norm", "gap_registers_layerscale", "map"])
+def test_backward_caches_too(kind: str, images: Tensor) -> None:
+    model, labels = HookedViT.from_timm(make_timm(kind)), torch.tensor([1, 4])
     for name in edited_names(model):
         found = []
         for hook in (in_place, edited_copy):
