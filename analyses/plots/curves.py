@@ -29,7 +29,12 @@ __all__ = [
 ]
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart
-VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY_BLUE = "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+VERMILION = "#D55E00"
+BLUE = "#0072B2"
+GREEN = "#009E73"
+PURPLE = "#CC79A7"
+ORANGE = "#E69F00"
+SKY_BLUE = "#56B4E9"
 GREY = "#555555"
 """The colour of chance, of zero and of controls."""
 

@@ -15,7 +15,7 @@ class ReadableDocstrings(griffe.Extension):
         pending = [pkg]
         while pending:
             module = pending.pop()
-            pending += module.modules.values()
+            pending += [inner for inner in module.modules.values() if not inner.is_alias]
             if module.exports is not None:
                 module.exports = [name for name in module.exports if not module.members[str(name)].is_alias]
 
