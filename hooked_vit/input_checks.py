@@ -1,5 +1,7 @@
 """Checks that an input fits the model: shapes, dtypes and devices, without waiting for a GPU."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,8 @@ def check_images(images: Tensor, cfg: HookedViTConfig, weight: Tensor) -> None:
     height, width = cfg.image_size
     expected = f"images of shape [batch, {cfg.n_channels}, {height}, {width}]"
     if not isinstance(images, Tensor):
+        if isinstance(images, Mapping):
+            raise TypeError(f"expected {expected}, got a dict: one grid per batch is needed here")
         raise TypeError(
             f"expected {expected}, got {type(images).__name__}: `model.preprocess` turns pictures into a batch"
         )
@@ -23,7 +27,7 @@ def check_images(images: Tensor, cfg: HookedViTConfig, weight: Tensor) -> None:
     if images.shape[1] != cfg.n_channels:
         raise ValueError(f"expected {cfg.n_channels} channels in axis 1, got shape {tuple(images.shape)}")
     _check_size((images.shape[2], images.shape[3]), cfg, expected)
-    _check_number(images, weight)
+    check_number(images, weight)
 
 
 def _check_size(size: tuple[int, int], cfg: HookedViTConfig, expected: str) -> None:
@@ -64,10 +68,11 @@ def check_residual(residual: Tensor, weight: Tensor, cfg: HookedViTConfig, n_kep
         )
     if n_kept is None and n_tokens <= n_prefix:
         raise ValueError(f"expected a residual stream with patches after {n_prefix} prefix tokens, got {n_tokens}")
-    _check_number(residual, weight)
+    check_number(residual, weight)
 
 
-def _check_number(x: Tensor, weight: Tensor) -> None:
+def check_number(x: Tensor, weight: Tensor) -> None:
+    """Raise ValueError unless `x` has the device and dtype of the model's weights."""
     if x.device != weight.device:
         raise ValueError(f"the input is on {x.device}, the model on {weight.device}: move one of them with `.to(...)`")
     if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):

@@ -16,12 +16,14 @@ from hooked_vit.class_space import ClassSpace
 from hooked_vit.components.attention import AttentionCore, additive_mask
 from hooked_vit.components.block import Block
 from hooked_vit.components.embed import Embed
+from hooked_vit.components.flexible_embed import FlexibleEmbed
 from hooked_vit.components.norm import Norm
 from hooked_vit.components.pool import AttentionPool, pool_tokens
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_point import HookPoint
-from hooked_vit.input_checks import check_images, check_residual, check_return, check_token_mask
+from hooked_vit.input_checks import check_images, check_number, check_residual, check_return, check_token_mask
 from hooked_vit.parameters import Parameters
+from hooked_vit.patch_sequences import PatchSequences, n_images
 from hooked_vit.running import Running
 from hooked_vit.token_layout import KeptTokens, TokenLayout
 
@@ -52,7 +54,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         self.hook_patch_embed = HookPoint()
         self.hook_embed = HookPoint()
         self.hook_pos_embed = HookPoint()
-        self.embed = Embed(cfg)
+        self.embed = (FlexibleEmbed if cfg.linear_patches or cfg.grid_positions else Embed)(cfg)
         self.ln_pre = Norm(cfg.d_model, cfg.pre_norm) if cfg.pre_norm else None
         self.hook_tokens = HookPoint()
         self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layers))
@@ -197,7 +199,7 @@ class HookedViT(Parameters, ClassSpace, Running):
 
     def forward(
         self,
-        input: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch kept d_model"],
+        input: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch kept d_model"] | Mapping[str, Any],
         return_type: ReturnType | None = "logits",
         labels: Int[Tensor, "batch"] | None = None,
         *,
@@ -208,7 +210,9 @@ class HookedViT(Parameters, ClassSpace, Running):
         """The logits [batch n_classes] of images, their loss, or both.
 
         Args:
-            input: Preprocessed images; with `start_at_layer`, a residual stream.
+            input: Preprocessed images; with `start_at_layer`, a residual stream. A model of the NaFlex kind also takes
+                a dict of sequences of patches, as `preprocess_naflex` makes it: its token axis holds every sequence,
+                and padding is neither attended to nor pooled.
             return_type: `"logits"`, `"loss"` (mean cross-entropy with `labels`), `"both"` (a pair), or `None` if only
                 hooks or a cache are needed.
             labels: Class indices.
@@ -225,7 +229,8 @@ class HookedViT(Parameters, ClassSpace, Running):
         last = self.cfg.n_layers if stop_at_layer is None else self._layer(stop_at_layer)
         if last < first:
             raise ValueError(f"stop_at_layer={stop_at_layer} comes before start_at_layer={start_at_layer}")
-        batch = input.shape[0] if isinstance(input, Tensor) else 0  # not len(), which fixes an exported batch axis
+        # not len(), which fixes an exported batch axis
+        batch = input.shape[0] if isinstance(input, Tensor) else n_images(input)
         check_return(return_type, labels, batch, self.cfg.n_classes, stop_at_layer)
         if start_at_layer is None:
             residual, kept = self._start_of_stream(input, token_mask)
@@ -250,15 +255,24 @@ class HookedViT(Parameters, ClassSpace, Running):
             raise ValueError(f"layer {layer} is out of range: 0 to {n_layers}, or negative from the end")
         return layer + n_layers if layer < 0 else layer
 
-    def _start_of_stream(self, images: Tensor, token_mask: Tensor | None) -> tuple[Tensor, KeptTokens | None]:
-        check_images(images, self.cfg, self.embed.patch.weight)
-        layout = self.cfg.token_layout_at(*images.shape[-2:])
-        tokens = self.embed(images, layout, self.hook_patch_embed, self.hook_embed, self.hook_pos_embed)
-        kept = None
+    def _start_of_stream(
+        self, input: Tensor | Mapping[str, Any], token_mask: Tensor | None
+    ) -> tuple[Tensor, KeptTokens | None]:
+        if isinstance(input, Mapping):
+            input = layout = PatchSequences.from_dict(input, self.cfg)
+            check_number(input.patches, self.embed.patch.weight)
+            kept = KeptTokens.padded(input.valid, self.token_layout.n_prefix)
+        else:
+            check_images(input, self.cfg, self.embed.patch.weight)
+            layout, kept = self.cfg.token_layout_at(*input.shape[-2:]), None
+        tokens = self.embed(input, layout, self.hook_patch_embed, self.hook_embed, self.hook_pos_embed)
         if token_mask is not None:
             check_token_mask(token_mask, tokens.shape[0], tokens.device, self.cfg, tokens.shape[1])
+            if kept is not None:
+                token_mask = token_mask & kept.valid
+                check_token_mask(token_mask, tokens.shape[0], tokens.device, self.cfg, tokens.shape[1])
             if not token_mask.all():
-                kept = KeptTokens.from_mask(token_mask, layout)
+                kept = KeptTokens.from_mask(token_mask, self.token_layout)
                 tokens = kept.take(tokens)
         if self.ln_pre is not None:
             tokens = self.ln_pre(tokens)
@@ -304,6 +318,9 @@ class HookedViT(Parameters, ClassSpace, Running):
             mask, tokens = None, tokens[:, self.cfg.read_tokens]
         else:
             mask = kept.valid if self.cfg.pool_includes_prefix else kept.is_patch
+            first = self.cfg.read_tokens.start
+            if not mask[:, :first].any():  # as in a run without a mask: zeros in a sum can change its last bit
+                mask, tokens = mask[:, first:], tokens[:, first:]
         if self.attn_pool is None:
             return pool_tokens(tokens, self.cfg.pool, mask)
         return self.attn_pool(tokens, None if mask is None else additive_mask(mask, tokens.dtype))
@@ -412,6 +429,23 @@ class HookedViT(Parameters, ClassSpace, Running):
         """Which tokens are CLS, distillation, registers and patches, at the model's own image size."""
         return self.cfg.token_layout
 
+    def token_layouts(
+        self, images: Float[Tensor, "batch channel height width"] | Mapping[str, Any]
+    ) -> list[TokenLayout]:
+        """The token layout of each image of a batch; in a dict of patches, every image has a grid of its own.
+
+        Padding follows the tokens of the layout, so `cache["resid_post", 3][i, layouts[i].patches]` are the patches of
+        image `i`.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> [layout.grid for layout in model.token_layouts(torch.zeros(2, 3, 64, 64))]
+        [(8, 8), (8, 8)]
+        """
+        if isinstance(images, Mapping):
+            return PatchSequences.from_dict(images, self.cfg).layouts(self.cfg)
+        check_images(images, self.cfg, self.embed.patch.weight)
+        return [self.cfg.token_layout_at(*images.shape[-2:])] * len(images)
+
     @property
     def fused_attention(self) -> bool:
         """Whether attention is fused unless a hook is attached to it. Set it to switch all layers."""
@@ -423,7 +457,9 @@ class HookedViT(Parameters, ClassSpace, Running):
             if isinstance(module, AttentionCore):
                 module.fused = fused
 
-    def verify(self, timm_module: nn.Module, images: Float[Tensor, "batch channel height width"]) -> "Verification":
+    def verify(
+        self, timm_module: nn.Module, images: Float[Tensor, "batch channel height width"] | Mapping[str, Any]
+    ) -> "Verification":
         """Compare this port with the timm module it was made from: the largest difference, and where it arises.
 
         See `hooked_vit.porting.verify`.
@@ -453,6 +489,37 @@ class HookedViT(Parameters, ClassSpace, Running):
         from hooked_vit.preprocessing import preprocess
 
         return preprocess(images, self.cfg, self.data_config).to(self.embed.patch.weight)
+
+    def preprocess_naflex(self, images: Any, max_patches: int | None = None) -> dict[str, Tensor]:
+        """Turn pictures of any aspect ratio into sequences of patches, by timm's own NaFlex transform.
+
+        Each picture is resized, with its aspect ratio kept, to as many patches as fit into `max_patches`; none is
+        cropped. Shorter sequences are padded to the longest of the batch.
+
+        Args:
+            images: As for `preprocess`.
+            max_patches: The most patches of a picture; by default, those of the model's own image size.
+
+        Returns:
+            `"patches"` [batch patch pixel], `"patch_coord"` [batch patch row_column] and `"patch_valid"`
+            [batch patch], on the model's device.
+
+        Raises:
+            ValueError: As `preprocess`, or if the model takes no sequences of patches.
+
+        >>> import timm
+        >>> module = timm.create_model("naflexvit_base_patch16_gap", num_classes=7, embed_dim=36, depth=2, num_heads=3)
+        >>> model = HookedViT.from_timm(module)
+        >>> wide, tall = np.zeros((30, 90, 3), np.uint8), np.zeros((80, 20, 3), np.uint8)
+        >>> batch = model.preprocess_naflex([wide, tall], max_patches=12)
+        >>> [layout.grid for layout in model.token_layouts(batch)], model(batch).shape
+        ([(2, 6), (6, 2)], torch.Size([2, 7]))
+        """
+        from hooked_vit.preprocessing import preprocess_naflex
+
+        weight = self.embed.patch.weight
+        batch = preprocess_naflex(images, self.cfg, self.data_config, max_patches)
+        return {key: tensor.to(weight if key == "patches" else weight.device) for key, tensor in batch.items()}
 
     def picture_of(self, image: Float[Tensor, "channel height width"]) -> Float[np.ndarray, "height width channel"]:
         """The picture that one image of the model's input shows, 0 to 1: the inverse of `preprocess`.

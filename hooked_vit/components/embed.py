@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from hooked_vit.components.norm import Norm
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_point import HookPoint, is_watched
+from hooked_vit.patch_sequences import PatchSequences
 from hooked_vit.token_layout import TokenLayout
 
 
@@ -29,9 +30,9 @@ class Embed(nn.Module):
         self.dist = nn.Parameter(torch.zeros(layout.n_dist, cfg.d_model)) if cfg.has_dist else None
         self.registers = nn.Parameter(torch.zeros(cfg.n_registers, cfg.d_model)) if cfg.n_registers else None
         n_patch_positions = prod(cfg.position_grid)
-        n_positions = {"tokens": layout.n_prefix + n_patch_positions, "patches": n_patch_positions, "none": 0}[
-            cfg.positions
-        ]
+        n_positions = {"tokens": layout.n_prefix + n_patch_positions, "patches": n_patch_positions}.get(
+            cfg.positions, 0
+        )
         self.pos = nn.Parameter(torch.zeros(n_positions, cfg.d_model)) if n_positions else None
 
     def patches(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch patch d_model"]:
@@ -70,8 +71,8 @@ class Embed(nn.Module):
 
     def forward(
         self,
-        images: Float[Tensor, "batch channel height width"],
-        layout: TokenLayout,
+        images: Float[Tensor, "batch channel height width"] | PatchSequences,
+        layout: TokenLayout | PatchSequences,
         hook_patch_embed: HookPoint,
         hook_embed: HookPoint,
         hook_pos_embed: HookPoint,
@@ -84,4 +85,4 @@ class Embed(nn.Module):
         if positions is None:
             positions = torch.zeros_like(tokens[0])
         # a copy: an edit in place must not reach the parameter
-        return tokens + hook_pos_embed(positions.repeat(tokens.shape[0], 1, 1))
+        return tokens + hook_pos_embed(positions.expand_as(tokens).clone())

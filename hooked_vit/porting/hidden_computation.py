@@ -4,6 +4,7 @@ import math
 import re
 
 from timm import layers
+from timm.models.naflexvit import NaFlexEmbeds, NaFlexVit
 from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
 from torch import nn
 from torch.nn.utils import parametrize
@@ -14,7 +15,7 @@ _INACTIVE = (nn.Identity, nn.Dropout, layers.DropPath, layers.PatchDropout)  # i
 _PARTS = {
     nn.Linear, nn.Conv2d, nn.GELU, nn.Sequential, nn.ModuleList, layers.PatchEmbed, layers.Attention,
     layers.AttentionPoolLatent, layers.LayerScale, Block, ResPostBlock, *_INACTIVE, *NORM_KINDS, *ACTIVATION_NAMES,
-    *MLP_KINDS,
+    *MLP_KINDS, NaFlexEmbeds,
 }  # fmt: skip
 _LINEAR = re.compile(r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc\w+)")
 _MERGE = (
@@ -47,7 +48,7 @@ def refuse_hidden_computation(module: nn.Module) -> None:
 def refuse_unknown_parts(module: nn.Module) -> None:
     """Raise ValueError unless every submodule is of exactly one of the types that a HookedViT has a part for."""
     for name, part in module.named_modules():
-        if type(part) not in _PARTS and not (part is module and isinstance(part, VisionTransformer)):
+        if type(part) not in _PARTS and not (part is module and isinstance(part, VisionTransformer | NaFlexVit)):
             place = "the place of a dropout, " if "drop" in name.split(".")[-1] else ""
             refuse(f"a {_qualified(part)} as {place}'{name}'")
 

@@ -1,6 +1,7 @@
 """timm's VisionTransformer and VisionTransformerDistilled: config and weights, read from the module."""
 
 import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from timm import layers
@@ -16,7 +17,6 @@ _OTHER_FAMILIES = {
     "Eva": "Eva (rotary positions)",
     "Beit": "Beit (relative position bias)",
     "VisionTransformerRelPos": "VisionTransformerRelPos (relative position bias)",
-    "NaFlexVit": "NaFlexVit (unset TIMM_USE_NAFLEXVIT to get a VisionTransformer)",
 }
 _FORWARD_METHODS = ("forward", "forward_features", "forward_head", "pool", "_pos_embed")
 
@@ -64,25 +64,30 @@ def read_config(module: nn.Module) -> HookedViTConfig:
         if getattr(type(module), method) is not getattr(base, method):
             refuse(f"{type(module).__name__}.{method}, which replaces {base.__name__}'s own")
     refuse_hidden_computation(module)
-    if len(module.blocks) == 0:
-        refuse("a model without blocks")
-    per_block = [_read_block(block, f"block {index}") for index, block in enumerate(module.blocks)]
-    for index, fields in enumerate(per_block):
-        differing = [name for name, value in fields.items() if value != per_block[0][name]]
-        if differing:
-            refuse(f"blocks of different kinds (block {index} and block 0 differ in {', '.join(differing)})")
     weight = next(module.parameters())
     cfg = HookedViTConfig(
         n_layers=len(module.blocks),
         d_model=module.embed_dim,
-        **per_block[0],
+        **read_blocks(module.blocks),
         **_read_embedding(module, distilled),
-        **_read_head(module, distilled),
+        **read_head(module, module.cls_token is not None, distilled),
         device=weight.device,
         dtype=weight.dtype,
     )
     refuse_unknown_parts(module)
     return cfg
+
+
+def read_blocks(blocks: nn.Module) -> dict[str, Any]:
+    """The config fields of a stack of blocks, which must all be of one kind."""
+    per_block = [_read_block(block, f"block {index}") for index, block in enumerate(blocks.children())]
+    if not per_block:
+        refuse("a model without blocks")
+    for index, fields in enumerate(per_block):
+        differing = [name for name, value in fields.items() if value != per_block[0][name]]
+        if differing:
+            refuse(f"blocks of different kinds (block {index} and block 0 differ in {', '.join(differing)})")
+    return per_block[0]
 
 
 def _read_block(block: Any, where: str) -> dict[str, Any]:
@@ -149,7 +154,8 @@ def _read_embedding(module: VisionTransformer, distilled: bool) -> dict[str, Any
     }
 
 
-def _read_head(module: VisionTransformer, distilled: bool) -> dict[str, Any]:
+def read_head(module: Any, has_cls: bool, distilled: bool = False) -> dict[str, Any]:
+    """The config fields of the final norm, the pool and the head."""
     before, after = read_norm(module.norm, "norm"), read_norm(module.fc_norm, "fc_norm")
     if after is not None and (before is not None or distilled):
         refuse("fc_norm together with another final norm" if before is not None else "fc_norm in a distilled model")
@@ -169,7 +175,7 @@ def _read_head(module: VisionTransformer, distilled: bool) -> dict[str, Any]:
         pool = pools[module.global_pool]
     else:
         refuse(f"global_pool={module.global_pool!r}, features that are not pooled; create it with global_pool='avg'")
-    if pool == "cls" and module.cls_token is None:
+    if pool == "cls" and not has_cls:
         refuse("token pooling without a CLS token")
     return {
         "n_classes": module.head.out_features if isinstance(module.head, nn.Linear) else 0,
@@ -208,21 +214,29 @@ def read_weights(module: nn.Module) -> dict[str, Tensor]:
     Raises:
         ValueError: If a tensor of the module has no name in a HookedViT.
     """
+    return renamed(module)
+
+
+def renamed(
+    module: nn.Module, more: Sequence[tuple[str, str]] = (), more_with_leading_axis: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """The tensors of a module under HookedViT's names, by the table of this family and `more`."""
     weights, unknown = {}, []
     for name, tensor in module.state_dict(keep_vars=True).items():
-        renamed = _rename(name)
-        if renamed is None or renamed in weights:
+        new_name = _rename(name, (*_RENAMES, *more))
+        if new_name is None or new_name in weights:
             unknown.append(name)
         else:
-            weights[renamed] = tensor[0] if name in _WITH_LEADING_AXIS else tensor
+            leading_axis = name in _WITH_LEADING_AXIS or name in more_with_leading_axis
+            weights[new_name] = tensor[0] if leading_axis else tensor
     if unknown:
         raise ValueError(f"{len(unknown)} tensors of the module have no name in a HookedViT: {', '.join(unknown)}")
     return weights
 
 
-def _rename(name: str) -> str | None:
-    for pattern, replacement in _RENAMES:
-        renamed, n_matches = re.subn(rf"^{pattern}", replacement, name)
+def _rename(name: str, renames: Sequence[tuple[str, str]]) -> str | None:
+    for pattern, replacement in renames:
+        new_name, n_matches = re.subn(rf"^{pattern}", replacement, name)
         if n_matches:
-            return renamed
+            return new_name
     return None
