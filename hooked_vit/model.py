@@ -258,14 +258,17 @@ class HookedViT(Parameters, ClassSpace, Running):
     def _start_of_stream(
         self, input: Tensor | Mapping[str, Any], token_mask: Tensor | None
     ) -> tuple[Tensor, KeptTokens | None]:
-        if isinstance(input, Mapping):
-            input = layout = PatchSequences.from_dict(input, self.cfg)
-            check_number(input.patches, self.embed.patch.weight)
-            kept = KeptTokens.padded(input.valid, self.token_layout.n_prefix)
-        else:
+        points = self.hook_patch_embed, self.hook_embed, self.hook_pos_embed
+        kept = None
+        if isinstance(input, Tensor):
             check_images(input, self.cfg, self.embed.patch.weight)
-            layout, kept = self.cfg.token_layout_at(*input.shape[-2:]), None
-        tokens = self.embed(input, layout, self.hook_patch_embed, self.hook_embed, self.hook_pos_embed)
+            tokens = self.embed(input, self.cfg.token_layout_at(*input.shape[-2:]), *points)
+        else:
+            sequences = PatchSequences.from_dict(input, self.cfg)
+            check_number(sequences.patches, self.embed.patch.weight)
+            assert isinstance(self.embed, FlexibleEmbed)
+            tokens = self.embed.forward_sequences(sequences, *points)
+            kept = KeptTokens.padded(sequences.valid, self.token_layout.n_prefix)
         if token_mask is not None:
             check_token_mask(token_mask, tokens.shape[0], tokens.device, self.cfg, tokens.shape[1])
             if kept is not None:

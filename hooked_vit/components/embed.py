@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from hooked_vit.components.norm import Norm
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_point import HookPoint, is_watched
-from hooked_vit.patch_sequences import PatchSequences
 from hooked_vit.token_layout import TokenLayout
 
 
@@ -71,18 +70,26 @@ class Embed(nn.Module):
 
     def forward(
         self,
-        images: Float[Tensor, "batch channel height width"] | PatchSequences,
-        layout: TokenLayout | PatchSequences,
+        images: Float[Tensor, "batch channel height width"],
+        layout: TokenLayout,
         hook_patch_embed: HookPoint,
         hook_embed: HookPoint,
         hook_pos_embed: HookPoint,
     ) -> Float[Tensor, "batch token d_model"]:
         """Tokens with their positions added."""
         tokens = hook_embed(self.tokens(hook_patch_embed(self.patches(images))))
-        positions = self.positions(layout)
-        if not is_watched(hook_pos_embed):
-            return tokens if positions is None else tokens + positions
-        if positions is None:
-            positions = torch.zeros_like(tokens[0])
-        # a copy: an edit in place must not reach the parameter
-        return tokens + hook_pos_embed(positions.expand_as(tokens).clone())
+        return add_positions(tokens, self.positions(layout), hook_pos_embed)
+
+
+def add_positions(
+    tokens: Float[Tensor, "batch token d_model"],
+    positions: Float[Tensor, "*batch token d_model"] | None,
+    hook_pos_embed: HookPoint,
+) -> Float[Tensor, "batch token d_model"]:
+    """Tokens with positions added, of every image alike or of each image; the hook sees what is added to each."""
+    if not is_watched(hook_pos_embed):
+        return tokens if positions is None else tokens + positions
+    if positions is None:
+        positions = torch.zeros_like(tokens)
+    # a copy: an edit in place must not reach the parameter
+    return tokens + hook_pos_embed(positions.expand_as(tokens).clone())

@@ -3,7 +3,7 @@
 from typing import Any
 
 from timm.models.naflexvit import NaFlexEmbeds, NaFlexVit
-from torch import Tensor, nn
+from torch import Tensor
 
 from hooked_vit.config import GridPositions, HookedViTConfig, LinearPatches
 from hooked_vit.porting.hidden_computation import refuse_hidden_computation, refuse_unknown_parts
@@ -20,7 +20,9 @@ _RENAMES = [
     (r"embeds\.pos_embed_y$", "embed.pos_rows"),
     (r"embeds\.pos_embed_x$", "embed.pos_columns"),
 ]
-_WITH_LEADING_AXIS = {f"embeds.{name}" for name in ("cls_token", "reg_token", "pos_embed", "pos_embed_y", "pos_embed_x")}
+_WITH_LEADING_AXIS = {
+    f"embeds.{name}" for name in ("cls_token", "reg_token", "pos_embed", "pos_embed_y", "pos_embed_x")
+}
 
 
 def read_naflex_config(module: NaFlexVit) -> HookedViTConfig:
@@ -46,7 +48,7 @@ def read_naflex_config(module: NaFlexVit) -> HookedViTConfig:
     return cfg
 
 
-def _read_embedding(module: NaFlexVit) -> dict[str, Any]:
+def _read_embedding(module: Any) -> dict[str, Any]:
     embeds = module.embeds
     if type(embeds) is not NaFlexEmbeds:
         refuse(f"an embedding by {type(embeds).__name__}")
@@ -70,13 +72,14 @@ def _read_embedding(module: NaFlexVit) -> dict[str, Any]:
     }
 
 
-def _image_size(module: NaFlexVit) -> tuple[int, int]:
+def _image_size(module: Any) -> tuple[int, int]:
     """The size that the model was made for, or that its preprocessing makes, or that its positions were learnt on."""
     embeds = module.embeds
+    pretrained = getattr(module, "pretrained_cfg", None) or {}
     if embeds.default_img_size is not None:
         height, width = embeds.default_img_size
-    elif (getattr(module, "pretrained_cfg", None) or {}).get("input_size"):
-        _, height, width = module.pretrained_cfg["input_size"]
+    elif pretrained.get("input_size"):
+        _, height, width = pretrained["input_size"]
     elif embeds.pos_embed_grid_size is None:
         refuse("a patch embedding without an image size (img_size=None)")
     else:
@@ -84,7 +87,7 @@ def _image_size(module: NaFlexVit) -> tuple[int, int]:
     return height, width
 
 
-def _read_positions(embeds: NaFlexEmbeds) -> GridPositions | None:
+def _read_positions(embeds: Any) -> GridPositions | None:
     if embeds.pos_embed_type == "none":
         return None
     return GridPositions(
