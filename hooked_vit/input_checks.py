@@ -14,8 +14,7 @@ def check_images(images: Tensor, cfg: HookedViTConfig, weight: Tensor) -> None:
     height, width = cfg.image_size
     expected = f"images of shape [batch, {cfg.n_channels}, {height}, {width}]"
     if not isinstance(images, Tensor):
-        if isinstance(images, Mapping):
-            raise TypeError(f"expected {expected}, got a dict: one grid per batch is needed here")
+        require_one_grid(images)
         raise TypeError(
             f"expected {expected}, got {type(images).__name__}: `model.preprocess` turns pictures into a batch"
         )
@@ -28,6 +27,20 @@ def check_images(images: Tensor, cfg: HookedViTConfig, weight: Tensor) -> None:
         raise ValueError(f"expected {cfg.n_channels} channels in axis 1, got shape {tuple(images.shape)}")
     _check_size((images.shape[2], images.shape[3]), cfg, expected)
     check_number(images, weight)
+
+
+def require_one_grid(images: object) -> None:
+    """Raise ValueError if a batch is a dict of patches, for what needs the same tokens in every image.
+
+    >>> require_one_grid({"patches": torch.zeros(1, 6, 192)})
+    Traceback (most recent call last):
+    ValueError: one grid per batch is needed here, got a dict of patches, each image on its own grid: pass images ...
+    """
+    if isinstance(images, Mapping):
+        raise ValueError(
+            "one grid per batch is needed here, got a dict of patches, each image on its own grid: pass images of one "
+            "size [batch channel height width], as `model.preprocess` makes them"
+        )
 
 
 def _check_size(size: tuple[int, int], cfg: HookedViTConfig, expected: str) -> None:

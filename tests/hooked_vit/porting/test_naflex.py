@@ -358,3 +358,53 @@ def test_on_demand_points_are_those_of_every_model() -> None:
 def test_timm_has_the_functions_that_add_positions() -> None:
     names = {**flexible_embed._ON_GRID, **flexible_embed._ON_SEQUENCES}
     assert all(hasattr(timm.models.naflexvit.NaFlexEmbeds, name) for name in names.values())
+
+
+# ---------------------------------------------------------------------- analyses
+
+
+def test_what_needs_one_grid_says_so(sequences: dict, bad_input: None) -> None:
+    from analyses.faithfulness import deletion_curve, removal_curve
+    from analyses.feature_importance import attention_rollout, feature_importance
+    from analyses.linear_probe.features import probe_features
+    from analyses.patching import activation_patching
+    from analyses.perturbation import perturb
+    from hooked_vit.interventions import mean_activations
+
+    model, _ = pair("gap")
+    classes = torch.tensor([0, 1, 2])
+    for call in (
+        lambda: feature_importance(model, sequences, classes),
+        lambda: attention_rollout(model, sequences, classes),
+        lambda: removal_curve(model, sequences, classes, torch.arange(12).expand(3, -1)),
+        lambda: deletion_curve(model, sequences, classes, torch.arange(12).expand(3, -1)),
+        lambda: perturb(model, sequences, classes),
+        lambda: probe_features(model, [(sequences, classes)]),
+        lambda: mean_activations(model, [sequences], "z"),
+        lambda: activation_patching(model, sequences, sequences, lambda logits: logits[:, 0]),
+    ):
+        with pytest.raises(ValueError, match="one grid per batch is needed here, got a dict of patches"):
+            call()
+
+
+def test_analyses_run_on_images_of_a_naflex_model() -> None:
+    from analyses.feature_importance import feature_importance
+    from analyses.patching import activation_patching
+    from analyses.projection import project
+
+    model, _ = pair("gap")
+    images = torch.randn(2, 3, *model.cfg.image_size)
+    logits, cache = model.run_with_cache(images)
+    classes = logits.argmax(-1)
+    mean = cache["resid_post", -1][:, model.token_layout.patches].mean(1)
+    torch.testing.assert_close(model.class_logits(mean), logits, rtol=1e-5, atol=1e-6)
+    assert project(model, cache, labels=classes, k=2).rank.shape == (3, 2, 14)
+    assert feature_importance(model, images, classes).shape == (2, 3, 3, 12)
+    found = activation_patching(model, images[:1], images[1:], lambda logits: logits[0, 3], stream="resid_pre")
+
+    def paste(residual: Tensor, hook: HookPoint) -> Tensor:
+        residual[:, 5] = cache["resid_pre", 1][0, 5]
+        return residual
+
+    by_hook = model.run_with_hooks(images[1:], fwd_hooks=[(("resid_pre", 1), paste)])
+    torch.testing.assert_close(found.values[1, 5], by_hook[0, 3], rtol=1e-5, atol=1e-6)
