@@ -231,8 +231,9 @@ class HookedViT(Parameters, ClassSpace, Running):
         last = self.cfg.n_layers if stop_at_layer is None else self._layer(stop_at_layer)
         if last < first:
             raise ValueError(f"stop_at_layer={stop_at_layer} comes before start_at_layer={start_at_layer}")
-        # not len(), which fixes an exported batch axis
-        batch = input.shape[0] if isinstance(input, Tensor) else n_images(input)
+        batch = 0
+        if isinstance(input, Tensor | Mapping):  # not len() of a tensor, which fixes an exported batch axis
+            batch = input.shape[0] if isinstance(input, Tensor) else n_images(input)
         check_return(return_type, labels, batch, self.cfg.n_classes, stop_at_layer)
         if start_at_layer is None:
             residual, kept = self._start_of_stream(input, token_mask)
@@ -262,15 +263,15 @@ class HookedViT(Parameters, ClassSpace, Running):
     ) -> tuple[Tensor, KeptTokens | None]:
         points = self.hook_patch_embed, self.hook_embed, self.hook_pos_embed
         kept = None
-        if isinstance(input, Tensor):
-            check_images(input, self.cfg, self.embed.patch.weight)
-            tokens = self.embed(input, self.cfg.token_layout_at(*input.shape[-2:]), *points)
-        else:
+        if isinstance(input, Mapping):
             sequences = PatchSequences.from_dict(input, self.cfg)
             check_number(sequences.patches, self.embed.patch.weight)
             assert isinstance(self.embed, FlexibleEmbed)
             tokens = self.embed.forward_sequences(sequences, *points)
             kept = KeptTokens.padded(sequences.valid, self.token_layout.n_prefix)
+        else:
+            check_images(input, self.cfg, self.embed.patch.weight)
+            tokens = self.embed(input, self.cfg.token_layout_at(*input.shape[-2:]), *points)
         if token_mask is not None:
             check_token_mask(token_mask, tokens.shape[0], tokens.device, self.cfg, tokens.shape[1])
             if kept is not None:
