@@ -208,6 +208,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         token_mask: Bool[Tensor, "batch token"] | None = None,
         start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
+        sequences: Mapping[str, Any] | None = None,
     ) -> Any:
         """The logits [batch n_classes] of images, their loss, or both.
 
@@ -223,10 +224,13 @@ class HookedViT(Parameters, ClassSpace, Running):
             start_at_layer: Take `input` as the residual stream that enters this layer (`n_layers`: the head). The
                 stream of a run with a `token_mask` needs the same mask.
             stop_at_layer: Return the residual stream that enters this layer; nothing after it is computed.
+            sequences: With `start_at_layer`, the dict of patches that the stream comes from, if it comes from one.
 
         Raises:
             ValueError: If the input does not fit the model; the message says what was expected.
         """
+        if sequences is not None and start_at_layer is None:
+            raise ValueError("sequences= goes with start_at_layer: pass the dict itself as the input")
         first = 0 if start_at_layer is None else self._layer(start_at_layer)
         last = self.cfg.n_layers if stop_at_layer is None else self._layer(stop_at_layer)
         if last < first:
@@ -238,7 +242,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         if start_at_layer is None:
             residual, kept = self._start_of_stream(input, token_mask)
         else:
-            residual, kept = self._resume_stream(input, token_mask)
+            residual, kept = self._resume_stream(input, token_mask, sequences)
         # if all images keep the same number of tokens, there is no padding to mask
         key_mask = None if kept is None or kept.valid.all() else additive_mask(kept.valid, residual.dtype)
         for block in self.blocks[first:last]:
@@ -262,35 +266,50 @@ class HookedViT(Parameters, ClassSpace, Running):
         self, input: Tensor | Mapping[str, Any], token_mask: Tensor | None
     ) -> tuple[Tensor, KeptTokens | None]:
         points = self.hook_patch_embed, self.hook_embed, self.hook_pos_embed
-        kept = None
+        padded = None
         if isinstance(input, Mapping):
             sequences = PatchSequences.from_dict(input, self.cfg)
             check_number(sequences.patches, self.embed.patch.weight)
             assert isinstance(self.embed, FlexibleEmbed)
             tokens = self.embed.forward_sequences(sequences, *points)
-            kept = KeptTokens.padded(sequences.valid, self.token_layout.n_prefix)
+            padded = KeptTokens.padded(sequences.valid, self.token_layout.n_prefix)
         else:
             check_images(input, self.cfg, self.embed.patch.weight)
             tokens = self.embed(input, self.cfg.token_layout_at(*input.shape[-2:]), *points)
-        if token_mask is not None:
-            check_token_mask(token_mask, tokens.shape[0], tokens.device, self.cfg, tokens.shape[1])
-            if kept is not None:
-                token_mask = token_mask & kept.valid
-                check_token_mask(token_mask, tokens.shape[0], tokens.device, self.cfg, tokens.shape[1])
-            if not token_mask.all():
-                kept = KeptTokens.from_mask(token_mask, self.token_layout)
+        kept = padded if token_mask is None else self._kept(token_mask, padded, tokens, tokens.shape[1])
+        if kept is not None and kept is not padded:
+            if kept.valid.all() and kept.index.shape == tokens.shape[:2]:
+                kept = padded  # nothing is dropped
+            else:
                 tokens = kept.take(tokens)
         if self.ln_pre is not None:
             tokens = self.ln_pre(tokens)
         return self.hook_tokens(tokens), kept
 
-    def _resume_stream(self, residual: Tensor, token_mask: Tensor | None) -> tuple[Tensor, KeptTokens | None]:
-        kept = None
+    def _resume_stream(
+        self, residual: Tensor | Mapping[str, Any], token_mask: Tensor | None, sequences: Mapping[str, Any] | None
+    ) -> tuple[Tensor, KeptTokens | None]:
+        if not isinstance(residual, Tensor):
+            raise TypeError(
+                f"with start_at_layer the input is a residual stream [batch, token, {self.cfg.d_model}], got "
+                f"{type(residual).__name__}: a dict of patches is passed as sequences="
+            )
+        kept, n_tokens = None, None
+        if sequences is not None:
+            kept = KeptTokens.padded(PatchSequences.from_dict(sequences, self.cfg).valid, self.token_layout.n_prefix)
+            n_tokens = kept.valid.shape[1]
         if token_mask is not None:
-            check_token_mask(token_mask, residual.shape[0], residual.device, self.cfg)
-            kept = KeptTokens.from_mask(token_mask, self.token_layout)
+            kept = self._kept(token_mask, kept, residual, n_tokens)
         check_residual(residual, self.embed.patch.weight, self.cfg, None if kept is None else kept.index.shape[1])
         return residual, kept
+
+    def _kept(self, token_mask: Tensor, padded: KeptTokens | None, tokens: Tensor, n_tokens: int | None) -> KeptTokens:
+        """The tokens that a mask keeps; `padded`: the run's sequences, whose padding is never kept."""
+        check_token_mask(token_mask, tokens.shape[0], tokens.device, self.cfg, n_tokens)
+        if padded is not None:
+            token_mask = token_mask & padded.valid
+            check_token_mask(token_mask, tokens.shape[0], tokens.device, self.cfg, n_tokens)
+        return KeptTokens.from_mask(token_mask, self.token_layout)
 
     def head_logits(
         self, residual: Float[Tensor, "batch kept d_model"], kept: KeptTokens | None = None

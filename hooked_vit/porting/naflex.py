@@ -33,13 +33,15 @@ def read_naflex_config(module: NaFlexVit) -> HookedViTConfig:
     """
     if type(module) is not NaFlexVit:
         refuse(f"{type(module).__name__}, a subclass of NaFlexVit")
+    if type(module.embeds) is not NaFlexEmbeds:
+        refuse(f"an embedding by {type(module.embeds).__name__}")
     refuse_hidden_computation(module)
     weight = next(module.parameters())
     cfg = HookedViTConfig(
         n_layers=len(module.blocks),
         d_model=module.embed_dim,
         **read_blocks(module.blocks),
-        **_read_embedding(module),
+        **_read_embedding(module, module.embeds),
         **read_head(module, has_cls=module.embeds.cls_token is not None),
         device=weight.device,
         dtype=weight.dtype,
@@ -48,10 +50,7 @@ def read_naflex_config(module: NaFlexVit) -> HookedViTConfig:
     return cfg
 
 
-def _read_embedding(module: Any) -> dict[str, Any]:
-    embeds = module.embeds
-    if type(embeds) is not NaFlexEmbeds:
-        refuse(f"an embedding by {type(embeds).__name__}")
+def _read_embedding(module: NaFlexVit, embeds: Any) -> dict[str, Any]:
     if embeds.norm_input is not None:
         refuse("a norm of the pixels before they are projected")
     linear = LinearPatches(embeds.channels_last, embeds.channels_last) if embeds.is_linear else None

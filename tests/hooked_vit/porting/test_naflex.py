@@ -162,6 +162,24 @@ def test_token_mask_leaves_out_the_patches_that_patch_valid_leaves_out(sequences
         pair("axes")[0](sequences, token_mask=torch.arange(14).expand(3, -1) >= 6)
 
 
+@pytest.mark.parametrize("variant", ["gap", "map", "cls"])
+def test_a_run_resumes_from_a_stream_with_its_sequences(variant: str, sequences: dict) -> None:
+    model, _ = pair(variant)
+    logits, cache = model.run_with_cache(sequences)
+    for layer in (0, 2, 3):
+        stream = cache["hook_tokens"] if layer == 0 else cache["resid_post", layer - 1]
+        assert torch.equal(model(stream, start_at_layer=layer, sequences=sequences), logits)
+    n_prefix = model.token_layout.n_prefix
+    keep = torch.cat([torch.ones(3, n_prefix, dtype=torch.bool), sequences["patch_valid"]], dim=1)
+    keep[0, n_prefix + 1] = False
+    masked, cache = model.run_with_cache(sequences, token_mask=keep)
+    stream = cache["resid_post", 0]
+    assert torch.equal(model(stream, start_at_layer=1, sequences=sequences, token_mask=keep), masked)
+    assert stream.shape[1] == n_prefix + 11
+    with pytest.raises(ValueError, match="sequences= goes with start_at_layer"):
+        model(sequences, sequences=sequences)
+
+
 # ---------------------------------------------------------------------- mutations
 
 
