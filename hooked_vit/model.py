@@ -13,16 +13,27 @@ from torch.nn import functional as F
 
 from hooked_vit.class_names import ClassNames, numbered_class_names, ordered_class_names
 from hooked_vit.class_space import ClassSpace
-from hooked_vit.components.attention import AttentionCore, additive_mask
+from hooked_vit.components.attention import AttentionCore
+from hooked_vit.components.attention_terms import AttentionTerms, additive_mask, bias_at, rotation_at
 from hooked_vit.components.block import Block
 from hooked_vit.components.embed import Embed
 from hooked_vit.components.flexible_embed import FlexibleEmbed
 from hooked_vit.components.norm import Norm
 from hooked_vit.components.pool import AttentionPool, pool_tokens
+from hooked_vit.components.relative_bias import RelativeBias
+from hooked_vit.components.rotary import Rotary
 from hooked_vit.components.stored_weight import stored_weight
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_point import HookPoint
-from hooked_vit.input_checks import check_images, check_number, check_residual, check_return, check_token_mask
+from hooked_vit.input_checks import (
+    check_images,
+    check_known_grid,
+    check_number,
+    check_residual,
+    check_return,
+    check_size,
+    check_token_mask,
+)
 from hooked_vit.new_head import HeadPool, new_head
 from hooked_vit.parameters import Parameters
 from hooked_vit.patch_sequences import PatchSequences, n_images
@@ -59,7 +70,9 @@ class HookedViT(Parameters, ClassSpace, Running):
         self.embed = (FlexibleEmbed if cfg.linear_patches or cfg.grid_positions else Embed)(cfg)
         self.ln_pre = Norm(cfg.d_model, cfg.pre_norm) if cfg.pre_norm else None
         self.hook_tokens = HookPoint()
-        self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layers))
+        self.rotary = Rotary(cfg) if cfg.rotary else None
+        self.relative_bias = RelativeBias(cfg) if cfg.relative_bias and cfg.relative_bias.shared else None
+        self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layers))
         self.ln_final = Norm(cfg.d_model, cfg.final_norm) if cfg.final_norm else None
         self.attn_pool = AttentionPool(cfg) if cfg.pool == "attention" else None
         self.hook_pooled = HookPoint()
@@ -192,6 +205,11 @@ class HookedViT(Parameters, ClassSpace, Running):
         with torch.inference_mode(False):
             # a tensor made in inference mode can never be differentiated; its copy can
             usable = {name: tensor.clone() if tensor.is_inference() else tensor for name, tensor in weights.items()}
+            like = usable["embed.patch.weight"]
+            for part in model.modules():
+                if isinstance(part, Rotary | RelativeBias):
+                    # these are made with their buffers, which are not among the weights
+                    part.to(device=like.device, dtype=like.dtype)
             model.load_state_dict({name: tensor.detach() for name, tensor in usable.items()}, assign=True)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(weights[name].requires_grad)
@@ -208,6 +226,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         token_mask: Bool[Tensor, "batch token"] | None = None,
         start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
+        image_size: tuple[int, int] | None = None,
         sequences: Mapping[str, Any] | None = None,
     ) -> Any:
         """The logits [batch n_classes] of images, their loss, or both.
@@ -224,6 +243,8 @@ class HookedViT(Parameters, ClassSpace, Running):
             start_at_layer: Take `input` as the residual stream that enters this layer (`n_layers`: the head). The
                 stream of a run with a `token_mask` needs the same mask.
             stop_at_layer: Return the residual stream that enters this layer; nothing after it is computed.
+            image_size: With `start_at_layer`, the height and width of the images that the stream comes from; the
+                model's own by default. Only models with rotary positions need it, and only at other sizes.
             sequences: With `start_at_layer`, the dict of patches that the stream comes from, if it comes from one.
 
         Raises:
@@ -240,13 +261,14 @@ class HookedViT(Parameters, ClassSpace, Running):
             batch = input.shape[0] if isinstance(input, Tensor) else n_images(input)
         check_return(return_type, labels, batch, self.cfg.n_classes, stop_at_layer)
         if start_at_layer is None:
-            residual, kept = self._start_of_stream(input, token_mask)
+            layout = self._layout_of_input(input, image_size)
+            residual, kept = self._start_of_stream(input, layout, token_mask)
         else:
-            residual, kept = self._resume_stream(input, token_mask, sequences)
-        # if all images keep the same number of tokens, there is no padding to mask
-        key_mask = None if kept is None or kept.valid.all() else additive_mask(kept.valid, residual.dtype)
-        for block in self.blocks[first:last]:
-            residual = block(residual, key_mask)
+            layout = self._layout_of_stream(input, image_size, token_mask, sequences)
+            residual, kept = self._resume_stream(input, layout, token_mask)
+        terms = self._attention_terms(layout, kept, residual.dtype)
+        for layer in range(first, last):
+            residual = self.blocks[layer](residual, terms.at(layer))
         if stop_at_layer is not None:
             return residual
         logits = self.head_logits(residual, kept)
@@ -262,54 +284,119 @@ class HookedViT(Parameters, ClassSpace, Running):
             raise ValueError(f"layer {layer} is out of range: 0 to {n_layers}, or negative from the end")
         return layer + n_layers if layer < 0 else layer
 
-    def _start_of_stream(
-        self, input: Tensor | Mapping[str, Any], token_mask: Tensor | None
-    ) -> tuple[Tensor, KeptTokens | None]:
-        points = self.hook_patch_embed, self.hook_embed, self.hook_pos_embed
-        padded = None
+    def _layout_of_input(
+        self, input: Tensor | Mapping[str, Any], image_size: tuple[int, int] | None
+    ) -> TokenLayout | PatchSequences:
         if isinstance(input, Mapping):
             sequences = PatchSequences.from_dict(input, self.cfg)
             check_number(sequences.patches, self.embed.patch.weight)
+            return sequences
+        check_images(input, self.cfg, self.embed.patch.weight)
+        size = (input.shape[-2], input.shape[-1])
+        if image_size is not None and tuple(image_size) != size:
+            raise ValueError(f"image_size={image_size} goes with start_at_layer; the images have {size[0]} × {size[1]}")
+        return self.cfg.token_layout_at(*size)
+
+    def _layout_of_stream(
+        self,
+        residual: Tensor | Mapping[str, Any],
+        image_size: tuple[int, int] | None,
+        token_mask: Tensor | None,
+        sequences: Mapping[str, Any] | None,
+    ) -> TokenLayout | PatchSequences:
+        """The layout of the images that a resumed stream comes from."""
+        if isinstance(residual, Mapping):
+            raise TypeError(
+                f"with start_at_layer the input is a residual stream [batch, token, {self.cfg.d_model}], got a dict: a "
+                "dict of patches that a stream comes from is passed as sequences="
+            )
+        if sequences is not None:
+            return PatchSequences.from_dict(sequences, self.cfg)
+        if image_size is not None:
+            check_size(image_size, self.cfg)
+        layout = self.cfg.token_layout_at(*(image_size or self.cfg.image_size))
+        has_all = residual if token_mask is None else token_mask.T[None]
+        if image_size is None and self.rotary is not None and has_all.ndim == 3:
+            check_known_grid(has_all.shape[1], layout)
+        return layout
+
+    def _start_of_stream(
+        self, input: Any, layout: TokenLayout | PatchSequences, token_mask: Tensor | None
+    ) -> tuple[Tensor, KeptTokens | None]:
+        points = self.hook_patch_embed, self.hook_embed, self.hook_pos_embed
+        if isinstance(layout, PatchSequences):
             assert isinstance(self.embed, FlexibleEmbed)
-            tokens = self.embed.forward_sequences(sequences, *points)
-            padded = KeptTokens.padded(sequences.valid, self.token_layout.n_prefix)
+            tokens = self.embed.forward_sequences(layout, *points)
         else:
-            check_images(input, self.cfg, self.embed.patch.weight)
-            tokens = self.embed(input, self.cfg.token_layout_at(*input.shape[-2:]), *points)
-        kept = padded if token_mask is None else self._kept(token_mask, padded, tokens, tokens.shape[1])
-        if kept is not None and kept is not padded:
-            if kept.valid.all() and kept.index.shape == tokens.shape[:2]:
-                kept = padded  # nothing is dropped
-            else:
+            tokens = self.embed(input, layout, *points)
+        kept = padded = self._padded(layout)
+        if token_mask is not None:
+            keep = self._checked_mask(token_mask, padded, tokens, tokens.shape[1])
+            if not keep.all():
+                kept = KeptTokens.from_mask(keep, self.token_layout)
                 tokens = kept.take(tokens)
         if self.ln_pre is not None:
             tokens = self.ln_pre(tokens)
         return self.hook_tokens(tokens), kept
 
     def _resume_stream(
-        self, residual: Tensor | Mapping[str, Any], token_mask: Tensor | None, sequences: Mapping[str, Any] | None
+        self, residual: Any, layout: TokenLayout | PatchSequences, token_mask: Tensor | None
     ) -> tuple[Tensor, KeptTokens | None]:
-        if not isinstance(residual, Tensor):
-            raise TypeError(
-                f"with start_at_layer the input is a residual stream [batch, token, {self.cfg.d_model}], got "
-                f"{type(residual).__name__}: a dict of patches is passed as sequences="
-            )
-        kept, n_tokens = None, None
-        if sequences is not None:
-            kept = KeptTokens.padded(PatchSequences.from_dict(sequences, self.cfg).valid, self.token_layout.n_prefix)
-            n_tokens = kept.valid.shape[1]
+        kept = self._padded(layout)
         if token_mask is not None:
-            kept = self._kept(token_mask, kept, residual, n_tokens)
+            n_tokens = None if kept is None else kept.index.shape[1]
+            keep = self._checked_mask(token_mask, kept, residual, n_tokens)
+            kept = KeptTokens.from_mask(keep, self.token_layout)
         check_residual(residual, self.embed.patch.weight, self.cfg, None if kept is None else kept.index.shape[1])
         return residual, kept
 
-    def _kept(self, token_mask: Tensor, padded: KeptTokens | None, tokens: Tensor, n_tokens: int | None) -> KeptTokens:
-        """The tokens that a mask keeps; `padded`: the run's sequences, whose padding is never kept."""
+    def _padded(self, layout: TokenLayout | PatchSequences) -> KeptTokens | None:
+        """The tokens of sequences, of which padding is not valid; `None` for images, which have none."""
+        if isinstance(layout, TokenLayout):
+            return None
+        return KeptTokens.padded(layout.valid, self.token_layout.n_prefix)
+
+    def _checked_mask(
+        self, token_mask: Tensor, padded: KeptTokens | None, tokens: Tensor, n_tokens: int | None
+    ) -> Tensor:
+        """A mask of the tokens to keep, without padding."""
         check_token_mask(token_mask, tokens.shape[0], tokens.device, self.cfg, n_tokens)
-        if padded is not None:
-            token_mask = token_mask & padded.valid
-            check_token_mask(token_mask, tokens.shape[0], tokens.device, self.cfg, n_tokens)
-        return KeptTokens.from_mask(token_mask, self.token_layout)
+        if padded is None:
+            return token_mask
+        token_mask = token_mask & padded.valid
+        check_token_mask(token_mask, tokens.shape[0], tokens.device, self.cfg, n_tokens)
+        return token_mask
+
+    def attention_terms(self, image_size: tuple[int, int] | None = None) -> AttentionTerms:
+        """What attention takes besides the stream, of all layers: rotations by position, and a bias that layers share.
+
+        `terms.at(layer)` are those of one layer, for `model.blocks[layer].resume`.
+
+        Args:
+            image_size: Height and width of the images; the model's own by default.
+
+        Raises:
+            ValueError: If the model does not take images of this size.
+
+        >>> HookedViT.from_pretrained("emoji-vit").attention_terms()
+        AttentionTerms(mask=None, rotation=None, bias=None, kept=None)
+        """
+        if image_size is not None:
+            check_size(image_size, self.cfg)
+        layout = self.cfg.token_layout_at(*(image_size or self.cfg.image_size))
+        return self._attention_terms(layout, None, self.embed.patch.weight.dtype)
+
+    def _attention_terms(
+        self, layout: TokenLayout | PatchSequences, kept: KeptTokens | None, dtype: torch.dtype
+    ) -> AttentionTerms:
+        rotation = None if self.rotary is None else self.rotary(layout)
+        bias = None if self.relative_bias is None else self.relative_bias()
+        if kept is None:
+            return AttentionTerms(rotation=rotation, bias=bias)
+        # if all images keep the same number of tokens, there is no padding to mask
+        mask = None if kept.valid.all() else additive_mask(kept.valid, dtype)
+        rotation = None if rotation is None else rotation_at(rotation, kept.index)
+        return AttentionTerms(mask, rotation, None if bias is None else bias_at(bias, kept.index), kept.index)
 
     def head_logits(
         self, residual: Float[Tensor, "batch kept d_model"], kept: KeptTokens | None = None

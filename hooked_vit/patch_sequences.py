@@ -38,7 +38,7 @@ class PatchSequences:
         Raises:
             ValueError: If the model takes no sequences, or the dict does not hold sequences that it can embed.
 
-        >>> from hooked_vit.config import LinearPatches
+        >>> from hooked_vit.embedding_config import LinearPatches
         >>> cfg = HookedViTConfig(1, 6, 2, 9, 5, (4, 4), (2, 2), linear_patches=LinearPatches())
         >>> batch = {"patches": torch.zeros(1, 3, 12), "patch_coord": torch.tensor([[[0, 0], [1, 0], [0, 0]]]),
         ...          "patch_valid": torch.tensor([[True, True, False]])}

@@ -26,6 +26,16 @@ VARIANTS: dict[str, dict] = {
     "key_mask": {"global_pool": "avg", "use_key_only_attn_mask": True, "qkv_bias": False, "qk_norm": True},
     "convolved": {"global_pool": "avg", "embed_proj_type": "conv", "dynamic_img_pad": True,
                   "embed_norm_layer": "layernorm"},
+    "axial": {"global_pool": "avg", "rope_type": "axial", "reg_tokens": 2, "pos_embed": "none", "init_values": 0.2,
+              "attn_only_layer_scale": True, "swiglu_mlp": True},
+    "axial_of_a_grid": {"global_pool": "token", "class_token": True, "rope_type": "axial", "rope_grid_offset": 0.5,
+                        "rope_ref_feat_shape": (3, 5), "rope_grid_indexing": "xy", "attn_type": "eva"},
+    "mixed": {"global_pool": "map", "rope_type": "mixed", "reg_tokens": 1, "attn_gated": True, "qkv_bias": False},
+    "dinov3": {"global_pool": "token", "class_token": True, "reg_tokens": 1, "rope_type": "dinov3",
+               "rope_rotate_half": True, "qkv_fused": False, "attn_type": "eva", "scale_mlp_norm": True,
+               "scale_attn_inner_norm": True, "swiglu_mlp": True},
+    "mrope": {"global_pool": "avg", "rope_type": "mrope", "rope_mrope_section": (2, 1, 1), "num_heads": 4,
+              "embed_dim": 32, "num_kv_heads": (4, 2, 1), "qkv_fused": False, "qk_norm": True},
     "padded": {"global_pool": "avg", "dynamic_img_pad": True, "embed_norm_layer": "layernorm"},
 }  # fmt: skip
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hooked_vit.components.embed import Embed, add_positions
-from hooked_vit.config import GridPositions, HookedViTConfig, LinearPatches
+from hooked_vit.config import HookedViTConfig
+from hooked_vit.embedding_config import GridPositions, LinearPatches
 from hooked_vit.hook_point import HookPoint
 from hooked_vit.patch_sequences import PatchSequences
 from hooked_vit.token_layout import TokenLayout

@@ -2,11 +2,13 @@
 
 import math
 import re
+from collections.abc import Sequence
 
+import torch
 from timm import layers
-from timm.models.naflexvit import NaFlexEmbeds, NaFlexVit
+from timm.models import beit, eva, naflexvit, vision_transformer_relpos
 from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hooked_vit.porting.parts import ACTIVATION_NAMES, MLP_KINDS, NORM_KINDS, refuse
@@ -15,9 +17,16 @@ _INACTIVE = (nn.Identity, nn.Dropout, layers.DropPath, layers.PatchDropout)  # i
 _PARTS = {
     nn.Linear, nn.Conv2d, nn.GELU, nn.Sequential, nn.ModuleList, layers.PatchEmbed, layers.Attention,
     layers.AttentionPoolLatent, layers.LayerScale, Block, ResPostBlock, *_INACTIVE, *NORM_KINDS, *ACTIVATION_NAMES,
-    *MLP_KINDS, NaFlexEmbeds,
+    *MLP_KINDS, eva.EvaAttention, layers.AttentionRope, eva.EvaBlock, eva.EvaBlockPostNorm, layers.RotaryEmbeddingCat,
+    layers.RotaryEmbeddingDinoV3, layers.RotaryEmbeddingMixed, layers.RotaryEmbeddingMRope,
+    layers.PatchDropoutWithIndices, beit.Attention, beit.Block, beit.RelativePositionBias,
+    vision_transformer_relpos.RelPosAttention,
+    vision_transformer_relpos.RelPosBlock, vision_transformer_relpos.ResPostRelPosBlock, layers.RelPosBias,
+    layers.RelPosMlp, naflexvit.NaFlexEmbeds,
 }  # fmt: skip
-_LINEAR = re.compile(r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc\w+)")
+_ATTENTION = (layers.Attention, layers.AttentionRope, eva.EvaAttention, beit.Attention,
+              vision_transformer_relpos.RelPosAttention)  # fmt: skip
+_LINEAR = re.compile(r"blocks\.\d+\.(attn\.(qkv|proj|q_proj|k_proj|v_proj|gate)|mlp\.fc\w+)")
 _MERGE = (
     "merge or remove it first (adapters: `model.merge_and_unload()`; parametrisations: "
     "`torch.nn.utils.parametrize.remove_parametrizations`; pruning: `torch.nn.utils.prune.remove`; quantised layers: "
@@ -41,14 +50,34 @@ def refuse_hidden_computation(module: nn.Module) -> None:
             refuse(f"a `forward` that was set on the instance {where}")
         if _LINEAR.fullmatch(name) and type(part) not in (nn.Linear, nn.Conv2d):
             refuse(f"a {_qualified(part)} as {where}: {_MERGE}")
-        if isinstance(part, layers.Attention) and not math.isclose(part.scale, part.head_dim**-0.5, rel_tol=1e-6):
+        if isinstance(part, _ATTENTION) and not math.isclose(part.scale, _d_head(part) ** -0.5, rel_tol=1e-6):
             refuse(f"the scale {part.scale} of the attention scores in {where}, which is not 1 / sqrt(d_head)")
 
 
-def refuse_unknown_parts(module: nn.Module) -> None:
+def _d_head(attn: nn.Module) -> int:
+    rows = attn.proj.in_features  # pyright: ignore[reportAttributeAccessIssue]
+    return rows // attn.num_heads  # pyright: ignore[reportOperatorIssue, reportReturnType]
+
+
+def refuse_replaced_methods(module: nn.Module, base: type[nn.Module], methods: Sequence[str]) -> None:
+    """Raise ValueError if a subclass of timm's class has methods of its own in the place of some of timm's."""
+    for method in methods:
+        if getattr(type(module), method) is not getattr(base, method):
+            refuse(f"{type(module).__name__}.{method}, which replaces {base.__name__}'s own")
+
+
+def refuse_changed_buffer(found: Tensor, expected: Tensor, name: str) -> None:
+    """Raise ValueError unless a buffer that timm computes from the architecture is as it computes it."""
+    if found.is_meta:
+        return
+    if found.shape != expected.shape or not torch.allclose(found, expected.to(found), rtol=1e-5, atol=1e-5):
+        refuse(f"a changed buffer '{name}': a HookedViT computes it from the architecture")
+
+
+def refuse_unknown_parts(module: nn.Module, base: type[nn.Module] = VisionTransformer) -> None:
     """Raise ValueError unless every submodule is of exactly one of the types that a HookedViT has a part for."""
     for name, part in module.named_modules():
-        if type(part) not in _PARTS and not (part is module and isinstance(part, VisionTransformer | NaFlexVit)):
+        if type(part) not in _PARTS and not (part is module and isinstance(part, base)):
             place = "the place of a dropout, " if "drop" in name.split(".")[-1] else ""
             refuse(f"a {_qualified(part)} as {place}'{name}'")
 

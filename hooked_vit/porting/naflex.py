@@ -2,15 +2,23 @@
 
 from typing import Any
 
+from timm.models.eva import EvaBlock
 from timm.models.naflexvit import NaFlexEmbeds, NaFlexVit
 from torch import Tensor
 
-from hooked_vit.config import GridPositions, HookedViTConfig, LinearPatches
-from hooked_vit.porting.hidden_computation import refuse_hidden_computation, refuse_unknown_parts
-from hooked_vit.porting.parts import read_norm, refuse
-from hooked_vit.porting.vision_transformer import read_blocks, read_head, renamed
+from hooked_vit.config import HookedViTConfig
+from hooked_vit.embedding_config import GridPositions, LinearPatches
+from hooked_vit.porting import eva, vision_transformer
+from hooked_vit.porting.embedding_and_head import read_head
+from hooked_vit.porting.hidden_computation import (
+    refuse_hidden_computation,
+    refuse_replaced_methods,
+    refuse_unknown_parts,
+)
+from hooked_vit.porting.parts import read_blocks, read_norm, refuse
+from hooked_vit.porting.weights import join_projections, renamed_weights
 
-# timm's name -> HookedViT's, besides those of blocks and heads
+_METHODS = ("forward", "forward_features", "forward_head", "_forward_embeds", "_pool")
 _RENAMES = [
     (r"embeds\.proj\.", "embed.patch."),
     (r"embeds\.norm\.", "embed.patch_ln."),
@@ -20,34 +28,39 @@ _RENAMES = [
     (r"embeds\.pos_embed_y$", "embed.pos_rows"),
     (r"embeds\.pos_embed_x$", "embed.pos_columns"),
 ]
-_WITH_LEADING_AXIS = {
-    f"embeds.{name}" for name in ("cls_token", "reg_token", "pos_embed", "pos_embed_y", "pos_embed_x")
-}
 
 
-def read_naflex_config(module: NaFlexVit) -> HookedViTConfig:
+def read_config(module: NaFlexVit) -> HookedViTConfig:
     """The config of a NaFlexVit.
 
     Raises:
         ValueError: If a part is not covered; the message names it.
     """
-    if type(module) is not NaFlexVit:
-        refuse(f"{type(module).__name__}, a subclass of NaFlexVit")
+    refuse_replaced_methods(module, NaFlexVit, _METHODS)
     if type(module.embeds) is not NaFlexEmbeds:
         refuse(f"an embedding by {type(module.embeds).__name__}")
     refuse_hidden_computation(module)
+    blocks = read_blocks(module.blocks, _read_block)
+    rotary = eva.read_rope(module)
     weight = next(module.parameters())
     cfg = HookedViTConfig(
-        n_layers=len(module.blocks),
         d_model=module.embed_dim,
-        **read_blocks(module.blocks),
+        **blocks,
         **_read_embedding(module, module.embeds),
         **read_head(module, has_cls=module.embeds.cls_token is not None),
+        rotary=rotary,
+        pool_includes_prefix=module.pool_include_prefix,
         device=weight.device,
         dtype=weight.dtype,
     )
-    refuse_unknown_parts(module)
+    eva.refuse_changed_rope(module, cfg)
+    refuse_unknown_parts(module, NaFlexVit)
     return cfg
+
+
+def _read_block(block: Any, where: str) -> dict[str, Any]:
+    reader = eva if isinstance(block, EvaBlock) else vision_transformer
+    return reader.read_block(block, where)
 
 
 def _read_embedding(module: NaFlexVit, embeds: Any) -> dict[str, Any]:
@@ -101,9 +114,14 @@ def _read_positions(embeds: Any) -> GridPositions | None:
     )
 
 
-def read_naflex_weights(module: NaFlexVit) -> dict[str, Tensor]:
-    """The weights of a NaFlexVit under HookedViT's names; the tensors are the module's own."""
-    weights = renamed(module, _RENAMES, _WITH_LEADING_AXIS)
-    if "embed.pos" in weights:
-        weights["embed.pos"] = weights["embed.pos"].flatten(0, 1)
+def read_weights(module: NaFlexVit) -> dict[str, Tensor]:
+    """The weights of a NaFlexVit under HookedViT's names; the module's own tensors, except for joined projections.
+
+    Raises:
+        ValueError: If a tensor of the module has no name in a HookedViT.
+    """
+    weights = renamed_weights(join_projections(module.state_dict(keep_vars=True)), _RENAMES)
+    for name in ("cls", "registers", "pos", "pos_rows", "pos_columns"):
+        if f"embed.{name}" in weights:
+            weights[f"embed.{name}"] = weights[f"embed.{name}"].flatten(0, -2)
     return weights
