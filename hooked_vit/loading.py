@@ -39,12 +39,14 @@ def port(module: nn.Module, class_names: Sequence[str] | None, *, copy: bool) ->
     if copy:
         weights = {
             name: nn.Parameter(tensor.detach().clone(), requires_grad=tensor.requires_grad)
+            if tensor.is_floating_point()
+            else tensor.clone()
             for name, tensor in weights.items()
         }
     data_config = resolve_data_config(
         {"input_size": (cfg.n_channels, *cfg.image_size)}, pretrained_cfg=getattr(module, "pretrained_cfg", {}) or {}
     )
-    fused_attention = bool(module.get_submodule("blocks.0.attn").fused_attn)
+    fused_attention = any(getattr(part, "fused_attn", False) for part in module.get_submodule("blocks").modules())
     return Ported(cfg, weights, class_names, data_config, fused_attention)
 
 
