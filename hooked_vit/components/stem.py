@@ -25,7 +25,7 @@ def without_weights(module: nn.Module) -> nn.Module:
 class Stem(nn.Module):
     """From the pixels to a feature map, by timm's own module; it stays in evaluation mode.
 
-    Its weights keep timm's names. It is computed as a whole: the only hook point is its output, the model's `hook_stem`.
+    Its weights keep timm's names. It is computed as a whole: its one hook point is its output, the model's `hook_stem`.
     """
 
     def __init__(self, cfg: StemConfig):

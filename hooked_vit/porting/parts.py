@@ -54,7 +54,7 @@ ACTIVATION_NAMES: dict[type, str] = {
 }
 
 
-def read_activation(act: nn.Module, where: str) -> str:
+def read_activation(act: Any, where: str) -> str:
     """The name of an activation function in `hooked_vit.components.mlp.ACTIVATIONS`."""
     if type(act) is nn.GELU:
         return "gelu_tanh" if act.approximate == "tanh" else "gelu"
