@@ -94,7 +94,8 @@ class HookedViT(Parameters, ClassSpace, Running):
         Args:
             name: The embedded model, or anything `timm.create_model` knows.
             weights: A `.safetensors`, `.pt`, `.pth`, `.bin`, `.ckpt` or `.pth.tar` file for the architecture
-                `name`, instead of the published weights. It is read without unpickling code.
+                `name`, instead of the published weights. It is read without unpickling code. With an `img_size` that
+                is not the file's, its positions are resampled as timm does.
             ignore_keys: Keys of that file to leave out (`*` matches).
             prefix: What the model's keys in that file begin with, such as `"backbone."`; other keys are left out.
                 The prefixes of common wrappers are found without it.
