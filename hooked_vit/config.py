@@ -4,12 +4,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from hooked_vit.token_layout import TokenLayout
 
 NormKind = Literal["layer", "rms"]
 MlpKind = Literal["plain", "glu_packed", "glu_split"]
-Pool = Literal["cls", "avg", "max", "avgmax", "attention", "cls_and_dist"]
+Pool = Literal["cls", "avg", "max", "avgmax", "attention", "cls_and_dist", "cls_and_mean"]
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,31 @@ class RelativeBiasConfig:
 
 
 @dataclass(frozen=True)
+class StemConfig:
+    """A convolutional network between the pixels and the patch projection: timm's own module, used as it is.
+
+    Attributes:
+        template: The module without weights, on the meta device. Each model holds a copy of it.
+        description: The module as PyTorch prints it; stems with the same description have the same architecture.
+        n_channels: Channels of its feature map.
+        patch_size: Height and width of a patch on its feature map.
+        projected: Whether the patches are projected; otherwise each vector of the feature map is a token.
+    """
+
+    template: nn.Module = field(compare=False, repr=False)
+    description: str = field(repr=False)
+    n_channels: int
+    patch_size: tuple[int, int] = (1, 1)
+    projected: bool = True
+
+
+@dataclass(frozen=True)
 class HookedViTConfig:
     """Everything about a model's architecture that its forward pass depends on, and nothing else.
 
     Names of widths and counts are TransformerLens's, so its tools work with `model.cfg`.
-    An image size is (height, width) in pixels. A norm that is `None` does not exist in the model.
+    An image size is (height, width) in pixels, and so is a patch size: behind a stem, it is what one token's place on
+    the grid covers. A part that is `None` does not exist in the model.
 
     >>> cfg = HookedViTConfig(n_layers=2, d_model=12, n_heads=3, d_mlp=20, n_classes=7, image_size=(16, 24),
     ...                       patch_size=(8, 8))
@@ -102,6 +124,7 @@ class HookedViTConfig:
     n_channels: int = 3
     dynamic_image_size: bool = False
     pad_to_patches: bool = False
+    stem: StemConfig | None = None
 
     has_cls: bool = True
     has_dist: bool = False
@@ -136,6 +159,7 @@ class HookedViTConfig:
     pre_norm: NormConfig | None = None
     qk_norm: NormConfig | None = None
     attn_inner_norm: NormConfig | None = None
+    mlp_input_norm: NormConfig | None = None
     mlp_inner_norm: NormConfig | None = None
     final_norm: NormConfig | None = field(default_factory=NormConfig)
     norm_after_pool: bool = False
@@ -208,12 +232,39 @@ class HookedViTConfig:
     def read_tokens(self) -> slice:
         """The tokens that the head reads, as a slice of the token axis: CLS, CLS and distillation, or what is pooled.
 
+        A head on CLS and the mean of the patches reads all tokens but registers; the slice includes them, and
+        `read_weights` is zero there.
+
         >>> HookedViT.from_pretrained("emoji-vit").cfg.read_tokens
         slice(0, 1, None)
         """
         if self.pool in ("cls", "cls_and_dist"):
             return slice(0, 1 if self.pool == "cls" else 2)
+        if self.pool == "cls_and_mean":
+            return slice(0, None)
         return slice(0 if self.pool_includes_prefix else self.token_layout.n_prefix, None)
+
+    def read_weights(self, n_tokens: int) -> Float[Tensor, "token"]:
+        """The share of each of `n_tokens` tokens in what the head reads: equal shares, that sum to 1.
+
+        A head on CLS and the mean of the patches reads half CLS, half patches.
+
+        >>> cfg = HookedViTConfig(2, 12, 3, 20, 7, (16, 16), (8, 8), pool="cls_and_mean", n_registers=1)
+        >>> cfg.read_weights(6)
+        tensor([0.5000, 0.0000, 0.1250, 0.1250, 0.1250, 0.1250])
+        """
+        weights = torch.zeros(n_tokens, dtype=self.dtype, device=self.device)
+        if self.pool == "cls_and_mean":
+            n_prefix = self.token_layout.n_prefix
+            weights[0], weights[n_prefix:] = 0.5, 0.5 / (n_tokens - n_prefix)
+            return weights
+        weights[self.read_tokens] = 1
+        return weights / weights.sum()
+
+    @property
+    def n_read(self) -> int:
+        """How many vectors the head reads side by side: CLS and the mean of the patches, or one."""
+        return 2 if self.pool == "cls_and_mean" else 1
 
     @property
     def position_grid(self) -> tuple[int, int]:

@@ -23,7 +23,9 @@ def fold(cfg: HookedViTConfig, weights: dict[str, Tensor]) -> tuple[HookedViTCon
             attn_gate = [f"blocks.{layer}.attn.gate"] if cfg.gated_attn else []
             readers[f"blocks.{layer}.ln1"] = [f"blocks.{layer}.attn.qkv", *attn_gate]
             gate = [f"blocks.{layer}.mlp.gate"] if cfg.mlp_kind == "glu_split" else []
-            readers[f"blocks.{layer}.ln2"] = [f"blocks.{layer}.mlp.inp", *gate]
+            # a norm of the MLP's own comes between `ln2` and the matrices
+            norm = "mlp.ln_in" if cfg.mlp_input_norm is not None else "ln2"
+            readers[f"blocks.{layer}.{norm}"] = [f"blocks.{layer}.mlp.inp", *gate]
     if cfg.pool == "attention" and not cfg.norm_after_pool:
         readers["ln_final"] = ["attn_pool.kv"]
     elif cfg.n_classes and (cfg.norm_after_pool or cfg.pool not in ("max", "avgmax")):
@@ -42,10 +44,11 @@ def _fold_norm(weights: dict[str, Tensor], norm: str, linears: Sequence[str]) ->
     for linear in linears:
         weight = weights[f"{linear}.weight"]
         if shift is not None:
-            constant, bias = weight @ shift, weights.get(f"{linear}.bias")
+            # a head on CLS and the mean of the patches reads two normed vectors side by side
+            constant, bias = weight @ shift.repeat(weight.shape[1] // len(shift)), weights.get(f"{linear}.bias")
             weights[f"{linear}.bias"] = nn.Parameter(constant if bias is None else constant + bias)
         if scale is not None:
-            weight.mul_(scale)
+            weight.mul_(scale.repeat(weight.shape[1] // len(scale)))
     if scale is not None:
         scale.fill_(1)
     if shift is not None:

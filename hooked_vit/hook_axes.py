@@ -13,7 +13,7 @@ def hook_axes(name: str, cfg: HookedViTConfig) -> tuple[str, ...]:
 
     An axis of length one is called `"1"`. Where several query heads share their keys and values, the axis of the fewer
     heads is `key_value_head`. The attention pool has heads, neurons and tokens of its own: `pool_head`,
-    `pool_neuron` and `pooled`.
+    `pool_neuron` and `pooled`. `cls_and_mean` is CLS, then the mean of the patches, each of width `d_model`.
 
     >>> cfg = HookedViTConfig(2, 12, 3, 20, 7, (16, 24), (8, 8))
     >>> hook_axes("blocks.0.attn.hook_z", cfg), hook_axes("blocks.1.mlp.hook_post", cfg)
@@ -24,7 +24,9 @@ def hook_axes(name: str, cfg: HookedViTConfig) -> tuple[str, ...]:
     *path, last = name.split(".")
     pool = "pool_" if path[:1] == ["attn_pool"] else ""
     if name in ("hook_pooled", "hook_pooled_dist"):
-        return ("batch", "d_model")
+        return ("batch", "d_model" if cfg.n_read == 1 else "cls_and_mean")
+    if name == "hook_stem":
+        return ("batch", "channel", "height", "width")
     if name.startswith("hook_logits"):
         return ("batch", "n_classes")
     if last in ("hook_attn_scores", "hook_pattern"):
@@ -43,6 +45,6 @@ def hook_axes(name: str, cfg: HookedViTConfig) -> tuple[str, ...]:
         return ("batch", tokens, heads, _WIDTHS.get(last, "d_head"))
     if last == "hook_scale":
         return ("batch", tokens, "1")
-    if "mlp" in path:
+    if "mlp" in path and path[-1] != "ln_in":
         return ("batch", tokens, f"{pool}neuron")
     return ("batch", tokens, "d_head_all" if path[-2:] == ["attn", "ln"] else "d_model")

@@ -57,7 +57,7 @@ def check_known_grid(n_tokens: int, layout: TokenLayout) -> None:
 
 def check_residual(residual: Tensor, weight: Tensor, cfg: HookedViTConfig, n_kept: int | None = None) -> None:
     """Raise ValueError unless `residual` is a residual stream of the model: all tokens, or the `n_kept` of a mask."""
-    d_model = weight.shape[0]
+    d_model = cfg.d_model
     if residual.ndim != 3 or residual.shape[-1] != d_model:
         raise ValueError(
             f"with start_at_layer the input is a residual stream [batch, token, {d_model}], got {tuple(residual.shape)}"
@@ -138,9 +138,12 @@ def check_token_mask(
     if mask.device != device:
         raise ValueError(f"token_mask is on {mask.device}, the model on {device}")
     read = mask[:, cfg.read_tokens]
+    n_prefix = cfg.token_layout.n_prefix
     if cfg.pool in ("cls", "cls_and_dist"):
         needed = "CLS" if cfg.pool == "cls" else "CLS and the distillation token"
         fits = read.all(dim=1)
+    elif cfg.pool == "cls_and_mean":
+        needed, fits = "CLS and at least one patch", mask[:, 0] & mask[:, n_prefix:].any(dim=1)
     else:
         needed = "at least one token" if cfg.pool_includes_prefix else "at least one patch"
         fits = read.any(dim=1)

@@ -21,6 +21,7 @@ from hooked_vit.components.norm import Norm
 from hooked_vit.components.pool import AttentionPool, pool_tokens
 from hooked_vit.components.relative_bias import RelativeBias
 from hooked_vit.components.rotary import Rotary
+from hooked_vit.components.stored_weight import stored_weight
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_point import HookPoint
 from hooked_vit.input_checks import (
@@ -31,6 +32,7 @@ from hooked_vit.input_checks import (
     check_size,
     check_token_mask,
 )
+from hooked_vit.new_head import HeadPool, new_head
 from hooked_vit.parameters import Parameters
 from hooked_vit.running import Running
 from hooked_vit.token_layout import KeptTokens, TokenLayout
@@ -59,6 +61,8 @@ class HookedViT(Parameters, ClassSpace, Running):
         self.cfg = cfg
         self.class_names = _checked_class_names(class_names, cfg.n_classes)
         self.data_config: dict[str, Any] | None = None
+        if cfg.stem is not None:
+            self.hook_stem = HookPoint()
         self.hook_patch_embed = HookPoint()
         self.hook_embed = HookPoint()
         self.hook_pos_embed = HookPoint()
@@ -72,7 +76,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         self.attn_pool = AttentionPool(cfg) if cfg.pool == "attention" else None
         self.hook_pooled = HookPoint()
         has_head, has_dist = cfg.n_classes > 0, cfg.pool == "cls_and_dist"
-        self.head = nn.Linear(cfg.d_model, cfg.n_classes, bias=cfg.head_bias) if has_head else None
+        self.head = nn.Linear(cfg.n_read * cfg.d_model, cfg.n_classes, bias=cfg.head_bias) if has_head else None
         self.head_dist = nn.Linear(cfg.d_model, cfg.n_classes) if has_head and has_dist else None
         if has_dist:
             self.hook_pooled_dist = HookPoint()
@@ -102,7 +106,8 @@ class HookedViT(Parameters, ClassSpace, Running):
         Args:
             name: The embedded model, or anything `timm.create_model` knows.
             weights: A `.safetensors`, `.pt`, `.pth`, `.bin`, `.ckpt` or `.pth.tar` file for the architecture
-                `name`, instead of the published weights. It is read without unpickling code.
+                `name`, instead of the published weights. It is read without unpickling code. With an `img_size` that
+                is not the file's, its positions are resampled as timm does.
             ignore_keys: Keys of that file to leave out (`*` matches).
             prefix: What the model's keys in that file begin with, such as `"backbone."`; other keys are left out.
                 The prefixes of common wrappers are found without it.
@@ -167,7 +172,7 @@ class HookedViT(Parameters, ClassSpace, Running):
 
         Args:
             weights: One tensor per parameter, by name (see `named_parameters`). A parameter requires gradients if its
-                tensor does.
+                tensor does. The statistics of a stem's batch norms are this model's, unless they are among the weights.
             cfg: Its architecture; this model's by default.
             class_names: One name per class, as a list or a dict by class index; this model's by default if the number
                 of classes is the same.
@@ -183,9 +188,13 @@ class HookedViT(Parameters, ClassSpace, Running):
         cfg = self.cfg if cfg is None else cfg
         if class_names is None and cfg.n_classes == self.cfg.n_classes:
             class_names = self.class_names
+        weights = {**self._statistics(), **weights}
         model = self._on_storage_of(weights, cfg, class_names)
         model.data_config, model.fused_attention = self.data_config, self.fused_attention
         return model.train(self.training)
+
+    def _statistics(self) -> dict[str, Tensor]:
+        return {} if self.embed.stem is None else self.embed.stem.statistics("embed.stem.")
 
     @classmethod
     def _on_storage_of(
@@ -200,7 +209,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         with torch.inference_mode(False):
             # a tensor made in inference mode can never be differentiated; its copy can
             usable = {name: tensor.clone() if tensor.is_inference() else tensor for name, tensor in weights.items()}
-            like = usable["embed.patch.weight"]
+            like = usable["blocks.0.attn.out.weight"]
             for part in model.modules():
                 if isinstance(part, Rotary | RelativeBias):
                     # these are made with their buffers, which are not among the weights
@@ -272,7 +281,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         return layer + n_layers if layer < 0 else layer
 
     def _layout_of_images(self, images: Tensor, image_size: tuple[int, int] | None) -> TokenLayout:
-        check_images(images, self.cfg, self.embed.patch.weight)
+        check_images(images, self.cfg, self.embed.weight)
         size = (images.shape[-2], images.shape[-1])
         if image_size is not None and tuple(image_size) != size:
             raise ValueError(f"image_size={image_size} goes with start_at_layer; the images have {size[0]} × {size[1]}")
@@ -293,7 +302,8 @@ class HookedViT(Parameters, ClassSpace, Running):
     def _start_of_stream(
         self, images: Tensor, layout: TokenLayout, token_mask: Tensor | None
     ) -> tuple[Tensor, KeptTokens | None]:
-        tokens = self.embed(images, layout, self.hook_patch_embed, self.hook_embed, self.hook_pos_embed)
+        hook_stem = None if self.cfg.stem is None else self.hook_stem
+        tokens = self.embed(images, layout, self.hook_patch_embed, self.hook_embed, self.hook_pos_embed, hook_stem)
         kept = None
         if token_mask is not None:
             check_token_mask(token_mask, tokens.shape[0], tokens.device, self.cfg, tokens.shape[1])
@@ -311,7 +321,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         if token_mask is not None:
             check_token_mask(token_mask, residual.shape[0], residual.device, self.cfg)
             kept = KeptTokens.from_mask(token_mask, layout)
-        check_residual(residual, self.embed.patch.weight, self.cfg, None if kept is None else kept.index.shape[1])
+        check_residual(residual, self.embed.weight, self.cfg, None if kept is None else kept.index.shape[1])
         return residual, kept
 
     def attention_terms(self, image_size: tuple[int, int] | None = None) -> AttentionTerms:
@@ -331,7 +341,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         if image_size is not None:
             check_size(image_size, self.cfg)
         layout = self.cfg.token_layout_at(*(image_size or self.cfg.image_size))
-        return self._attention_terms(layout, None, self.embed.patch.weight.dtype)
+        return self._attention_terms(layout, None, self.embed.weight.dtype)
 
     def _attention_terms(self, layout: TokenLayout, kept: KeptTokens | None, dtype: torch.dtype) -> AttentionTerms:
         rotation = None if self.rotary is None else self.rotary(layout)
@@ -345,7 +355,7 @@ class HookedViT(Parameters, ClassSpace, Running):
 
     def head_logits(
         self, residual: Float[Tensor, "batch kept d_model"], kept: KeptTokens | None = None
-    ) -> Float[Tensor, "batch n_classes"] | Float[Tensor, "batch d_model"]:
+    ) -> Float[Tensor, "batch n_classes"] | Float[Tensor, "batch read"]:
         """The last step of `forward`: from the last residual stream to the logits, or to features without a head.
 
         Args:
@@ -371,6 +381,10 @@ class HookedViT(Parameters, ClassSpace, Running):
     def _pool(self, tokens: Tensor, kept: KeptTokens | None) -> Tensor:
         if self.cfg.pool == "cls":
             return tokens[:, 0]
+        if self.cfg.pool == "cls_and_mean":
+            patches = tokens[:, self.cfg.token_layout.n_prefix :] if kept is None else tokens
+            mean = pool_tokens(patches, "avg", None if kept is None else kept.is_patch)
+            return torch.cat([tokens[:, 0], mean], dim=-1)
         if kept is None:
             mask, tokens = None, tokens[:, self.cfg.read_tokens]
         else:
@@ -389,9 +403,11 @@ class HookedViT(Parameters, ClassSpace, Running):
 
     def with_class_embeddings(
         self,
-        W: Float[Tensor, "d_model n_classes"],
+        W: Float[Tensor, "d_read n_classes"],
         b: Float[Tensor, "n_classes"] | None = None,
         class_names: ClassNames | None = None,
+        *,
+        pool: HeadPool | None = None,
     ) -> "HookedViT":
         """This model with another unembedding; all other weights are shared, and this model is left unchanged.
 
@@ -399,37 +415,59 @@ class HookedViT(Parameters, ClassSpace, Running):
         `model.with_class_embeddings(model.W_U @ text_embeddings.T, class_names=prompts)`.
 
         Args:
-            W: One class embedding per column: text embeddings, the weights of a probe, another head.
+            W: One class embedding per column: text embeddings, the weights of a probe, another head. Their width is
+                `d_model`; or twice that, for a head on CLS and the mean of the patches side by side, as DINOv2's
+                linear heads are.
             b: One bias per class; none by default.
             class_names: One name per class, as a list or a dict by class index.
+            pool: What the head reads, after the final norm: `"cls"`, `"avg"` (the mean of the patches), or
+                `"cls_and_mean"`. By default what this model's head reads, or both if W has both.
 
         Raises:
-            ValueError: If the shapes do not fit, or the class names do not.
+            ValueError: If the shapes or class names do not fit, or the model has no such tokens.
 
         >>> model = HookedViT.from_pretrained("emoji-vit")
         >>> two = model.with_class_embeddings(model.W_U[:, :2], class_names=["monkey", "dog"])
         >>> two(torch.zeros(1, 3, 64, 64)).shape
         torch.Size([1, 2])
         """
-        if W.ndim != 2 or W.shape[0] != self.cfg.d_model or W.shape[1] == 0:
-            transposed = W.ndim == 2 and W.shape[1] == self.cfg.d_model
-            raise ValueError(
-                f"W must be [d_model n_classes] with d_model = {self.cfg.d_model}, got {tuple(W.shape)}"
-                + ("; pass W.T" if transposed else "")
-            )
-        if b is not None and b.shape != W.shape[1:]:
-            raise ValueError(f"b must have one number for each of the {W.shape[1]} classes, got {tuple(b.shape)}")
-        distilled = self.cfg.pool == "cls_and_dist"
-        cfg = dataclasses.replace(self.cfg, n_classes=W.shape[1], head_bias=b is not None or distilled)
-        weights = {k: v for k, v in self._tensors().items() if not k.startswith(("head.", "head_dist."))}
-        like = self.embed.patch.weight
-        for head in ("head", "head_dist") if distilled else ("head",):
-            weights[f"{head}.weight"] = nn.Parameter(_copy(W.T).to(like))
-            if cfg.head_bias:
-                weights[f"{head}.bias"] = nn.Parameter(_copy(W.new_zeros(W.shape[1]) if b is None else b).to(like))
+        cfg, head = new_head(self.cfg, W, b, pool)
+        left_out = ("head.", "head_dist.") if cfg.pool == "attention" else ("head.", "head_dist.", "attn_pool.")
+        weights = {name: weight for name, weight in self._tensors().items() if not name.startswith(left_out)}
         if class_names is None:
             class_names = numbered_class_names(cfg.n_classes)
-        return self.with_weights(weights, cfg, class_names)
+        return self.with_weights({**weights, **head}, cfg, class_names)
+
+    def class_half(self, half: Literal["cls", "mean"]) -> "HookedViT":
+        """A model with one half of a head on CLS and the mean of the patches: what CLS, or the patches, say.
+
+        The logits of the two halves sum to this model's logits; each has half of its bias. Every analysis takes a half
+        as a model: `project(model.class_half("mean"), cache)` reads patches as the head reads them. All other weights
+        are shared.
+
+        Args:
+            half: `"cls"`, or `"mean"` for the patches.
+
+        Raises:
+            ValueError: If the head is of another kind.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> both, images = model.with_class_embeddings(torch.randn(256, 5)), torch.randn(2, 3, 64, 64)
+        >>> halves = both.class_half("cls")(images) + both.class_half("mean")(images)
+        >>> torch.allclose(halves, both(images), atol=1e-3)
+        True
+        """
+        head = self.require_classes()
+        if self.cfg.pool != "cls_and_mean":
+            raise ValueError(
+                f"only a head on CLS and the mean of the patches has halves, this model's pooling is {self.cfg.pool!r}"
+            )
+        if half not in ("cls", "mean"):
+            raise ValueError(f"half is 'cls' or 'mean', got {half!r}")
+        W_cls, W_mean = stored_weight(head).T.chunk(2)
+        bias = None if head.bias is None else head.bias / 2
+        chosen: tuple[Tensor, HeadPool] = (W_cls, "cls") if half == "cls" else (W_mean, "avg")
+        return self.with_class_embeddings(chosen[0], bias, self.class_names, pool=chosen[1])
 
     def with_two_classes(self, class_names: Sequence[str] = ("negative", "positive")) -> "HookedViT":
         """This model with a single logit turned into two classes with the logits [0, logit].
@@ -474,7 +512,7 @@ class HookedViT(Parameters, ClassSpace, Running):
 
     def _tensors(self) -> dict[str, Tensor]:
         """The parameters by name, for another model to share."""
-        return dict(self.named_parameters())
+        return {**self._statistics(), **dict(self.named_parameters())}
 
     # ------------------------------------------------------------------ the rest
 
@@ -523,7 +561,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         """
         from hooked_vit.preprocessing import preprocess
 
-        return preprocess(images, self.cfg, self.data_config).to(self.embed.patch.weight)
+        return preprocess(images, self.cfg, self.data_config).to(self.embed.weight)
 
     def picture_of(self, image: Float[Tensor, "channel height width"]) -> Float[np.ndarray, "height width channel"]:
         """The picture that one image of the model's input shows, 0 to 1: the inverse of `preprocess`.
@@ -542,13 +580,9 @@ class HookedViT(Parameters, ClassSpace, Running):
 
     def _apply(self, *args: Any, **kwargs: Any) -> "HookedViT":
         super()._apply(*args, **kwargs)
-        weight = self.embed.patch.weight
+        weight = self.embed.weight
         self.cfg = dataclasses.replace(self.cfg, device=weight.device, dtype=weight.dtype)
         return self
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _checked_class_names(class_names: ClassNames | None, n_classes: int) -> tuple[str, ...]:

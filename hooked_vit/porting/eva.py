@@ -18,6 +18,12 @@ from hooked_vit.porting.hidden_computation import (
 from hooked_vit.porting.parts import has_query_bias, read_blocks, read_gate, read_mlp, read_norm, refuse
 from hooked_vit.porting.weights import join_projections, renamed_weights
 
+_BLOCKS, _ATTENTIONS = (EvaBlock, EvaBlockPostNorm), (EvaAttention, layers.AttentionRope)
+_PARTS = (
+    *_BLOCKS, *_ATTENTIONS, layers.RotaryEmbeddingCat, layers.RotaryEmbeddingDinoV3, layers.RotaryEmbeddingMixed,
+    layers.RotaryEmbeddingMRope,
+)  # fmt: skip
+
 
 def read_config(module: Any) -> HookedViTConfig:
     """The config of an Eva, read from its parts.
@@ -28,8 +34,7 @@ def read_config(module: Any) -> HookedViTConfig:
     refuse_replaced_methods(module, Eva, ("forward", "forward_features", "forward_head", "pool", "_pos_embed"))
     refuse_hidden_computation(module)
     blocks = read_blocks(module.blocks, _read_block)
-    rope = cast(Any, module.rope)
-    rotary = None if rope is None else _read_rope(rope)
+    rotary = None if module.rope is None else _read_rope(module.rope)
     for index, block in enumerate(module.blocks):
         attn = block.attn
         if rotary is not None and bool(attn.rotate_half) != (rotary.rotate_half or rotary.kind == "mrope"):
@@ -59,17 +64,18 @@ def read_config(module: Any) -> HookedViTConfig:
         dtype=weight.dtype,
     )
     if rotary is not None:
+        buffers = dict(module.get_submodule("rope").named_buffers())
         for name, values in made_rope(cfg).named_buffers():
-            refuse_changed_buffer(rope.get_buffer(name), values, f"rope.{name}")
-    refuse_unknown_parts(module, Eva)
+            refuse_changed_buffer(buffers[name], values, f"rope.{name}")
+    refuse_unknown_parts(module, Eva, _PARTS)
     return cfg
 
 
 def _read_block(block: Any, where: str) -> dict[str, Any]:
-    if type(block) not in (EvaBlock, EvaBlockPostNorm):
+    if type(block) not in _BLOCKS:
         refuse(f"a {type(block).__name__} as {where}")
     attn = block.attn
-    if type(attn) not in (EvaAttention, layers.AttentionRope):
+    if type(attn) not in _ATTENTIONS:
         refuse(f"{type(attn).__name__} in {where}")
     block_norm = read_norm(block.norm1, f"norm1 of {where}")
     if block_norm is None or block_norm != read_norm(block.norm2, f"norm2 of {where}"):
