@@ -64,6 +64,8 @@ class HookedViT(Parameters, ClassSpace, Running):
         self.cfg = cfg
         self.class_names = _checked_class_names(class_names, cfg.n_classes)
         self.data_config: dict[str, Any] | None = None
+        if cfg.stem is not None:
+            self.hook_stem = HookPoint()
         self.hook_patch_embed = HookPoint()
         self.hook_embed = HookPoint()
         self.hook_pos_embed = HookPoint()
@@ -107,7 +109,8 @@ class HookedViT(Parameters, ClassSpace, Running):
         Args:
             name: The embedded model, or anything `timm.create_model` knows.
             weights: A `.safetensors`, `.pt`, `.pth`, `.bin`, `.ckpt` or `.pth.tar` file for the architecture
-                `name`, instead of the published weights. It is read without unpickling code.
+                `name`, instead of the published weights. It is read without unpickling code. With an `img_size` that
+                is not the file's, its positions are resampled as timm does.
             ignore_keys: Keys of that file to leave out (`*` matches).
             prefix: What the model's keys in that file begin with, such as `"backbone."`; other keys are left out.
                 The prefixes of common wrappers are found without it.
@@ -172,7 +175,7 @@ class HookedViT(Parameters, ClassSpace, Running):
 
         Args:
             weights: One tensor per parameter, by name (see `named_parameters`). A parameter requires gradients if its
-                tensor does.
+                tensor does. The statistics of a stem's batch norms are this model's, unless they are among the weights.
             cfg: Its architecture; this model's by default.
             class_names: One name per class, as a list or a dict by class index; this model's by default if the number
                 of classes is the same.
@@ -188,9 +191,13 @@ class HookedViT(Parameters, ClassSpace, Running):
         cfg = self.cfg if cfg is None else cfg
         if class_names is None and cfg.n_classes == self.cfg.n_classes:
             class_names = self.class_names
+        weights = {**self._statistics(), **weights}
         model = self._on_storage_of(weights, cfg, class_names)
         model.data_config, model.fused_attention = self.data_config, self.fused_attention
         return model.train(self.training)
+
+    def _statistics(self) -> dict[str, Tensor]:
+        return {} if self.embed.stem is None else self.embed.stem.statistics("embed.stem.")
 
     @classmethod
     def _on_storage_of(
@@ -205,7 +212,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         with torch.inference_mode(False):
             # a tensor made in inference mode can never be differentiated; its copy can
             usable = {name: tensor.clone() if tensor.is_inference() else tensor for name, tensor in weights.items()}
-            like = usable["embed.patch.weight"]
+            like = usable["blocks.0.attn.out.weight"]
             for part in model.modules():
                 if isinstance(part, Rotary | RelativeBias):
                     # these are made with their buffers, which are not among the weights
@@ -289,9 +296,9 @@ class HookedViT(Parameters, ClassSpace, Running):
     ) -> TokenLayout | PatchSequences:
         if isinstance(input, Mapping):
             sequences = PatchSequences.from_dict(input, self.cfg)
-            check_number(sequences.patches, self.embed.patch.weight)
+            check_number(sequences.patches, self.embed.weight)
             return sequences
-        check_images(input, self.cfg, self.embed.patch.weight)
+        check_images(input, self.cfg, self.embed.weight)
         size = (input.shape[-2], input.shape[-1])
         if image_size is not None and tuple(image_size) != size:
             raise ValueError(f"image_size={image_size} goes with start_at_layer; the images have {size[0]} × {size[1]}")
@@ -328,7 +335,7 @@ class HookedViT(Parameters, ClassSpace, Running):
             assert isinstance(self.embed, FlexibleEmbed)
             tokens = self.embed.forward_sequences(layout, *points)
         else:
-            tokens = self.embed(input, layout, *points)
+            tokens = self.embed(input, layout, *points, None if self.cfg.stem is None else self.hook_stem)
         kept = padded = self._padded(layout)
         if token_mask is not None:
             keep = self._checked_mask(token_mask, padded, tokens, tokens.shape[1])
@@ -347,7 +354,7 @@ class HookedViT(Parameters, ClassSpace, Running):
             n_tokens = None if kept is None else kept.index.shape[1]
             keep = self._checked_mask(token_mask, kept, residual, n_tokens)
             kept = KeptTokens.from_mask(keep, self.token_layout)
-        check_residual(residual, self.embed.patch.weight, self.cfg, None if kept is None else kept.index.shape[1])
+        check_residual(residual, self.embed.weight, self.cfg, None if kept is None else kept.index.shape[1])
         return residual, kept
 
     def _padded(self, layout: TokenLayout | PatchSequences) -> KeptTokens | None:
@@ -384,7 +391,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         if image_size is not None:
             check_size(image_size, self.cfg)
         layout = self.cfg.token_layout_at(*(image_size or self.cfg.image_size))
-        return self._attention_terms(layout, None, self.embed.patch.weight.dtype)
+        return self._attention_terms(layout, None, self.embed.weight.dtype)
 
     def _attention_terms(
         self, layout: TokenLayout | PatchSequences, kept: KeptTokens | None, dtype: torch.dtype
@@ -560,7 +567,7 @@ class HookedViT(Parameters, ClassSpace, Running):
 
     def _tensors(self) -> dict[str, Tensor]:
         """The parameters by name, for another model to share."""
-        return dict(self.named_parameters())
+        return {**self._statistics(), **dict(self.named_parameters())}
 
     # ------------------------------------------------------------------ the rest
 
@@ -583,7 +590,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         """
         if isinstance(images, Mapping):
             return PatchSequences.from_dict(images, self.cfg).layouts(self.cfg)
-        check_images(images, self.cfg, self.embed.patch.weight)
+        check_images(images, self.cfg, self.embed.weight)
         return [self.cfg.token_layout_at(*images.shape[-2:])] * len(images)
 
     @property
@@ -628,7 +635,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         """
         from hooked_vit.preprocessing import preprocess
 
-        return preprocess(images, self.cfg, self.data_config).to(self.embed.patch.weight)
+        return preprocess(images, self.cfg, self.data_config).to(self.embed.weight)
 
     def preprocess_naflex(self, images: Any, max_patches: int | None = None) -> dict[str, Tensor]:
         """Turn pictures of any aspect ratio into sequences of patches, by timm's own NaFlex transform.
@@ -657,7 +664,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         """
         from hooked_vit.preprocessing import preprocess_naflex
 
-        weight = self.embed.patch.weight
+        weight = self.embed.weight
         batch = preprocess_naflex(images, self.cfg, self.data_config, max_patches)
         return {key: tensor.to(weight if key == "patches" else weight.device) for key, tensor in batch.items()}
 
@@ -678,7 +685,7 @@ class HookedViT(Parameters, ClassSpace, Running):
 
     def _apply(self, *args: Any, **kwargs: Any) -> "HookedViT":
         super()._apply(*args, **kwargs)
-        weight = self.embed.patch.weight
+        weight = self.embed.weight
         self.cfg = dataclasses.replace(self.cfg, device=weight.device, dtype=weight.dtype)
         return self
 

@@ -47,10 +47,12 @@ class FlexibleEmbed(Embed):
         tokens = hook_embed(self.tokens(hook_patch_embed(self._projected(pixels, self.linear))))
         return add_positions(tokens, self.positions_of(sequences), hook_pos_embed)
 
-    def patches(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch patch d_model"]:
+    def patches(
+        self, images: Float[Tensor, "batch channel height width"], hook_stem: HookPoint | None = None
+    ) -> Float[Tensor, "batch patch d_model"]:
         """The projected patches, without prefix tokens or positions."""
         if self.linear is None:
-            return super().patches(images)
+            return super().patches(images, hook_stem)
         (height, width), (rows, columns) = images.shape[-2:], self.cfg.patch_size
         if self.cfg.pad_to_patches:
             images = F.pad(images, (0, -width % columns, 0, -height % rows))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from timm.models.beit import Attention, Beit, Block
+from timm.models.beit import Attention, Beit, Block, RelativePositionBias
 from torch import Tensor, nn
 
 from hooked_vit.components.relative_bias import made_relative_bias
@@ -52,7 +52,7 @@ def read_config(module: Any) -> HookedViTConfig:
         expected = made_relative_bias(cfg).get_buffer("relative_position_index")
         for part in [module.rel_pos_bias] if shared else [block.attn for block in module.blocks]:
             refuse_changed_buffer(part.relative_position_index.flatten(), expected, "relative_position_index")
-    refuse_unknown_parts(module, Beit)
+    refuse_unknown_parts(module, Beit, (Attention, Block, RelativePositionBias))
     return cfg
 
 

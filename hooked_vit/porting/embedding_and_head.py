@@ -17,11 +17,8 @@ def read_patch_embedding(embed: Any) -> dict[str, Any]:
     """
     if type(embed) is not layers.PatchEmbed:
         refuse(f"a patch embedding by {type(embed).__name__}")
+    refuse_other_projections(embed)
     conv = embed.proj
-    if conv.kernel_size != conv.stride or conv.padding != (0, 0) or conv.groups != 1 or conv.dilation != (1, 1):
-        refuse("a patch embedding whose patches overlap, are padded, grouped or dilated")
-    if embed.img_size is None:
-        refuse("a patch embedding without an image size (img_size=None)")
     return {
         "image_size": layers.to_2tuple(embed.img_size),
         "patch_size": layers.to_2tuple(embed.patch_size),
@@ -30,6 +27,17 @@ def read_patch_embedding(embed: Any) -> dict[str, Any]:
         "patch_bias": conv.bias is not None,
         "patch_norm": read_norm(embed.norm, "the norm of the patch embedding"),
     }
+
+
+def refuse_other_projections(embed: Any) -> None:
+    """Raise ValueError unless a patch embedding has an image size and patches that tile the image."""
+    conv = embed.proj
+    if isinstance(conv, nn.Conv2d) and (
+        conv.kernel_size != conv.stride or conv.padding != (0, 0) or conv.groups != 1 or conv.dilation != (1, 1)
+    ):
+        refuse("a patch embedding whose patches overlap, are padded, grouped or dilated")
+    if embed.img_size is None:
+        refuse("a patch embedding without an image size (img_size=None)")
 
 
 def read_head(module: Any, has_cls: bool | None = None) -> dict[str, Any]:

@@ -18,6 +18,12 @@ from hooked_vit.porting.hidden_computation import (
 from hooked_vit.porting.parts import has_query_bias, read_blocks, read_gate, read_mlp, read_norm, refuse
 from hooked_vit.porting.weights import join_projections, renamed_weights
 
+_BLOCKS, _ATTENTIONS = (EvaBlock, EvaBlockPostNorm), (EvaAttention, layers.AttentionRope)
+PARTS = (
+    *_BLOCKS, *_ATTENTIONS, layers.RotaryEmbeddingCat, layers.RotaryEmbeddingDinoV3, layers.RotaryEmbeddingMixed,
+    layers.RotaryEmbeddingMRope,
+)  # fmt: skip
+
 
 def read_config(module: Any) -> HookedViTConfig:
     """The config of an Eva, read from its parts.
@@ -52,16 +58,16 @@ def read_config(module: Any) -> HookedViTConfig:
         dtype=weight.dtype,
     )
     refuse_changed_rope(module, cfg)
-    refuse_unknown_parts(module, Eva)
+    refuse_unknown_parts(module, Eva, PARTS)
     return cfg
 
 
 def read_block(block: Any, where: str) -> dict[str, Any]:
     """The config fields of an EvaBlock or EvaBlockPostNorm."""
-    if type(block) not in (EvaBlock, EvaBlockPostNorm):
+    if type(block) not in _BLOCKS:
         refuse(f"a {type(block).__name__} as {where}")
     attn = block.attn
-    if type(attn) not in (EvaAttention, layers.AttentionRope):
+    if type(attn) not in _ATTENTIONS:
         refuse(f"{type(attn).__name__} in {where}")
     block_norm = read_norm(block.norm1, f"norm1 of {where}")
     if block_norm is None or block_norm != read_norm(block.norm2, f"norm2 of {where}"):
@@ -116,12 +122,14 @@ def read_rope(module: Any) -> RotaryConfig | None:
     Raises:
         ValueError: If they are of another kind, or a block applies them in another way.
     """
-    rotary = None if module.rope is None else _read_rope(module.rope)
+    if module.rope is None:
+        return None
+    rotary = _read_rope(module.rope)
     for index, block in enumerate(module.blocks):
         attn = block.attn
-        if rotary is not None and bool(attn.rotate_half) != (rotary.rotate_half or rotary.kind == "mrope"):
+        if bool(attn.rotate_half) != (rotary.rotate_half or rotary.kind == "mrope"):
             refuse(f"attention that rotates other numbers together than the rotary positions say, in block {index}")
-        if rotary is not None and attn.num_prefix_tokens != module.num_prefix_tokens:
+        if attn.num_prefix_tokens != module.num_prefix_tokens:
             refuse(f"attention with another number of prefix tokens than the model's, in block {index}")
     return rotary
 
@@ -129,8 +137,9 @@ def read_rope(module: Any) -> RotaryConfig | None:
 def refuse_changed_rope(module: Any, cfg: HookedViTConfig) -> None:
     """Raise ValueError unless the buffers of rotary positions are what timm computes from the architecture."""
     if cfg.rotary is not None:
+        buffers = dict(module.get_submodule("rope").named_buffers())
         for name, values in made_rope(cfg).named_buffers():
-            refuse_changed_buffer(module.rope.get_buffer(name), values, f"rope.{name}")
+            refuse_changed_buffer(buffers[name], values, f"rope.{name}")
 
 
 def _read_rope(rope: nn.Module) -> RotaryConfig:

@@ -54,7 +54,7 @@ def read_config(module: NaFlexVit) -> HookedViTConfig:
         dtype=weight.dtype,
     )
     eva.refuse_changed_rope(module, cfg)
-    refuse_unknown_parts(module, NaFlexVit)
+    refuse_unknown_parts(module, NaFlexVit, (NaFlexEmbeds, *eva.PARTS))
     return cfg
 
 

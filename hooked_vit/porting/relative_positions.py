@@ -29,6 +29,8 @@ _RENAMES = [
     (r"blocks\.(\d+)\.attn\.rel_pos\.", r"blocks.\1.attn.relative_bias.rel_pos."),
 ]
 
+_PARTS = (RelPosAttention, RelPosBlock, ResPostRelPosBlock, layers.RelPosBias, layers.RelPosMlp)
+
 
 def read_config(module: Any) -> HookedViTConfig:
     """The config of a VisionTransformerRelPos, read from its parts.
@@ -61,7 +63,7 @@ def read_config(module: Any) -> HookedViTConfig:
         for part in [module.shared_rel_pos] if shared else [block.attn.rel_pos for block in module.blocks]:
             for name, values in expected.items():
                 refuse_changed_buffer(getattr(part, name), values, name)
-    refuse_unknown_parts(module, VisionTransformerRelPos)
+    refuse_unknown_parts(module, VisionTransformerRelPos, _PARTS)
     return cfg
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from timm import layers
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
+from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
 from hooked_vit.config import HookedViTConfig
@@ -13,6 +14,7 @@ from hooked_vit.porting.embedding_and_head import (
     read_linear_head,
     read_patch_embedding,
     refuse_other_heads,
+    refuse_other_projections,
 )
 from hooked_vit.porting.hidden_computation import (
     refuse_hidden_computation,
@@ -20,6 +22,7 @@ from hooked_vit.porting.hidden_computation import (
     refuse_unknown_parts,
 )
 from hooked_vit.porting.parts import read_blocks, read_gate, read_mlp, read_norm, refuse
+from hooked_vit.porting.stem import read_stem
 from hooked_vit.porting.weights import renamed_weights
 
 
@@ -88,14 +91,22 @@ def _read_embedding(module: VisionTransformer, distilled: bool) -> dict[str, Any
     else:
         positions = "patches" if module.no_embed_class else "tokens"
     return {
-        **read_patch_embedding(module.patch_embed),
-        "dynamic_image_size": module.dynamic_img_size,
+        **_read_patches(module),
         "has_cls": module.cls_token is not None,
         "has_dist": distilled,
         "n_registers": 0 if module.reg_token is None else module.reg_token.shape[1],
         "positions": positions,
         "pre_norm": read_norm(module.norm_pre, "norm_pre"),
     }
+
+
+def _read_patches(module: VisionTransformer) -> dict[str, Any]:
+    embed: Any = module.patch_embed
+    if type(embed) is layers.HybridEmbed:
+        refuse_other_projections(embed)
+        # without positions, nothing in timm's model depends on the size
+        return read_stem(embed, dynamic=module.dynamic_img_size or module.pos_embed is None)
+    return {**read_patch_embedding(embed), "dynamic_image_size": module.dynamic_img_size}
 
 
 def _read_head(module: VisionTransformer, distilled: bool) -> dict[str, Any]:
@@ -119,4 +130,10 @@ def read_weights(module: nn.Module) -> dict[str, Tensor]:
     Raises:
         ValueError: If a tensor of the module has no name in a HookedViT.
     """
-    return renamed_weights(module.state_dict(keep_vars=True))
+    # timm calls a norm before the matrices of an MLP as it calls one after the activation
+    geglus = [name for name, part in module.named_modules() if isinstance(part, GeGluMlp)]
+    tensors = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        is_input_norm = any(name.startswith(f"{geglu}.norm.") for geglu in geglus)
+        tensors[name.replace(".mlp.norm.", ".mlp.input_norm.") if is_input_norm else name] = tensor
+    return renamed_weights(tensors)

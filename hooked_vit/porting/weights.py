@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 # timm's name -> HookedViT's. Tensors with a leading axis of length one lose it.
 _RENAMES = [
+    (r"patch_embed\.backbone\.", "embed.stem.backbone."),
     (r"patch_embed\.proj\.", "embed.patch."),
     (r"patch_embed\.norm\.", "embed.patch_ln."),
     (r"cls_token$", "embed.cls"),
@@ -30,10 +31,11 @@ _RENAMES = [
     (r"blocks\.(\d+)\.attn\.([qv])_bias$", r"blocks.\1.attn.qkv.\2_bias"),
     (r"blocks\.(\d+)\.attn\.norm\.", r"blocks.\1.attn.ln."),
     (r"blocks\.(\d+)\.attn\.proj\.", r"blocks.\1.attn.out."),
-    (r"blocks\.(\d+)\.mlp\.fc1_g\.", r"blocks.\1.mlp.gate."),
-    (r"blocks\.(\d+)\.mlp\.(?:fc1|fc1_x)\.", r"blocks.\1.mlp.inp."),
+    (r"blocks\.(\d+)\.mlp\.(?:fc1_g|w0)\.", r"blocks.\1.mlp.gate."),
+    (r"blocks\.(\d+)\.mlp\.(?:fc1|fc1_x|w1)\.", r"blocks.\1.mlp.inp."),
     (r"blocks\.(\d+)\.mlp\.norm\.", r"blocks.\1.mlp.ln."),
-    (r"blocks\.(\d+)\.mlp\.fc2\.", r"blocks.\1.mlp.out."),
+    (r"blocks\.(\d+)\.mlp\.input_norm\.", r"blocks.\1.mlp.ln_in."),
+    (r"blocks\.(\d+)\.mlp\.(?:fc2|w2)\.", r"blocks.\1.mlp.out."),
 ]
 _WITH_LEADING_AXIS = {"cls_token", "dist_token", "reg_token", "pos_embed", "attn_pool.latent"}
 
