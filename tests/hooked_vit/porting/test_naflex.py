@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hooked_vit import HookedViT, HookPoint
 from hooked_vit.components import flexible_embed
 from hooked_vit.hook_names import ON_DEMAND
+from hooked_vit.initialisation import freshly_initialised
 from hooked_vit.porting import read_config
 
 SIZES = [(32, 18), (40, 18), (16, 42)]
@@ -346,6 +347,15 @@ def test_every_tensor_is_carried_over_and_parameters_have_their_names() -> None:
     assert torch.equal(model.W_pos, (rows[:, None] + columns).flatten(0, 1))
     with pytest.raises(AttributeError, match="this model has no position embedding"):
         _ = pair("no_positions")[0].W_pos
+
+
+def test_a_fresh_model_and_one_with_folded_norms(sequences: dict) -> None:
+    for variant in ("axes", "map", "mixed"):
+        model, _ = pair(variant)
+        null = freshly_initialised(model, seed=0)
+        assert torch.isfinite(null(sequences)).all()
+        torch.testing.assert_close(model.fold_layer_norm()(sequences), model(sequences), rtol=1e-4, atol=1e-5)
+    assert 0.01 < freshly_initialised(pair("axes")[0], seed=0).embed.pos_rows.std() < 0.03
 
 
 def test_bfloat16_is_exact(sequences: dict) -> None:
