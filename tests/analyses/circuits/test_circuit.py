@@ -157,7 +157,7 @@ def test_the_mean_of_a_dataset_as_corrupt_value() -> None:
 def test_errors() -> None:
     model = ported("cls")
     graph = circuit_graph(model)
-    with pytest.raises(ValueError, match="of the same size, got clean .* and corrupt"):
+    with pytest.raises(ValueError, match=r"of the same size, got clean .* and corrupt"):
         Circuit.whole(graph).run(model, CLEAN, CORRUPT[:1])
     with pytest.raises(ValueError, match=r"the recording has 2 images, 13 tokens, 13 senders and width 24, expected 1"):
         Circuit.whole(graph).run(model, CLEAN[:1], record(model, CORRUPT))
@@ -168,7 +168,7 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match="expected the graph's groups of tokens, none, got a"):
         Circuit.whole(graph).run(model, CLEAN, CORRUPT, {"a": "any"})
     split_graph = circuit_graph(model, ("a", "b"))
-    with pytest.raises(ValueError, match="token 1 is in none: let groups divide the tokens"):
+    with pytest.raises(ValueError, match=r"token 1 is in none: let groups divide the tokens"):
         Circuit.whole(split_graph).run(model, CLEAN, CORRUPT, {"a": [0], "b": [2]})
     with pytest.raises(ValueError, match="token 0 is in 'a' and 'b'"):
         Circuit.whole(split_graph).run(model, CLEAN, CORRUPT, {"a": "any", "b": [0]})

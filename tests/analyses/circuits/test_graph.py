@@ -50,7 +50,7 @@ def test_readers_belong_to_their_parts() -> None:
 def test_the_graph_of_a_model() -> None:
     graph = circuit_graph(ported("gap_registers_layerscale"))
     assert (graph.n_layers, graph.n_heads, graph.n_key_value_heads) == (3, 3, (3, 3, 3))
-    with pytest.raises(ValueError, match="no edge from .* the reader must come later, at the same tokens"):
+    with pytest.raises(ValueError, match=r"no edge from .* the reader must come later, at the same tokens"):
         circuit_graph(ported("cls"), ("x", "y")).index((("embed", "x"), ("q", 0, 0, "y")))
     with pytest.raises(ValueError, match="expected a kind of reader out of 'q', 'k', 'v', 'mlp', got 'z'"):
         graph.reader_slice("z", 0)

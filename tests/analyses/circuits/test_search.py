@@ -66,8 +66,8 @@ def test_greedy_growth_from_the_logits(groups: tuple[str, ...]) -> None:
 def test_pruning_goes_one_edge_at_a_time(use_scores: bool) -> None:
     model = ported("cls")
     scores = edge_attribution(model, CLEAN, CORRUPT, metric)
-    threshold = float(scores.of_edges().abs().median())
-    start = greedy_circuit(scores, 40)
+    start = greedy_circuit(scores, 25)
+    threshold = float(scores.values[start.mask].abs().median())
     graph, circuit = scores.graph, start
     value = float(metric(circuit.run(model, CLEAN, CORRUPT)))
     for j in reversed(range(graph.n_readers)):
