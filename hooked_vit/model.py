@@ -58,7 +58,9 @@ class HookedViT(Parameters, ClassSpace, Running):
         self.ln_pre = Norm(cfg.d_model, cfg.pre_norm) if cfg.pre_norm else None
         self.hook_tokens = HookPoint()
         self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layers))
-        self.ln_final = Norm(cfg.d_model, cfg.final_norm) if cfg.final_norm else None
+        self.ln_final = (
+            Norm(cfg.d_model, cfg.final_norm, input_is_cached=not cfg.norm_after_pool) if cfg.final_norm else None
+        )
         self.attn_pool = AttentionPool(cfg) if cfg.pool == "attention" else None
         self.hook_pooled = HookPoint()
         has_head, has_dist = cfg.n_classes > 0, cfg.pool == "cls_and_dist"

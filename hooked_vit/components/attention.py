@@ -52,9 +52,9 @@ class AttentionCore(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         fused = self.fused and is_only_read(self.hook_attn_scores) and is_only_read(self.hook_pattern)
-        if not fused or is_watched(self.hook_attn_scores) or is_watched(self.hook_pattern):
-            scores = self._scores(q, k)
-            scores = self.hook_attn_scores(scores if mask is None else scores + mask)
+        watched = not fused or is_watched(self.hook_attn_scores) or is_watched(self.hook_pattern)
+        if watched and not (fused and self._offers_pattern(q, k, mask)):
+            scores = self.hook_attn_scores(self._masked_scores(q, k, mask))
             pattern = self.hook_pattern(scores.softmax(dim=-1))
             if not fused:
                 return (pattern @ v).transpose(1, 2)
@@ -74,6 +74,18 @@ class AttentionCore(nn.Module):
         if fused:
             return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
         return (self._scores(q, k).softmax(dim=-1) @ v).transpose(1, 2)
+
+    def _offers_pattern(self, q: Tensor, k: Tensor, mask: Tensor | None) -> bool:
+        """Whether caches compute scores and pattern from the queries and keys when they are read."""
+        points = {self.hook_attn_scores: self._masked_scores, self.hook_pattern: self._pattern}
+        return all(point.offer(compute, q, k, mask) for point, compute in points.items())
+
+    def _pattern(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+        return self._masked_scores(q, k, mask).softmax(dim=-1)
+
+    def _masked_scores(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+        scores = self._scores(q, k)
+        return scores if mask is None else scores + mask
 
     def _scores(self, q: Tensor, k: Tensor) -> Tensor:
         # timm scales the query before the product; scaling the scores instead would differ in the last bit
