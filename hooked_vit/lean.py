@@ -48,7 +48,7 @@ def run_lean(
             "or leave out lean=True"
         )
     given = inspect.signature(model.forward).bind(*arguments, **named_arguments).arguments
-    of_run = ("input", "token_mask", "start_at_layer", "stop_at_layer")
+    of_run = ("input", "token_mask", "start_at_layer", "stop_at_layer", "image_size")
     run = LeanRun(model, names_filter, **{name: given[name] for name in of_run if name in given})
     streams, hooks, _ = caching_hooks(model.cfg, run.stream_names)
     with model.hooks(fwd_hooks=hooks):
@@ -77,6 +77,7 @@ class LeanRun:
         token_mask: Tensor | None = None,
         start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
+        image_size: tuple[int, int] | None = None,
     ):
         self._model, self._n_layers = model, model.cfg.n_layers
         self._images = input.detach() if start_at_layer is None else None
@@ -92,6 +93,7 @@ class LeanRun:
                 f"none of the {len(asked)} requested hook points, such as '{asked[0]}', is reached: change "
                 "names_filter, start_at_layer or stop_at_layer"
             )
+        self._image_size = image_size if self._images is None else (input.shape[-2], input.shape[-1])
         self._mask = _mask_that_drops(model, input, token_mask, self._images is not None)
         self._weights = {part: Versions(_weights(model, part)) for part in reached}
         self._fused = [attention.fused for attention in _attentions(model)]
@@ -166,12 +168,12 @@ class LeanRun:
         for attention, fused in zip(_attentions(self._twin), self._fused, strict=True):
             attention.fused = fused
         if isinstance(part, int):
-            limits = {"start_at_layer": part, "stop_at_layer": part + 1}
+            limits: dict[str, Any] = {"start_at_layer": part, "stop_at_layer": part + 1}
         else:
             limits = {"stop_at_layer": 0} if part == _EMBED else {"start_at_layer": self._n_layers}
         store, hooks, _ = caching_hooks(self._twin.cfg, names, recipes=recipes)
         with self._twin.hooks(fwd_hooks=hooks):
-            self._twin(self._source(part), token_mask=self._mask, **limits)
+            self._twin(self._source(part), token_mask=self._mask, image_size=self._image_size, **limits)
         return Activations(store)
 
     def _check_unchanged(self, name: str, part: Part) -> None:
@@ -203,9 +205,11 @@ def _parts(model: Any) -> dict[str, Part]:
 
 
 def _weights(model: Any, part: Part) -> list[Tensor]:
-    """The parameters and buffers of a block; for the other parts, of all that is not a block."""
+    """The parameters and buffers of a block, and of what all blocks use; for the others, of all that is no block."""
     if isinstance(part, int):
-        return [*model.blocks[part].parameters(), *model.blocks[part].buffers()]
+        shared = (getattr(model, name, None) for name in ("rotary", "relative_bias"))
+        parts = [model.blocks[part], *(module for module in shared if module is not None)]
+        return [tensor for module in parts for tensor in (*module.parameters(), *module.buffers())]
     named = [*model.named_parameters(), *model.named_buffers()]
     return [tensor for name, tensor in named if not name.startswith("blocks.")]
 

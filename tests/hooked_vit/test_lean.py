@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_timm, ported
+from conftest import make_timm, perturb, ported
 from torch import Tensor
 from whole_caches import everything
 
@@ -193,3 +193,37 @@ def test_options_that_do_not_go_together(images: Tensor, option: str, value: obj
         ported("cls").run_with_cache(images, lean=True, **{option: value})
     with pytest.raises(ValueError, match=r"none of the 1 requested hook points, such as 'hook_logits', is reached"):
         ported("cls").run_with_cache(images, lean=True, names_filter="hook_logits", stop_at_layer=1)
+
+
+SMALL: dict[str, Any] = {
+    "img_size": (32, 24),
+    "patch_size": 8,
+    "num_classes": 7,
+    "embed_dim": 24,
+    "depth": 2,
+    "num_heads": 3,
+}
+
+
+@pytest.mark.parametrize("family", ["rotary", "relative bias"])
+def test_attention_with_positions_of_its_own(images: Tensor, family: str) -> None:
+    from timm.models.beit import Beit
+    from timm.models.eva import Eva
+
+    if family == "rotary":
+        module = Eva(**{**SMALL, "embed_dim": 48}, use_rot_pos_emb=True, dynamic_img_size=True)
+    else:
+        module = Beit(**SMALL, use_shared_rel_pos_bias=True, use_abs_pos_emb=False)
+    model = HookedViT.from_timm(perturb(module))
+    for given in (images, *([torch.randn(2, 3, 48, 40)] if family == "rotary" else [])):
+        expected = everything(model, given)
+        for cache in (model.run_with_cache(given)[1], model.run_with_cache(given, lean=True)[1]):
+            assert set(cache) == set(expected)
+            for name, activation in expected.items():
+                assert torch.equal(cache[name], activation), name
+    _, cache = model.run_with_cache(images, lean=True)
+    if family == "relative bias":
+        with torch.no_grad():
+            model.relative_bias.rel_pos.relative_position_bias_table.add_(1)
+        with pytest.raises(ValueError, match=r"weights of block 0 have changed"):
+            cache["pattern", 0]
