@@ -37,19 +37,19 @@ def _version(tensor: Tensor) -> tuple[int, int]:
 
 
 def settings_of_the_run(device: torch.device) -> dict[str, Any]:
-    """Autocast as it is now, for `as_in_the_run`."""
+    """Autocast and gradients as they are now, for `as_in_the_run`: kernels are chosen by both."""
     kind = device.type
-    return {
-        "device_type": kind, "enabled": torch.is_autocast_enabled(kind), "dtype": torch.get_autocast_dtype(kind),
-    }  # fmt: skip
+    autocast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    return {"device_type": kind, "autocast": autocast, "gradients": torch.is_grad_enabled()}
 
 
 def as_in_the_run(compute: Callable[[], Any], settings: Mapping[str, Any]) -> Any:
-    """Compute without gradients, under the autocast of the run."""
-    with torch.no_grad():
-        if not settings["enabled"] and not torch.is_autocast_enabled(settings["device_type"]):
+    """Compute under the settings of the run."""
+    kind, (enabled, dtype) = settings["device_type"], settings["autocast"]
+    with torch.set_grad_enabled(settings["gradients"]):
+        if not enabled and not torch.is_autocast_enabled(kind):
             return compute()
-        with torch.autocast(**settings):
+        with torch.autocast(kind, dtype=dtype, enabled=enabled):
             return compute()
 
 
@@ -89,7 +89,8 @@ class Recipe(Computed):
         self._arguments: list[Tensor | None] = [None if tensor is None else tensor.detach() for tensor in reads]
         self._versions = Versions(self._arguments)
         self._arguments += [None if tensor is None else tensor.detach().clone() for tensor in weights]
-        self._settings = settings_of_the_run(self._versions.tensors[0].device)
+        # no argument requires gradients
+        self._settings = {**settings_of_the_run(self._versions.tensors[0].device), "gradients": False}
         super().__init__(self._again, [tensor for tensor in self._arguments if tensor is not None])
 
     def _again(self) -> Tensor:
