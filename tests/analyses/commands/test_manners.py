@@ -49,6 +49,7 @@ def arguments_of(name: str, folder: Path) -> list[str]:
         "sweep": ["--data", "emoji-scenes:4", "--analyses", "identifiability", *out],
         "plot": [str(folder / "found"), *out],
         "report": [str(folder / "found"), "--out", str(folder / "report.html")],
+        "reproduce": ["--data", "imagenet-s:DIR", "--models", "cifar", "--estimate", *out],
         "models": ["test_vit"],
     }[name]]  # fmt: skip
 
