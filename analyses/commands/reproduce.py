@@ -95,6 +95,8 @@ def _studies(
 
 def _announce(studies: "list[Study]", out: Path, batch_size: int, report: Reporter) -> int:
     """Print what each study will cost; returns how many can be run."""
+    import pandas as pd
+
     from analyses.progress import working
     from analyses.reproduction.cost import duration
     from analyses.reproduction.run import estimate_study
@@ -107,11 +109,16 @@ def _announce(studies: "list[Study]", out: Path, batch_size: int, report: Report
         finished = outcome.folder is not None
         said = "finished" if finished else str(outcome.cost) if outcome.cost else f"left out: {outcome.reason}"
         report.say(f"{study.title}: {said}")
+    report.add_table("cost", pd.DataFrame([_cost_row(outcome) for outcome in outcomes]))
     costs = [outcome.cost for outcome in outcomes if outcome.cost is not None]
     seconds = sum((cost.seconds for cost in costs), 0.0)
-    report.add(expected_seconds=seconds, left_out={o.study.key: o.reason for o in outcomes if o.reason})
     report.say(f"in all about {duration(seconds)}")
     return len(costs)
+
+
+def _cost_row(outcome: "Outcome") -> dict[str, object]:
+    cost = vars(outcome.cost) if outcome.cost is not None else {"n_images": None, "seconds": None, "peak_bytes": None}
+    return {"model": outcome.study.key, **cost, "left_out": outcome.reason}
 
 
 def _run(studies: "list[Study]", out: Path, batch_size: int, rehearsal: bool, report: Reporter) -> None:

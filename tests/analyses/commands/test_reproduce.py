@@ -33,7 +33,9 @@ def test_rehearsal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = invoke(*arguments, "--json")
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
-    assert document["left_out"] == {"emoji-vit-context": "it needs its weights"}
+    costs = {row["model"]: row for row in document["tables"]["cost"]}
+    assert costs["emoji-vit-context"]["left_out"] == "it needs its weights"
+    assert costs["emoji-vit-gap"]["n_images"] == 4
     assert {row["verdict"] for row in document["tables"]["claims"]} <= {"holds", "undecided", "does not hold"}
     page = (tmp_path / "reproduction.html").read_text("utf-8")
     assert "Models that were not run" in page
