@@ -25,6 +25,7 @@ FLOORS = (
     },
     {"memory_pairs", "faithfulness", "plots"},
     {"catalogue"},
+    {"reproduction"},
     {"pages"},
     {"commands"},
 )  # fmt: skip
