@@ -26,6 +26,7 @@ FLOORS = (
     {"memory_pairs", "faithfulness", "circuits"},
     {"plots"},
     {"catalogue"},
+    {"reproduction"},
     {"pages"},
     {"commands"},
 )  # fmt: skip
