@@ -75,7 +75,8 @@ class HookedViT(Parameters, ClassSpace, Running):
         self.rotary = Rotary(cfg) if cfg.rotary else None
         self.relative_bias = RelativeBias(cfg) if cfg.relative_bias and cfg.relative_bias.shared else None
         self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layers))
-        self.ln_final = Norm(cfg.d_model, cfg.final_norm) if cfg.final_norm else None
+        on_stream = not cfg.norm_after_pool
+        self.ln_final = Norm(cfg.d_model, cfg.final_norm, input_is_cached=on_stream) if cfg.final_norm else None
         self.attn_pool = AttentionPool(cfg) if cfg.pool == "attention" else None
         self.hook_pooled = HookPoint()
         has_head, has_dist = cfg.n_classes > 0, cfg.pool == "cls_and_dist"

@@ -410,6 +410,7 @@ def test_what_needs_one_grid_says_so(sequences: dict, bad_input: None) -> None:
         lambda: perturb(model, sequences, classes),
         lambda: probe_features(model, [(sequences, classes)]),
         lambda: mean_activations(model, [sequences], "z"),
+        lambda: model.run_with_cache(sequences, lean=True),
         lambda: activation_patching(model, sequences, sequences, lambda logits: logits[:, 0]),
     ):
         with pytest.raises(ValueError, match="one grid per batch is needed here, got a dict of patches"):
