@@ -5,6 +5,7 @@ from torch import Tensor
 
 from hooked_vit.class_space import require_several_classes
 from hooked_vit.config import HookedViTConfig
+from hooked_vit.token_layout import TokenLayout
 
 
 def check_images(images: Tensor, cfg: HookedViTConfig, weight: Tensor) -> None:
@@ -22,11 +23,14 @@ def check_images(images: Tensor, cfg: HookedViTConfig, weight: Tensor) -> None:
         raise ValueError(f"expected {expected}, got an empty batch")
     if images.shape[1] != cfg.n_channels:
         raise ValueError(f"expected {cfg.n_channels} channels in axis 1, got shape {tuple(images.shape)}")
-    _check_size((images.shape[2], images.shape[3]), cfg, expected)
+    check_size((images.shape[2], images.shape[3]), cfg)
     _check_number(images, weight)
 
 
-def _check_size(size: tuple[int, int], cfg: HookedViTConfig, expected: str) -> None:
+def check_size(size: tuple[int, int], cfg: HookedViTConfig) -> None:
+    """Raise ValueError unless the model takes images of this height and width."""
+    height, width = cfg.image_size
+    expected = f"images of shape [batch, {cfg.n_channels}, {height}, {width}]"
     if not cfg.dynamic_image_size:
         if size != cfg.image_size:
             raise ValueError(
@@ -42,9 +46,18 @@ def _check_size(size: tuple[int, int], cfg: HookedViTConfig, expected: str) -> N
         )
 
 
+def check_known_grid(n_tokens: int, layout: TokenLayout) -> None:
+    """Raise ValueError unless a stream has the tokens of the model's own image size; other grids must be told."""
+    if n_tokens != layout.n_tokens:
+        raise ValueError(
+            f"the stream has {n_tokens} tokens, images of the model's own size {layout.n_tokens}: pass image_size="
+            "(height, width) of the images it comes from, which rotary positions depend on"
+        )
+
+
 def check_residual(residual: Tensor, weight: Tensor, cfg: HookedViTConfig, n_kept: int | None = None) -> None:
     """Raise ValueError unless `residual` is a residual stream of the model: all tokens, or the `n_kept` of a mask."""
-    d_model = weight.shape[0]
+    d_model = cfg.d_model
     if residual.ndim != 3 or residual.shape[-1] != d_model:
         raise ValueError(
             f"with start_at_layer the input is a residual stream [batch, token, {d_model}], got {tuple(residual.shape)}"

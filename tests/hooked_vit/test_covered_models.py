@@ -28,6 +28,8 @@ NAMES = [
     "vit_tiny_patch16_224.augreg_in21k",  # 21,843 classes
     "flexivit_small.1200ep_in1k",
     "vit_base_patch16_siglip_256.webli",  # pooled by attention
+    "vit_base_r50_s16_384.orig_in21k_ft_in1k",  # behind a convolutional stem
+    "vitamin_xlarge_256.datacomp1b_clip",  # and without positions
 ]
 
 
@@ -85,7 +87,9 @@ def test_an_older_timm_has_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("vit_tiny_patch16_224", None),
         ("resnet18", "the family ResNet"),
-        ("vit_relpos_small_patch16_224", "the family VisionTransformerRelPos (relative position bias)"),
+        ("vit_relpos_small_patch16_224", None),
+        ("eva02_tiny_patch14_224", None),
+        ("beit_base_patch16_224", None),
         ("vit_base_patch16_xp_224", "a ParallelScalingBlock as block 0"),
     ],
 )

@@ -11,6 +11,7 @@ from hooked_vit.covered_models import covered_models
 from hooked_vit.porting import read_config, read_weights
 
 COVERED = sorted(set(covered_models().query("family != 'embedded'")["architecture"]))
+WITH_STEM = {*timm.list_models(module="vision_transformer_hybrid"), *timm.list_models(module="vitamin")}
 # The architectures of the paper, with the names timm gives their weights today.
 PAPER = [
     "vit_base_patch32_224.augreg_in21k_ft_in1k",
@@ -27,6 +28,9 @@ def build(name: str, **arguments: object) -> nn.Module:
     with torch.device("meta"):
         module = timm.create_model(name, pretrained=False, **arguments)
     module = module.to_empty(device="cpu").eval()
+    for part in module.modules():
+        if hasattr(part, "init_non_persistent_buffers"):
+            part.init_non_persistent_buffers()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for key, parameter in module.named_parameters():
@@ -34,13 +38,16 @@ def build(name: str, **arguments: object) -> nn.Module:
                 parameter.normal_(0, 0.02, generator=generator)
             else:
                 parameter.normal_(0 if "bias" in key else 1, 0.1, generator=generator)
+        for key, buffer in module.named_buffers():
+            buffer.fill_(1 if key.endswith("running_var") else 0)
     return module
 
 
 def build_small(name: str) -> nn.Module:
     """Two blocks of the full width on a 4 × 3 grid."""
     with torch.device("meta"):
-        height, width = timm.create_model(name, pretrained=False, depth=1).patch_embed.patch_size
+        embed = timm.create_model(name, pretrained=False, depth=1).patch_embed
+    height, width = embed.feat_ratio(as_scalar=False)
     return build(name, depth=2, img_size=(4 * height, 3 * width))
 
 
@@ -52,13 +59,14 @@ def switch_fused_off(model: HookedViT, module: nn.Module) -> None:
             part.fused_attn = False
 
 
-def test_the_list_of_covered_entrypoints_is_tiers_1_to_2b() -> None:
+def test_the_list_of_covered_entrypoints() -> None:
     tags = [tag for tag in timm.list_pretrained() if tag.split(".")[0] in set(COVERED)]
-    assert len(COVERED) == 170
+    assert len(COVERED) == 197
     assert len(tags) >= 327
 
 
-@pytest.mark.parametrize("name", COVERED)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in WITH_STEM else name
+                                  for name in COVERED])  # fmt: skip
 def test_entrypoint_is_exact(name: str) -> None:
     module = build_small(name)
     images = torch.randn(2, 3, *module.patch_embed.img_size, generator=torch.Generator().manual_seed(1))
@@ -96,6 +104,17 @@ def test_the_stream_is_the_sum_of_what_is_written(kind: str, images: torch.Tenso
         total_in_order = cache["resid_pre", layer] + cache["attn_out", layer] + cache["mlp_out", layer]
         assert torch.equal(total_in_order, cache["resid_post", layer])
     torch.testing.assert_close(total, cache["resid_post", -1], rtol=1e-5, atol=1e-6)
+
+
+def test_gated_attention_is_exact(images: torch.Tensor) -> None:
+    module = make_timm("inner_norms")
+    for block in module.blocks:
+        block.attn.gate = nn.Linear(24, 24)
+    model = HookedViT.from_timm(module)
+    assert model.verify(module, images).bitwise
+    for name in ("hook_gate", "hook_z_pre"):
+        edited = model.run_with_hooks(images, fwd_hooks=[(f"blocks.1.attn.{name}", lambda a, hook: 0.5 * a)])
+        assert not torch.equal(edited, model(images))
 
 
 @pytest.mark.parametrize("pool", ["max", "avgmax"])
@@ -183,6 +202,10 @@ def test_an_unknown_tensor_is_refused() -> None:
         read_weights(module)
 
 
+class Overlapping(timm.layers.PatchEmbed):
+    """A patch embedding of one's own."""
+
+
 def _with(name: str, part: nn.Module) -> nn.Module:
     module = make_timm("cls")
     parent, _, child = name.rpartition(".")
@@ -193,10 +216,8 @@ def _with(name: str, part: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     ("module", "feature"),
     [
-        (lambda: timm.create_model("eva02_tiny_patch14_224", depth=1), "Eva .rotary positions."),
-        (lambda: timm.create_model("vit_relpos_small_patch16_224", depth=1), "relative position bias"),
         (lambda: timm.create_model("resnet18"), "the family ResNet"),
-        (lambda: timm.create_model("vit_tiny_r_s16_p8_224", depth=1), "patch embedding by HybridEmbed"),
+        (lambda: make_timm("cls", embed_layer=Overlapping), "a patch embedding by Overlapping"),
         (lambda: timm.create_model("vit_base_patch16_xp_224", depth=1), "ParallelScalingBlock as block 0"),
         (lambda: timm.create_model("vit_dwee_patch16_reg1_gap_256", depth=1), "DiffAttention in block 0"),
         (lambda: make_timm("cls", global_pool=""), "global_pool='', features that are not pooled"),
@@ -204,7 +225,8 @@ def _with(name: str, part: nn.Module) -> nn.Module:
         (lambda: make_timm("cls", act_layer="mish"), "the activation function Mish in block 0"),
         (lambda: _with("head", nn.Sequential(nn.Linear(24, 7))), "a Sequential as the head"),
         (lambda: _with("blocks.1.norm2", nn.BatchNorm1d(24)), "a BatchNorm1d as norm2 of block 1"),
-        (lambda: _with("blocks.2.attn.gate", nn.Linear(24, 24)), "gated attention in block 2"),
+        (lambda: _with("blocks.2.attn.gate", nn.Linear(24, 24)), "block 2 and block 0 differ in gated_attn"),
+        (lambda: _with("blocks.2.attn.gate", nn.Linear(24, 24, bias=False)), "gated attention with a bias unlike"),
         (lambda: _with("blocks.1.ls1", timm.layers.LayerScale(24)), "LayerScale on only one sub-layer in block 1"),
         (lambda: _with("blocks.1.mlp.act", nn.SiLU()), "block 1 and block 0 differ in act_fn"),
     ],
