@@ -56,6 +56,7 @@ class ClassSpace(nn.Module):
     cfg: HookedViTConfig
     class_names: Sequence[str]
     ln_final: Norm | None
+    ln_pooled: Norm | None
     attn_pool: AttentionPool | None
     head: nn.Linear | None
     head_dist: nn.Linear | None
@@ -181,6 +182,11 @@ class ClassSpace(nn.Module):
                 f"a head after {self.cfg.pool} pooling does not read the stream linearly, so no class has a "
                 "direction: use `class_logits`, or gradients (`run_with_gradients`)"
             )
+        if self.ln_pooled is not None:
+            raise ValueError(
+                "this model norms what it has pooled once more, so the direction of a class depends on the image: use "
+                "`analyses.attribution.logit_attribution`, which freezes both scales, or `class_logits`"
+            )
         index = torch.as_tensor(self.class_index(tokens) if isinstance(tokens, str | int) else tokens)
         directions = self.W_U.T[index.to(self.W_U.device)]
         weight = None if self.ln_final is None else self.ln_final.weight
@@ -236,4 +242,6 @@ class ClassSpace(nn.Module):
             rows = norm.fused(rows)
         if self.attn_pool is not None:
             rows = self.attn_pool.pool_alone(rows)
-        return norm.fused(rows) if norm is not None and self.cfg.norm_after_pool else rows
+        if norm is not None and self.cfg.norm_after_pool:
+            rows = norm.fused(rows)
+        return self.ln_pooled.fused(rows) if normalise and self.ln_pooled is not None else rows

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib.resources import as_file, files
@@ -17,7 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from hooked_vit.class_names import imagenet_class_names
-from hooked_vit.porting import read_config, read_weights
+from hooked_vit.porting import encoder_of, left_out, read_config, read_weights
 from hooked_vit.porting.ported import Ported
 from hooked_vit.weight_files import fit_state_dict, read_weight_file, select_keys
 
@@ -36,6 +37,9 @@ def port(module: nn.Module, class_names: Sequence[str] | None, *, copy: bool) ->
     (2, (7, 192))
     """
     cfg, weights = read_config(module), read_weights(module)
+    without = left_out(module)
+    if without is not None:
+        warnings.warn(f"ported without {without}: the model returns the mean of its patches instead", stacklevel=3)
     if class_names is None:
         class_names = _known_class_names(module, cfg.n_classes)
     if copy:
@@ -48,7 +52,9 @@ def port(module: nn.Module, class_names: Sequence[str] | None, *, copy: bool) ->
     data_config = resolve_data_config(
         {"input_size": (cfg.n_channels, *cfg.image_size)}, pretrained_cfg=getattr(module, "pretrained_cfg", {}) or {}
     )
-    fused_attention = any(getattr(part, "fused_attn", False) for part in module.get_submodule("blocks").modules())
+    fused_attention = any(
+        getattr(part, "fused_attn", False) for part in encoder_of(module).get_submodule("blocks").modules()
+    )
     return Ported(cfg, weights, class_names, data_config, fused_attention)
 
 

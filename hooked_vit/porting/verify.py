@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hooked_vit.porting.families import encoder_of, original_output
 from hooked_vit.running import Running
 from hooked_vit.token_layout import KeptTokens
 
@@ -67,9 +68,9 @@ def verify(
     """
     streams: dict[str, Tensor] = {}
     with _evaluating(timm_module), ExitStack() as hooks:
-        for index, block in enumerate(timm_module.get_submodule("blocks").children()):
+        for index, block in enumerate(encoder_of(timm_module).get_submodule("blocks").children()):
             hooks.callback(block.register_forward_hook(_keep_output(streams, f"blocks.{index}")).remove)
-        expected = timm_module(images)
+        expected = original_output(timm_module, images)
     names = [f"{stage}.hook_resid_post" for stage in streams]
     logits, cache = model.run_with_cache(images, names_filter=names)
     if logits.shape != expected.shape:
