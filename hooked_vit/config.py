@@ -1,4 +1,4 @@
-"""The architecture of a HookedViT, as read from a timm module: counts, widths and which parts it has."""
+"""The architecture of a HookedViT, as read from a module: counts, widths and which parts it has."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,6 +10,7 @@ from hooked_vit.token_layout import TokenLayout
 NormKind = Literal["layer", "rms"]
 MlpKind = Literal["plain", "glu_packed", "glu_split"]
 Pool = Literal["cls", "avg", "max", "avgmax", "attention", "cls_and_dist"]
+Resampling = Literal["bicubic_antialias", "bicubic", "bilinear_antialias"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class HookedViTConfig:
     has_dist: bool = False
     n_registers: int = 0
     positions: Literal["tokens", "patches", "none"] = "tokens"
+    position_resampling: Resampling = "bicubic_antialias"
 
     patch_bias: bool = True
     qkv_bias: bool = True

@@ -1,5 +1,6 @@
 """From a name, a file or a timm module to what a HookedViT is built from (`Ported`)."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -9,14 +10,13 @@ from typing import Any
 
 import timm
 import torch
-from timm.data import resolve_data_config
 from timm.models import split_model_name_tag
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from hooked_vit.class_names import imagenet_class_names
-from hooked_vit.porting import read_config, read_weights
+from hooked_vit.porting import read_config
 from hooked_vit.porting.ported import Ported
+from hooked_vit.porting.sources import source_of
 from hooked_vit.weight_files import fit_state_dict, read_weight_file, select_keys
 
 EMBEDDED = ("emoji-vit", "emoji-vit-gap", "emoji-vit-context")
@@ -24,37 +24,23 @@ _SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")
 
 
 def port(module: nn.Module, class_names: Sequence[str] | None, *, copy: bool) -> Ported:
-    """The config and weights of a timm module: copies of its tensors, or the tensors themselves.
+    """The config and weights of a module of timm, transformers or open_clip: copies of its tensors, or its own.
 
     Raises:
-        ValueError: If a part of the module is not covered.
+        ValueError: If the module comes from another library, or a part of it is not covered.
 
     >>> ported = port(timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=7), None, copy=False)
     >>> ported.cfg.n_layers, tuple(ported.weights["head.weight"].shape)
     (2, (7, 192))
     """
-    cfg, weights = read_config(module), read_weights(module)
-    if class_names is None:
-        class_names = _known_class_names(module, cfg.n_classes)
-    if copy:
-        weights = {
-            name: nn.Parameter(tensor.detach().clone(), requires_grad=tensor.requires_grad)
-            for name, tensor in weights.items()
-        }
-    data_config = resolve_data_config(
-        {"input_size": (cfg.n_channels, *cfg.image_size)}, pretrained_cfg=getattr(module, "pretrained_cfg", {}) or {}
-    )
-    fused_attention = bool(module.get_submodule("blocks.0.attn").fused_attn)
-    return Ported(cfg, weights, class_names, data_config, fused_attention)
-
-
-def _known_class_names(module: nn.Module, n_classes: int) -> Sequence[str] | None:
-    """timm's names for the pretrained head, if this head has the same number of classes."""
-    pretrained = getattr(module, "pretrained_cfg", None) or {}
-    if pretrained.get("label_names"):
-        names = pretrained["label_names"]
-        return names if len(names) == n_classes else None
-    return imagenet_class_names(n_classes) if pretrained.get("num_classes") == n_classes else None
+    ported = source_of(module).read(module, class_names)
+    if not copy:
+        return ported
+    weights = {
+        name: nn.Parameter(tensor.detach().clone(), requires_grad=tensor.requires_grad)
+        for name, tensor in ported.weights.items()
+    }
+    return dataclasses.replace(ported, weights=weights)
 
 
 def load_pretrained(

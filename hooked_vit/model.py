@@ -117,8 +117,41 @@ class HookedViT(Parameters, ClassSpace, Running):
             return cls._from_ported(ported).to(device=device, dtype=dtype)
 
     @classmethod
+    def from_module(cls, module: nn.Module, class_names: ClassNames | None = None) -> "HookedViT":
+        """Port a module of timm, Hugging Face transformers, open_clip or OpenAI's clip; its weights are copied.
+
+        Hugging Face: ViT, DeiT, I-JEPA, DINOv2 with and without registers, CLIP, SigLIP and SigLIP 2: the encoder, its
+        image classifier, CLIP with its projection, or the encoder inside a larger model, such as a vision-language
+        model, of which only the encoder is read. Without a head, the features are the normed CLS token, the attention
+        pool's output, or the mean of the normed patches if the encoder has neither.
+
+        A Hugging Face module does not know its preprocessing: `from_pretrained` with `"hf:..."` or a folder does.
+
+        Args:
+            module: The module, in any mode; its evaluation mode is what the port computes.
+            class_names: One name per class, as a list or a dict by class index; by default those that the module
+                knows (`pretrained_cfg`, `id2label`).
+
+        Raises:
+            ValueError: If the module comes from another library or has a part that is not covered; the message names
+                it.
+
+        >>> from transformers import Dinov2Config, Dinov2Model
+        >>> sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
+        >>> module = Dinov2Model(Dinov2Config(**sizes, image_size=28, patch_size=7)).eval()
+        >>> model = HookedViT.from_module(module)
+        >>> model.verify(module, torch.randn(2, 3, 28, 28)).relative < 1e-6
+        True
+        """
+        from hooked_vit.loading import port
+
+        class_names = None if class_names is None else ordered_class_names(class_names)
+        with torch.inference_mode(False):
+            return cls._from_ported(port(module, class_names, copy=True))
+
+    @classmethod
     def from_timm(cls, module: nn.Module, class_names: ClassNames | None = None) -> "HookedViT":
-        """Port a timm module, however it was made; its weights are copied.
+        """`from_module`, for a timm module, however it was made; its weights are copied.
 
         Raises:
             ValueError: If the module has a part that is not covered; the message names it.
@@ -130,11 +163,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         >>> model.verify(module, images).relative < 1e-6
         True
         """
-        from hooked_vit.loading import port
-
-        class_names = None if class_names is None else ordered_class_names(class_names)
-        with torch.inference_mode(False):
-            return cls._from_ported(port(module, class_names, copy=True))
+        return cls.from_module(module, class_names)
 
     @classmethod
     def _from_ported(cls, ported: "Ported") -> "HookedViT":
@@ -423,8 +452,8 @@ class HookedViT(Parameters, ClassSpace, Running):
             if isinstance(module, AttentionCore):
                 module.fused = fused
 
-    def verify(self, timm_module: nn.Module, images: Float[Tensor, "batch channel height width"]) -> "Verification":
-        """Compare this port with the timm module it was made from: the largest difference, and where it arises.
+    def verify(self, module: nn.Module, images: Float[Tensor, "batch channel height width"]) -> "Verification":
+        """Compare this port with the module it was made from: the largest difference, and where it arises.
 
         See `hooked_vit.porting.verify`.
 
@@ -433,7 +462,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         """
         from hooked_vit.porting.verify import verify
 
-        return verify(self, timm_module, images)
+        return verify(self, module, images)
 
     def preprocess(self, images: Any) -> Float[Tensor, "batch channel height width"]:
         """Turn pictures into the model's input, by timm's own transform for the loaded weights, on the model's device.
