@@ -10,6 +10,7 @@ from einops import rearrange
 from fancy_einsum import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
 from hooked_vit.components.block import Block
@@ -127,8 +128,9 @@ def logit_attribution(
 
         logit_c = constant + sum over parts of part · g,    g = (I - 11ᵀ/d) diag(weight) W_U[c] / s
 
-    at the CLS token, or for the mean over the pooled tokens. (The class-space projections of `analyses.projection` use
-    each part's own scale instead, and do not sum to the logit.)
+    at the CLS token, or for the mean over the pooled tokens; a head on CLS and the mean of the patches has a g for
+    each. (The class-space projections of `analyses.projection` use each part's own scale instead, and do not sum to the
+    logit.)
 
     Args:
         model: The model.
@@ -156,7 +158,7 @@ def logit_attribution(
     if against is not None:
         subtracted = _readout(model, cache, _index(model, against, n_images), start.shape[1])
         gradient, constant, logit = gradient - subtracted[0], constant - subtracted[1], logit - subtracted[2]
-    read = slice(0, gradient.shape[1]) if cfg.pool != "avg" else slice(None)
+    read = slice(0, gradient.shape[1])
     parts: dict[str, list[Tensor]] = {}
     for layer, block in enumerate(model.blocks):
         for name, values in _block_parts(block, cache, layer, gradient, read, neurons, sources).items():
@@ -173,30 +175,37 @@ def logit_attribution(
 def _readout(model: HookedViT, cache: ViTActivationCache, classes: Tensor, n_tokens: int) -> tuple[Tensor, ...]:
     """The logit's gradient at the tokens that the head reads, with the scale frozen; the constant; the logit."""
     cfg, norm = model.cfg, model.ln_final
-    heads = [(model.W_U, model.b_U, "hook_logits")]
-    if model.head_dist is not None:
-        assert model.head is not None
-        heads = [
-            (head.weight.T, head.bias, f"hook_logits_{token}")
-            for head, token in ((model.head, "cls"), (model.head_dist, "dist"))
-        ]
-    gradients, constant = [], torch.zeros((), device=classes.device)
-    logit = torch.stack([cache[name].gather(-1, classes[:, None])[:, 0] for _, _, name in heads]).mean(0)
-    for token, (W, b, _) in enumerate(heads):
+    gradients, constant, logit = [], torch.zeros((), device=classes.device), torch.zeros((), device=classes.device)
+    for W, b, name, read in _heads(model, n_tokens):
         direction = W.T[classes][:, None]
         constant = constant + (b[classes] + (0 if norm is None or norm.bias is None else direction[:, 0] @ norm.bias))
+        logit = logit + (cache[name].gather(-1, classes[:, None])[:, 0] if name else 0)
         if norm is not None:
             scale = cache["ln_final.hook_scale"]
-            read = slice(None) if cfg.pool == "avg" else slice(token, token + 1)
             direction = _back_through(norm, direction, scale if cfg.norm_after_pool else scale[:, read])
-        gradients.append(direction)
-    if cfg.pool == "avg":
-        gradient = gradients[0].expand(-1, n_tokens, -1).clone()
-        if not cfg.pool_includes_prefix:
-            gradient[:, : cfg.token_layout.n_prefix] = 0
-        n_pooled = n_tokens if cfg.pool_includes_prefix else n_tokens - cfg.token_layout.n_prefix
-        return gradient / n_pooled, constant, logit
-    return torch.cat(gradients, dim=1) / len(heads), constant / len(heads), logit
+        n_read = len(range(*read.indices(n_tokens)))
+        padding = (0, 0, read.start, n_tokens - read.stop)
+        gradients.append(F.pad(direction.expand(-1, n_read, -1) / n_read, padding))
+    n_heads = 1 if model.head_dist is None else 2
+    total = sum(gradients[1:], gradients[0]) / n_heads
+    last = n_tokens if cfg.read_tokens.stop is None else cfg.read_tokens.stop
+    return total[:, :last], constant / n_heads, logit / n_heads
+
+
+def _heads(model: HookedViT, n_tokens: int) -> list[tuple[Tensor, Tensor, str | None, slice]]:
+    """The linear maps whose sum, or in a distilled model mean, is the logit: W, b, hook point, tokens (averaged)."""
+    cfg, head, patches = model.cfg, model.require_classes(), slice(model.token_layout.n_prefix, n_tokens)
+    if model.head_dist is not None:
+        both = enumerate(((head, "hook_logits_cls"), (model.head_dist, "hook_logits_dist")))
+        return [(one.weight.T, one.bias, name, slice(token, token + 1)) for token, (one, name) in both]
+    if cfg.pool == "cls_and_mean":
+        W_cls, W_mean = head.weight.T.chunk(2)
+        return [
+            (W_cls, model.b_U, "hook_logits", slice(0, 1)),
+            (W_mean, torch.zeros_like(model.b_U), None, patches),
+        ]
+    every = slice(0, n_tokens) if cfg.pool_includes_prefix else patches
+    return [(model.W_U, model.b_U, "hook_logits", slice(0, 1) if cfg.pool == "cls" else every)]
 
 
 def _block_parts(

@@ -33,7 +33,7 @@ from analyses.plots.class_colours import ClassColours
 from analyses.plots.curves import draw_block_lines
 from analyses.plots.lens import lens_figure
 from analyses.projection import project
-from hooked_vit import HookedViT
+from hooked_vit import HookedViT, keep_freed_memory
 
 # pandas' annotations lose the type of a selection; the tests run every cell
 # pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
@@ -55,6 +55,7 @@ console = Console(highlight=False)
 # The sample scenes show one or two emoji on a background of noise, with a mask for each object. We take the scenes
 # with one object. The mask is resized and cropped like the picture, and then labels each patch as object or background.
 
+keep_freed_memory()  # large activations reuse the memory of earlier ones
 model = HookedViT.from_pretrained(options.model)
 scenes = [scene for scene in sample_scenes() if len(scene.labels) == 1]
 images = model.preprocess([scene.picture for scene in scenes])

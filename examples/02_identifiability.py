@@ -33,7 +33,7 @@ from analyses.identifiability import Identifiability
 from analyses.plots.curves import rows_of
 from analyses.plots.identifiability import identifiability_figure
 from analyses.sweep import sweep
-from hooked_vit import HookedViT
+from hooked_vit import HookedViT, keep_freed_memory
 from hooked_vit.initialisation import freshly_initialised
 
 # pandas' annotations lose the type of a selection; the tests run every cell
@@ -65,6 +65,7 @@ console = Console(highlight=False)
 # *rate* is the percentage of tokens with the class on top. The *change rate* of a block is the share of tokens whose
 # class logit is greater after the block than before it.
 
+keep_freed_memory()  # large activations reuse the memory of earlier ones
 model = HookedViT.from_pretrained(options.model)
 images = images_for(model, 60 if options.quick else options.scenes, options.data)
 trained = Identifiability()

@@ -35,7 +35,7 @@ from analyses.plots.curves import draw_curve, finish_figure, finish_panel, rows_
 from analyses.plots.map_rows import map_rows_figure
 from analyses.plots.perturbation import PERTURBATION_NAMES, perturbation_figure
 from analyses.sweep import sweep
-from hooked_vit import HookedViT
+from hooked_vit import HookedViT, keep_freed_memory
 
 # pandas' annotations lose the type of a selection; the tests run every cell
 # pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
@@ -61,6 +61,7 @@ console = Console(highlight=False)
 # resized to the patch grid by nearest neighbour, so one pixel decides the label of a patch, and a "context" patch may
 # show a piece of the object. `no_touched` closes this gap: it drops every patch with even one pixel of the object.
 
+keep_freed_memory()  # large activations reuse the memory of earlier ones
 model = HookedViT.from_pretrained(options.model)
 images = images_for(model, 30 if options.quick else options.scenes, options.data)
 perturbation = Perturbation(removals=("context", "object", "touched"))

@@ -32,7 +32,7 @@ from analyses.data import EmojiScenes, images_for
 from analyses.plots.categorical_updates import categorical_updates_figure, head_updates_figure
 from analyses.plots.curves import rows_of
 from analyses.sweep import sweep
-from hooked_vit import HookedViT
+from hooked_vit import HookedViT, keep_freed_memory
 
 # pandas' annotations lose the type of a selection; the tests run every cell
 # pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
@@ -55,6 +55,7 @@ console = Console(highlight=False)
 # %% One sweep, heads included
 # It keeps sums per image, not the projections themselves, so the number of images can be as large as wanted.
 
+keep_freed_memory()  # large activations reuse the memory of earlier ones
 model = HookedViT.from_pretrained(options.model)
 images = images_for(model, 50 if options.quick else options.scenes, options.data)
 table = sweep(model, images, [CategoricalUpdates(heads=True)])["categorical_updates"]

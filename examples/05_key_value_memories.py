@@ -45,7 +45,7 @@ from analyses.value_vectors import (
     top_classes,
     value_logits,
 )
-from hooked_vit import HookedViT
+from hooked_vit import HookedViT, keep_freed_memory
 
 # pandas' annotations lose the type of a selection; the tests run every cell
 # pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
@@ -69,6 +69,7 @@ console = Console(highlight=False)
 # %% The model and the images
 # The scenes are hard, with small objects and distractors, so that the model gets some of them wrong.
 
+keep_freed_memory()  # large activations reuse the memory of earlier ones
 model = HookedViT.from_pretrained(options.model)
 n_scenes = 24 if options.quick else options.scenes
 images = images_for(model, n_scenes, options.data)

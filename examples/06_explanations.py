@@ -34,7 +34,7 @@ from analyses.plots.explanation_maps import head_maps_figure, method_maps_figure
 from analyses.plots.explanation_quality import faithfulness_figure, localisation_figure
 from analyses.plots.linear_probe import probe_figure
 from analyses.sweep import sweep
-from hooked_vit import HookedViT
+from hooked_vit import HookedViT, keep_freed_memory
 
 # pandas' annotations lose the type of a selection; the tests run every cell
 # pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
@@ -57,6 +57,7 @@ console = Console(highlight=False)
 
 # %% The model, the images and the methods
 
+keep_freed_memory()  # large activations reuse the memory of earlier ones
 model = HookedViT.from_pretrained(options.model)
 n_scenes, n_steps, shots = (12, 4, (1,)) if options.quick else (options.scenes, 12, (1, 5))
 images = images_for(model, n_scenes, options.data)

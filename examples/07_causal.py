@@ -51,7 +51,7 @@ from analyses.projection import project, stream_names
 from analyses.statistics import Resampling
 from analyses.sweep import sweep
 from analyses.value_vectors import value_logits
-from hooked_vit import HookedViT
+from hooked_vit import HookedViT, keep_freed_memory
 
 # pandas' annotations lose the type of a selection; the tests run every cell
 # pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
@@ -77,6 +77,7 @@ console = Console(highlight=False)
 # sides. A model with other classes has no right answer here, so for such a model we take its two predictions, where
 # they differ.
 
+keep_freed_memory()  # large activations reuse the memory of earlier ones
 model = HookedViT.from_pretrained(options.model)
 layout, n_classes = model.token_layout, model.cfg.n_classes
 knows_emoji = list(model.class_names) == list(EmojiScenes.class_names)

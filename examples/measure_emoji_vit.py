@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from analyses.data import ARTISTS, EmojiScenes, emoji_groups, group_of_class
-from hooked_vit import HookedViT
+from hooked_vit import HookedViT, keep_freed_memory
 
 # %% How good it is
 # Measured on scenes that no run has seen, with the weights as they are kept, in half precision. Two objects are named
@@ -150,6 +150,7 @@ def confusions(answers: Int64[Tensor, "scene"], labels: Int64[Tensor, "scene"], 
 
 def main(model: str = typer.Argument("emoji-vit"), scenes: int = 4000) -> None:
     """Measure a bundled model on SCENES scenes that it has never seen."""
+    keep_freed_memory()
     Console().print_json(data=measure(HookedViT.from_pretrained(model), scenes))
 
 

@@ -37,6 +37,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from analyses.data import ARTISTS, EmojiScenes
+from hooked_vit import keep_freed_memory
 
 # %% The three models
 # Small enough to carry along (1.6 million parameters, 3.3 MB in half precision), deep enough that a class is built up
@@ -441,6 +442,7 @@ def main(
     if leave_out is not None and start is not None:
         raise typer.BadParameter(f"weights to start from may have seen {leave_out}: leave out an artist from nothing")
     torch.set_num_threads(threads)
+    keep_freed_memory()
     console, weights, start_card, sha256 = Console(), None, None, None
     if start is not None:
         path = Path(str(resources.files("hooked_vit") / "assets" / f"{start}.safetensors"))

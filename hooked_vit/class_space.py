@@ -64,11 +64,16 @@ class ClassSpace(nn.Module):
     def W_U(self) -> Float[Tensor, "d_model n_classes"]:
         """Class embeddings as columns: a view of the head's weight; in a distilled model, the mean of both heads.
 
+        Of a head on CLS and the mean of the patches, the sum of its two halves: what it reads of a vector that is at
+        every token. `class_half` gives each half.
+
         Raises:
             ValueError: If the model has no head.
         """
         head = self.require_classes()
         weight = stored_weight(head)
+        if self.cfg.pool == "cls_and_mean":
+            return weight.unflatten(1, (2, -1)).sum(dim=1).T
         return weight.T if self.head_dist is None else (weight + stored_weight(self.head_dist)).T / 2
 
     @property
@@ -163,13 +168,15 @@ class ClassSpace(nn.Module):
     def tokens_to_residual_directions(self, tokens: str | int | Int[Tensor, "*axes"]) -> Float[Tensor, "*axes d_model"]:
         """The direction of each class in the stream after the final norm has centred and scaled it.
 
+        A head on CLS and the mean of the patches has two: this is their sum, and `class_half` gives each.
+
         It includes the norm's weight, so `cache.logit_attrs` is right without folded weights. The dot product with
         the whole stream at the readout is the logit except for the constant `ln_final.bias @ W_U + b_U`.
 
         Raises:
             ValueError: If the class is unknown, or the head does not read the stream linearly.
         """
-        if self.cfg.pool not in ("cls", "avg", "cls_and_dist"):
+        if self.cfg.pool not in ("cls", "avg", "cls_and_dist", "cls_and_mean"):
             raise ValueError(
                 f"a head after {self.cfg.pool} pooling does not read the stream linearly, so no class has a "
                 "direction: use `class_logits`, or gradients (`run_with_gradients`)"
@@ -185,7 +192,9 @@ class ClassSpace(nn.Module):
         """Project vectors of the residual stream onto the classes: `norm(x) W_U + b_U`.
 
         The norm is the model's final norm, with the statistics of the vectors themselves. With an attention pool, each
-        vector is pooled as if it were the only token. The two heads of a distilled model are averaged.
+        vector is pooled as if it were the only token. The two heads of a distilled model are averaged. A head on CLS
+        and the mean of the patches reads each vector as both, `norm(x) (W_cls + W_mean) + b_U`; to project tokens with
+        one half alone, use `model.class_half("cls")` or `class_half("mean")` in the place of the model.
 
         Args:
             x: Any vectors of width `d_model`.

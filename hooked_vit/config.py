@@ -4,12 +4,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from hooked_vit.token_layout import TokenLayout
 
 NormKind = Literal["layer", "rms"]
 MlpKind = Literal["plain", "glu_packed", "glu_split"]
-Pool = Literal["cls", "avg", "max", "avgmax", "attention", "cls_and_dist"]
+Pool = Literal["cls", "avg", "max", "avgmax", "attention", "cls_and_dist", "cls_and_mean"]
 Resampling = Literal["bicubic_antialias", "bicubic", "bilinear_antialias"]
 
 
@@ -117,12 +119,39 @@ class HookedViTConfig:
     def read_tokens(self) -> slice:
         """The tokens that the head reads, as a slice of the token axis: CLS, CLS and distillation, or what is pooled.
 
+        A head on CLS and the mean of the patches reads all tokens but registers; the slice includes them, and
+        `read_weights` is zero there.
+
         >>> HookedViT.from_pretrained("emoji-vit").cfg.read_tokens
         slice(0, 1, None)
         """
         if self.pool in ("cls", "cls_and_dist"):
             return slice(0, 1 if self.pool == "cls" else 2)
+        if self.pool == "cls_and_mean":
+            return slice(0, None)
         return slice(0 if self.pool_includes_prefix else self.token_layout.n_prefix, None)
+
+    def read_weights(self, n_tokens: int) -> Float[Tensor, "token"]:
+        """The share of each of `n_tokens` tokens in what the head reads: equal shares, that sum to 1.
+
+        A head on CLS and the mean of the patches reads half CLS, half patches.
+
+        >>> cfg = HookedViTConfig(2, 12, 3, 20, 7, (16, 16), (8, 8), pool="cls_and_mean", n_registers=1)
+        >>> cfg.read_weights(6)
+        tensor([0.5000, 0.0000, 0.1250, 0.1250, 0.1250, 0.1250])
+        """
+        weights = torch.zeros(n_tokens, dtype=self.dtype, device=self.device)
+        if self.pool == "cls_and_mean":
+            n_prefix = self.token_layout.n_prefix
+            weights[0], weights[n_prefix:] = 0.5, 0.5 / (n_tokens - n_prefix)
+            return weights
+        weights[self.read_tokens] = 1
+        return weights / weights.sum()
+
+    @property
+    def n_read(self) -> int:
+        """How many vectors the head reads side by side: CLS and the mean of the patches, or one."""
+        return 2 if self.pool == "cls_and_mean" else 1
 
     @property
     def position_grid(self) -> tuple[int, int]:

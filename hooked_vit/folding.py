@@ -39,10 +39,11 @@ def _fold_norm(weights: dict[str, Tensor], norm: str, linears: Sequence[str]) ->
     for linear in linears:
         weight = weights[f"{linear}.weight"]
         if shift is not None:
-            constant, bias = weight @ shift, weights.get(f"{linear}.bias")
+            # a head on CLS and the mean of the patches reads two normed vectors side by side
+            constant, bias = weight @ shift.repeat(weight.shape[1] // len(shift)), weights.get(f"{linear}.bias")
             weights[f"{linear}.bias"] = nn.Parameter(constant if bias is None else constant + bias)
         if scale is not None:
-            weight.mul_(scale)
+            weight.mul_(scale.repeat(weight.shape[1] // len(scale)))
     if scale is not None:
         scale.fill_(1)
     if shift is not None:

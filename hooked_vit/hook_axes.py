@@ -11,7 +11,7 @@ def hook_axes(name: str, cfg: HookedViTConfig) -> tuple[str, ...]:
     """The axes of a hook point's activation, by its full name.
 
     An axis of length one is called `"1"`. The attention pool has heads, neurons and tokens of its own: `pool_head`,
-    `pool_neuron` and `pooled`.
+    `pool_neuron` and `pooled`. `cls_and_mean` is CLS, then the mean of the patches, each of width `d_model`.
 
     >>> cfg = HookedViTConfig(2, 12, 3, 20, 7, (16, 24), (8, 8))
     >>> hook_axes("blocks.0.attn.hook_z", cfg), hook_axes("blocks.1.mlp.hook_post", cfg)
@@ -22,7 +22,7 @@ def hook_axes(name: str, cfg: HookedViTConfig) -> tuple[str, ...]:
     *path, last = name.split(".")
     pool = "pool_" if path[:1] == ["attn_pool"] else ""
     if name in ("hook_pooled", "hook_pooled_dist"):
-        return ("batch", "d_model")
+        return ("batch", "d_model" if cfg.n_read == 1 else "cls_and_mean")
     if name.startswith("hook_logits"):
         return ("batch", "n_classes")
     if last in ("hook_attn_scores", "hook_pattern"):

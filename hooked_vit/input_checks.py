@@ -125,9 +125,12 @@ def check_token_mask(
     if mask.device != device:
         raise ValueError(f"token_mask is on {mask.device}, the model on {device}")
     read = mask[:, cfg.read_tokens]
+    n_prefix = cfg.token_layout.n_prefix
     if cfg.pool in ("cls", "cls_and_dist"):
         needed = "CLS" if cfg.pool == "cls" else "CLS and the distillation token"
         fits = read.all(dim=1)
+    elif cfg.pool == "cls_and_mean":
+        needed, fits = "CLS and at least one patch", mask[:, 0] & mask[:, n_prefix:].any(dim=1)
     else:
         needed = "at least one token" if cfg.pool_includes_prefix else "at least one patch"
         fits = read.any(dim=1)

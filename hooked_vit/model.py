@@ -18,9 +18,11 @@ from hooked_vit.components.block import Block
 from hooked_vit.components.embed import Embed
 from hooked_vit.components.norm import Norm
 from hooked_vit.components.pool import AttentionPool, pool_tokens
+from hooked_vit.components.stored_weight import stored_weight
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_point import HookPoint
 from hooked_vit.input_checks import check_images, check_residual, check_return, check_token_mask
+from hooked_vit.new_head import HeadPool, new_head
 from hooked_vit.parameters import Parameters
 from hooked_vit.running import Running
 from hooked_vit.token_layout import KeptTokens, TokenLayout
@@ -60,7 +62,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         self.attn_pool = AttentionPool(cfg) if cfg.pool == "attention" else None
         self.hook_pooled = HookPoint()
         has_head, has_dist = cfg.n_classes > 0, cfg.pool == "cls_and_dist"
-        self.head = nn.Linear(cfg.d_model, cfg.n_classes, bias=cfg.head_bias) if has_head else None
+        self.head = nn.Linear(cfg.n_read * cfg.d_model, cfg.n_classes, bias=cfg.head_bias) if has_head else None
         self.head_dist = nn.Linear(cfg.d_model, cfg.n_classes) if has_head and has_dist else None
         if has_dist:
             self.hook_pooled_dist = HookPoint()
@@ -303,7 +305,7 @@ class HookedViT(Parameters, ClassSpace, Running):
 
     def head_logits(
         self, residual: Float[Tensor, "batch kept d_model"], kept: KeptTokens | None = None
-    ) -> Float[Tensor, "batch n_classes"] | Float[Tensor, "batch d_model"]:
+    ) -> Float[Tensor, "batch n_classes"] | Float[Tensor, "batch read"]:
         """The last step of `forward`: from the last residual stream to the logits, or to features without a head.
 
         Args:
@@ -329,6 +331,10 @@ class HookedViT(Parameters, ClassSpace, Running):
     def _pool(self, tokens: Tensor, kept: KeptTokens | None) -> Tensor:
         if self.cfg.pool == "cls":
             return tokens[:, 0]
+        if self.cfg.pool == "cls_and_mean":
+            patches = tokens[:, self.cfg.token_layout.n_prefix :] if kept is None else tokens
+            mean = pool_tokens(patches, "avg", None if kept is None else kept.is_patch)
+            return torch.cat([tokens[:, 0], mean], dim=-1)
         if kept is None:
             mask, tokens = None, tokens[:, self.cfg.read_tokens]
         else:
@@ -347,9 +353,11 @@ class HookedViT(Parameters, ClassSpace, Running):
 
     def with_class_embeddings(
         self,
-        W: Float[Tensor, "d_model n_classes"],
+        W: Float[Tensor, "d_read n_classes"],
         b: Float[Tensor, "n_classes"] | None = None,
         class_names: ClassNames | None = None,
+        *,
+        pool: HeadPool | None = None,
     ) -> "HookedViT":
         """This model with another unembedding; all other weights are shared, and this model is left unchanged.
 
@@ -357,37 +365,59 @@ class HookedViT(Parameters, ClassSpace, Running):
         `model.with_class_embeddings(model.W_U @ text_embeddings.T, class_names=prompts)`.
 
         Args:
-            W: One class embedding per column: text embeddings, the weights of a probe, another head.
+            W: One class embedding per column: text embeddings, the weights of a probe, another head. Their width is
+                `d_model`; or twice that, for a head on CLS and the mean of the patches side by side, as DINOv2's
+                linear heads are.
             b: One bias per class; none by default.
             class_names: One name per class, as a list or a dict by class index.
+            pool: What the head reads, after the final norm: `"cls"`, `"avg"` (the mean of the patches), or
+                `"cls_and_mean"`. By default what this model's head reads, or both if W has both.
 
         Raises:
-            ValueError: If the shapes do not fit, or the class names do not.
+            ValueError: If the shapes or class names do not fit, or the model has no such tokens.
 
         >>> model = HookedViT.from_pretrained("emoji-vit")
         >>> two = model.with_class_embeddings(model.W_U[:, :2], class_names=["monkey", "dog"])
         >>> two(torch.zeros(1, 3, 64, 64)).shape
         torch.Size([1, 2])
         """
-        if W.ndim != 2 or W.shape[0] != self.cfg.d_model or W.shape[1] == 0:
-            transposed = W.ndim == 2 and W.shape[1] == self.cfg.d_model
-            raise ValueError(
-                f"W must be [d_model n_classes] with d_model = {self.cfg.d_model}, got {tuple(W.shape)}"
-                + ("; pass W.T" if transposed else "")
-            )
-        if b is not None and b.shape != W.shape[1:]:
-            raise ValueError(f"b must have one number for each of the {W.shape[1]} classes, got {tuple(b.shape)}")
-        distilled = self.cfg.pool == "cls_and_dist"
-        cfg = dataclasses.replace(self.cfg, n_classes=W.shape[1], head_bias=b is not None or distilled)
-        weights = {k: v for k, v in self._tensors().items() if not k.startswith(("head.", "head_dist."))}
-        like = self.embed.patch.weight
-        for head in ("head", "head_dist") if distilled else ("head",):
-            weights[f"{head}.weight"] = nn.Parameter(_copy(W.T).to(like))
-            if cfg.head_bias:
-                weights[f"{head}.bias"] = nn.Parameter(_copy(W.new_zeros(W.shape[1]) if b is None else b).to(like))
+        cfg, head = new_head(self.cfg, W, b, pool)
+        left_out = ("head.", "head_dist.") if cfg.pool == "attention" else ("head.", "head_dist.", "attn_pool.")
+        weights = {name: weight for name, weight in self._tensors().items() if not name.startswith(left_out)}
         if class_names is None:
             class_names = numbered_class_names(cfg.n_classes)
-        return self.with_weights(weights, cfg, class_names)
+        return self.with_weights({**weights, **head}, cfg, class_names)
+
+    def class_half(self, half: Literal["cls", "mean"]) -> "HookedViT":
+        """A model with one half of a head on CLS and the mean of the patches: what CLS, or the patches, say.
+
+        The logits of the two halves sum to this model's logits; each has half of its bias. Every analysis takes a half
+        as a model: `project(model.class_half("mean"), cache)` reads patches as the head reads them. All other weights
+        are shared.
+
+        Args:
+            half: `"cls"`, or `"mean"` for the patches.
+
+        Raises:
+            ValueError: If the head is of another kind.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> both, images = model.with_class_embeddings(torch.randn(256, 5)), torch.randn(2, 3, 64, 64)
+        >>> halves = both.class_half("cls")(images) + both.class_half("mean")(images)
+        >>> torch.allclose(halves, both(images), atol=1e-3)
+        True
+        """
+        head = self.require_classes()
+        if self.cfg.pool != "cls_and_mean":
+            raise ValueError(
+                f"only a head on CLS and the mean of the patches has halves, this model's pooling is {self.cfg.pool!r}"
+            )
+        if half not in ("cls", "mean"):
+            raise ValueError(f"half is 'cls' or 'mean', got {half!r}")
+        W_cls, W_mean = stored_weight(head).T.chunk(2)
+        bias = None if head.bias is None else head.bias / 2
+        chosen: tuple[Tensor, HeadPool] = (W_cls, "cls") if half == "cls" else (W_mean, "avg")
+        return self.with_class_embeddings(chosen[0], bias, self.class_names, pool=chosen[1])
 
     def with_two_classes(self, class_names: Sequence[str] = ("negative", "positive")) -> "HookedViT":
         """This model with a single logit turned into two classes with the logits [0, logit].
@@ -503,10 +533,6 @@ class HookedViT(Parameters, ClassSpace, Running):
         weight = self.embed.patch.weight
         self.cfg = dataclasses.replace(self.cfg, device=weight.device, dtype=weight.dtype)
         return self
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _checked_class_names(class_names: ClassNames | None, n_classes: int) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from timm.models import split_model_name_tag
 from analyses.commands.errors import USAGE, fail, user_errors
 from analyses.commands.options import ModelOptions
 from analyses.progress import working
-from hooked_vit import HookedViT
+from hooked_vit import HookedViT, keep_freed_memory
 from hooked_vit.initialisation import freshly_initialised
 
 __all__ = ["load_model"]
@@ -31,6 +31,7 @@ def load_model(options: ModelOptions, progress: bool | None = None) -> HookedViT
     if options.weights is not None and options.random_weights:
         fail("--weights and --random-weights exclude each other", USAGE)
     device = _device(options.device)
+    keep_freed_memory()  # a command is a process of its own
     with working(f"loading {options.model}", progress), user_errors(ValueError):
         model = _loaded(options)
         model.require_classes()

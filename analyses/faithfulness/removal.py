@@ -78,8 +78,8 @@ def removal_order(maps: Float[Tensor, "batch patch"], direction: RemovalOrder) -
 
 
 def most_removals(cfg: HookedViTConfig, n_patches: int) -> int:
-    """How many patches can be removed: all if the head reads a prefix token; otherwise one must stay for it to read."""
-    reads_prefix = cfg.read_tokens.start < cfg.token_layout.n_prefix
+    """How many patches can be removed: all if the head reads prefix tokens; one must stay where it reads patches."""
+    reads_prefix = cfg.read_tokens.start < cfg.token_layout.n_prefix and cfg.pool != "cls_and_mean"
     return n_patches if reads_prefix else n_patches - 1
 
 

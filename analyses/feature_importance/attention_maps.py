@@ -34,7 +34,8 @@ def raw_attention(
     name = ("pattern", layer)
     _, cache = model.run_with_cache(images, names_filter=name, start_at_layer=start_at_layer)
     pattern = cache[name].mean(dim=1)
-    return pattern[:, model.cfg.read_tokens, model.cfg.token_layout.n_prefix :].mean(dim=1)
+    weights = model.cfg.read_weights(pattern.shape[1]).to(pattern)
+    return weights @ pattern[:, :, model.cfg.token_layout.n_prefix :]
 
 
 @with_traits(class_agnostic=True)
@@ -49,7 +50,7 @@ def attention_rollout(
 ) -> Float[Tensor, "batch patch"]:
     """Attention through all blocks (Abnar and Zuidema, 2020): `R = Â_L ... Â_1`, with `Â = (mean over heads + I) / 2`.
 
-    The rows of the tokens that the head reads, averaged.
+    The rows of the tokens that the head reads, averaged (see `cfg.read_weights`).
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> attention_rollout(model, torch.zeros(2, 3, 64, 64), torch.tensor([3, 14])).shape
@@ -67,9 +68,7 @@ def readout_row(
 
     If the head reads several tokens, this is the mean of their rows. `kept` is s, the share that a token keeps.
     """
-    read = torch.zeros(steps[0].shape[-1], dtype=steps[0].dtype, device=steps[0].device)
-    read[cfg.read_tokens] = 1
-    row = (read / read.sum()).expand(len(steps[0]), 1, -1)
+    row = cfg.read_weights(steps[0].shape[-1]).to(steps[0]).expand(len(steps[0]), 1, -1)
     for step in reversed(steps):
         row = kept * row + row @ step
     return row[:, 0, cfg.token_layout.n_prefix :]

@@ -36,7 +36,8 @@ def class_gradients(
                                                                      largest logit)
 
     and the gradient passes back through f with the vectors' own statistics, which `class_logits` uses. Distilled models
-    have two heads that read one token each and whose logits are averaged.
+    have two heads that read one token each and whose logits are averaged; a head on CLS and the mean of the patches has
+    two halves, whose logits are added.
 
     Args:
         model: The model.
@@ -60,7 +61,7 @@ def class_gradients(
         model.require_several_classes("feature importance, a gradient of cross-entropy,")
     E = _class_embeddings(model)
     features, pull, *_ = vjp(lambda x: _features(model, x), vectors)
-    # `features` has one row per head of the model: one, or two in distilled models
+    # `features` has one row per head of the model: one, or two in distilled models and for heads of two halves
     class_logits = torch.einsum("rfd,fcd->rc", features, E) + model.b_U
     p = class_logits.softmax(dim=-1)
     chosen_embeddings = E[:, classes]  # [head row chosen d_model]
@@ -92,6 +93,8 @@ def pull_back(
 def _class_embeddings(model: HookedViT) -> Float[Tensor, "head n_classes d_model"]:
     head, head_dist = model.head, model.head_dist
     assert head is not None
+    if model.cfg.n_read > 1:
+        return head.weight.unflatten(1, (model.cfg.n_read, -1)).transpose(0, 1)
     return head.weight[None] if head_dist is None else torch.stack([head.weight, head_dist.weight]) / 2
 
 
@@ -102,6 +105,8 @@ def _features(model: HookedViT, vectors: Float[Tensor, "row read d_model"]) -> F
         vectors = norm.fused(vectors)
     if cfg.pool in ("cls", "cls_and_dist"):
         return vectors
+    if cfg.pool == "cls_and_mean":
+        return torch.stack([vectors[:, 0], vectors[:, cfg.token_layout.n_prefix :].mean(dim=1)], dim=1)
     pooled = pool_tokens(vectors, cfg.pool) if model.attn_pool is None else model.attn_pool.pool(vectors)
     if norm is not None and cfg.norm_after_pool:
         pooled = norm.fused(pooled)

@@ -55,7 +55,7 @@ def gradient_attention(
     torch.Size([2, 64])
     """
     patterns, gradients = _patterns_and_gradients(model, images, classes, start_at_layer)
-    read, n_prefix = model.cfg.read_tokens, model.cfg.token_layout.n_prefix
+    read, n_prefix = model.cfg.read_weights(patterns[0].shape[-1]) > 0, model.cfg.token_layout.n_prefix
     products = [(g * a)[:, :, read, n_prefix:].sum(dim=(1, 2)) for a, g in zip(patterns, gradients, strict=True)]
     return sum(products[1:], products[0])
 

@@ -18,7 +18,7 @@ from analyses.sweep.processes import join_processes
 from analyses.sweep.record import make_record
 from analyses.sweep.share import Checkpoints, Share, resume_state
 from analyses.sweep.store import Store, as_read
-from hooked_vit import HookedViT, ViTActivationCache
+from hooked_vit import HookedViT, ViTActivationCache, keep_freed_memory
 from hooked_vit.running import Hooks
 
 __all__ = ["run_batch", "sweep"]
@@ -195,7 +195,8 @@ def _run(
     loader = DataLoader(
         reader, batch_sampler=remaining, collate_fn=_unchanged, num_workers=num_workers, generator=torch.Generator()
     )
-    with progress_bar(batches.n_images, batches.n_images - remaining.n_images, progress) as advance:
+    bar = progress_bar(batches.n_images, batches.n_images - remaining.n_images, progress)
+    with keep_freed_memory(), bar as advance:
         for number, read in zip(remaining.numbers, loader, strict=True):
             if read.images is not None:
                 batch = run_batch(model, names, read)

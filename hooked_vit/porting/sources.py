@@ -1,4 +1,4 @@
-"""Which library a module comes from, and what reads it. Other libraries than timm are imported only for their modules."""
+"""Which library a module comes from, and what reads it; a library is imported only when a module of it is given."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

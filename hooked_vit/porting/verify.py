@@ -75,7 +75,9 @@ def verify(model: Running, module: nn.Module, images: Float[Tensor, "batch chann
     names = [f"{stage}.hook_resid_post" for stage in streams]
     logits, cache = model.run_with_cache(images, names_filter=names)
     if logits.shape != expected.shape:
-        raise ValueError(f"the port gives {tuple(logits.shape)} logits, {reference.source} module {tuple(expected.shape)}")
+        raise ValueError(
+            f"the port gives {tuple(logits.shape)} logits, {reference.source} module {tuple(expected.shape)}"
+        )
     stages = {stage: _relative(cache[f"{stage}.hook_resid_post"], stream) for stage, stream in streams.items()}
     stages["logits"] = _relative(logits, expected)
     differences = (logits - expected).abs()

@@ -73,9 +73,7 @@ def read_head(model: Any, encoder: Any, tower: Tower, features: Callable[[nn.Mod
         head = Head({"pool": "cls_and_mean", **fields}, weights, lambda images: model(images).logits, True)
     elif kind in _PROJECTIONS:
         fields, weights = _linear(model.visual_projection, "head")
-        head = Head(
-            {"pool": "cls", **fields}, weights, lambda x: model.visual_projection(features(encoder, x))
-        )
+        head = Head({"pool": "cls", **fields}, weights, lambda x: model.visual_projection(features(encoder, x)))
     else:
         fields, weights = _pool(encoder, tower)
         head = Head({"n_classes": 0, **fields}, weights, lambda images: features(encoder, images))

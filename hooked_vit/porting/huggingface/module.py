@@ -1,6 +1,6 @@
 """A Hugging Face model: its encoder, its head, its class names."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -17,8 +17,9 @@ from hooked_vit.porting.reference import Reference
 
 _FAMILIES: tuple[ModuleType, ...] = (vit, dinov2, clip)
 _PLAIN = {
-    nn.Linear, nn.Conv2d, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention, nn.modules.linear.NonDynamicallyQuantizableLinear,
-    nn.ModuleList, nn.Dropout, nn.Identity, nn.SiLU, nn.ReLU, nn.Sigmoid,
+    nn.Linear, nn.Conv2d, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention,
+    nn.modules.linear.NonDynamicallyQuantizableLinear, nn.ModuleList, nn.Dropout, nn.Identity, nn.SiLU, nn.ReLU,
+    nn.Sigmoid,
 }  # fmt: skip
 
 
@@ -67,8 +68,9 @@ def reference(module: nn.Module) -> Reference:
 
 def _read(model: Any) -> _Reading:
     encoder, family = _encoder(model)
-    for part in (encoder, *_heads(model)):
-        _refuse_unknown_parts(part)
+    _refuse_unknown_parts(encoder)
+    for head in _heads(model):
+        refuse_changed_parts(head, refuse)
     tower = family.read_tower(encoder)
     return _Reading(tower, read_head(model, encoder, tower, family.features), encoder)
 
@@ -99,9 +101,9 @@ def _heads(model: Any) -> list[nn.Module]:
     return [getattr(model, name) for name in names if isinstance(getattr(model, name, None), nn.Module)]
 
 
-def _refuse_unknown_parts(module: nn.Module) -> None:
-    refuse_changed_parts(module, refuse)
-    for name, part in module.named_modules():
+def _refuse_unknown_parts(encoder: nn.Module) -> None:
+    refuse_changed_parts(encoder, refuse)
+    for name, part in encoder.named_modules():
         if name.partition(".")[0] == "pooler":
             continue  # read by pre-training only
         package = type(part).__module__

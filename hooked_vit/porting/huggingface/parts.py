@@ -134,9 +134,7 @@ def pair(size: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def renamed(
-    module: nn.Module, renames: Sequence[tuple[str, str]], unused: Sequence[str] = ()
-) -> dict[str, Tensor]:
+def renamed(module: nn.Module, renames: Sequence[tuple[str, str]], unused: Sequence[str] = ()) -> dict[str, Tensor]:
     """The tensors of a module under HookedViT's names; they are the module's own.
 
     Args:
