@@ -15,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from hooked_vit.porting import read_config
+from hooked_vit.porting.by_name import load_by_name, timm_name
 from hooked_vit.porting.ported import Ported
 from hooked_vit.porting.sources import source_of
 from hooked_vit.weight_files import fit_state_dict, read_weight_file, select_keys
@@ -54,7 +55,14 @@ def load_pretrained(
 ) -> Ported:
     """Load by name; see `HookedViT.from_pretrained`."""
     _refuse_other_loaders_arguments(timm_kwargs)
-    state_dict = None
+    own_name = timm_name(name)
+    if own_name is None:
+        given = {"weights": weights, "ignore_keys": ignore_keys, "prefix": prefix, "weights_key": weights_key}
+        for name_of_option, value in given.items():
+            if value:
+                raise ValueError(f"{name_of_option} is for architectures of timm: '{name}' has weights of its own")
+        return load_by_name(name, class_names, timm_kwargs)
+    name, state_dict = own_name, None
     if weights is not None:
         state_dict = select_keys(read_weight_file(Path(weights), weights_key), ignore_keys, prefix, Path(weights))
     if state_dict is not None:
@@ -140,6 +148,8 @@ def _check_name(name: str) -> None:
         known = [*EMBEDDED, *timm.list_models(), *timm.list_pretrained()]
         near = get_close_matches(name, known, n=3, cutoff=0.6)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        if "/" in name:
+            hint = f"; did you mean 'hf:{name}' (a model of transformers) or 'hf-hub:{name}' (of timm)?"
         raise ValueError(f"unknown model '{name}'{hint or '.'} `timm.list_models('vit*')` lists timm's.")
     published = map(split_model_name_tag, timm.list_pretrained(f"{architecture}*"))
     tags = [known_tag for known_architecture, known_tag in published if known_architecture == architecture]

@@ -76,7 +76,7 @@ class HookedViT(Parameters, ClassSpace, Running):
     @classmethod
     def from_pretrained(
         cls,
-        name: str,
+        name: str | Path,
         *,
         weights: str | Path | None = None,
         ignore_keys: Sequence[str] = (),
@@ -87,10 +87,17 @@ class HookedViT(Parameters, ClassSpace, Running):
         dtype: torch.dtype | None = None,
         **timm_kwargs: Any,
     ) -> "HookedViT":
-        """Load a model by name: `"emoji-vit"`, a timm name with its tag, or `"hf-hub:owner/model"`.
+        """Load a model by name, or from a folder.
+
+        The name is `"emoji-vit"`, a timm name with its tag, `"hf-hub:owner/model"` for timm on the Hugging Face hub,
+        `"hf:owner/model"` for transformers, or `"open_clip:architecture/weights"`.
 
         Args:
-            name: The embedded model, or anything `timm.create_model` knows.
+            name: The embedded model, anything `timm.create_model` knows, a name of transformers after `hf:`, such as
+                `"hf:facebook/dinov2-small"`, a name of open_clip, such as `"open_clip:ViT-B-32/laion2b_s34b_b79k"`,
+                or a folder with `config.json` and `model.safetensors` of timm, transformers or open_clip. Models of
+                transformers come with their preprocessing and `id2label`; where their pictures have another size
+                than their positions, as in DINOv2, the positions are resampled.
             weights: A `.safetensors`, `.pt`, `.pth`, `.bin`, `.ckpt` or `.pth.tar` file for the architecture
                 `name`, instead of the published weights. It is read without unpickling code.
             ignore_keys: Keys of that file to leave out (`*` matches).
@@ -101,19 +108,21 @@ class HookedViT(Parameters, ClassSpace, Running):
                 embedded models.
             device: The device of the weights.
             dtype: The dtype of the weights.
-            timm_kwargs: Passed to `timm.create_model`, such as `img_size`, `num_classes`.
+            timm_kwargs: Passed to `timm.create_model`, such as `img_size`, `num_classes`. Models of other libraries
+                take `img_size` only.
 
         Raises:
             ValueError: If the name is unknown (similar names are suggested), its architecture has a part that is
                 not covered, or the file does not fit.
-            FileNotFoundError: If there is no such weights file.
+            FileNotFoundError: If there is no such weights file or folder, or the folder lacks a file.
+            OSError: If the weights are not in the cache and cannot be downloaded.
 
         >>> HookedViT.from_pretrained("emoji-vit").class_names[:3]
         ('monkey', 'dog', 'cat')
         """
         from hooked_vit.loading import load_pretrained
 
-        class_names = None if class_names is None else ordered_class_names(class_names)
+        class_names, name = None if class_names is None else ordered_class_names(class_names), str(name)
         with torch.inference_mode(False):  # weights made in inference mode could never be differentiated
             ported = load_pretrained(name, weights, tuple(ignore_keys), class_names, prefix, weights_key, **timm_kwargs)
             return cls._from_ported(ported).to(device=device, dtype=dtype)

@@ -12,8 +12,8 @@ from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers im
     Dinov2WithRegistersForImageClassification,
 )
 from transformers.models.ijepa.modeling_ijepa import IJepaForImageClassification
-from transformers.models.siglip.modeling_siglip import SiglipForImageClassification
-from transformers.models.siglip2.modeling_siglip2 import Siglip2ForImageClassification
+from transformers.models.siglip.modeling_siglip import SiglipForImageClassification, SiglipModel
+from transformers.models.siglip2.modeling_siglip2 import Siglip2ForImageClassification, Siglip2Model
 from transformers.models.vit.modeling_vit import ViTForImageClassification
 
 from hooked_vit.porting.huggingface import clip
@@ -50,6 +50,15 @@ _CLASSIFIERS: dict[type, dict[str, Any]] = {
 }
 _CLS_AND_MEAN = (Dinov2ForImageClassification, Dinov2WithRegistersForImageClassification)
 _PROJECTIONS = (modeling_clip.CLIPModel, modeling_clip.CLIPVisionModelWithProjection)
+
+MODELS = (
+    *_CLASSIFIERS,
+    modeling_deit.DeiTForImageClassificationWithTeacher,
+    *_CLS_AND_MEAN,
+    *_PROJECTIONS,
+    SiglipModel,
+    Siglip2Model,
+)
 
 
 def read_head(model: Any, encoder: Any, tower: Tower, features: Callable[[nn.Module, Tensor], Tensor]) -> Head:
