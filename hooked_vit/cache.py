@@ -271,7 +271,7 @@ class _LinearWrites:
         model = self._cache.model
         if not self.cfg.post_norm:
             return model.accumulated_bias(layer, mlp_input, include_mlp_biases)
-        total = model.embed.patch.weight.new_zeros(self.cfg.d_model)
+        total = model.embed.weight.new_zeros(self.cfg.d_model)
         for index, block in enumerate(model.blocks):
             if index < layer or (mlp_input and index == layer):
                 total = total + block.attn_out_bias(self._scale(f"blocks.{index}.ln1"))

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from hooked_vit.token_layout import TokenLayout
 
@@ -33,11 +33,31 @@ class NormConfig:
 
 
 @dataclass(frozen=True)
+class StemConfig:
+    """A convolutional network between the pixels and the patch projection: timm's own module, used as it is.
+
+    Attributes:
+        template: The module without weights, on the meta device. Each model holds a copy of it.
+        description: The module as PyTorch prints it; stems with the same description have the same architecture.
+        n_channels: Channels of its feature map.
+        patch_size: Height and width of a patch on its feature map.
+        projected: Whether the patches are projected; otherwise each vector of the feature map is a token.
+    """
+
+    template: nn.Module = field(compare=False, repr=False)
+    description: str = field(repr=False)
+    n_channels: int
+    patch_size: tuple[int, int] = (1, 1)
+    projected: bool = True
+
+
+@dataclass(frozen=True)
 class HookedViTConfig:
     """Everything about a model's architecture that its forward pass depends on, and nothing else.
 
     Names of widths and counts are TransformerLens's, so its tools work with `model.cfg`.
-    An image size is (height, width) in pixels. A norm that is `None` does not exist in the model.
+    An image size is (height, width) in pixels, and so is a patch size: behind a stem, it is what one token's place on
+    the grid covers. A part that is `None` does not exist in the model.
 
     >>> cfg = HookedViTConfig(n_layers=2, d_model=12, n_heads=3, d_mlp=20, n_classes=7, image_size=(16, 24),
     ...                       patch_size=(8, 8))
@@ -56,6 +76,7 @@ class HookedViTConfig:
     n_channels: int = 3
     dynamic_image_size: bool = False
     pad_to_patches: bool = False
+    stem: StemConfig | None = None
 
     has_cls: bool = True
     has_dist: bool = False
@@ -80,6 +101,7 @@ class HookedViTConfig:
     pre_norm: NormConfig | None = None
     qk_norm: NormConfig | None = None
     attn_inner_norm: NormConfig | None = None
+    mlp_input_norm: NormConfig | None = None
     mlp_inner_norm: NormConfig | None = None
     final_norm: NormConfig | None = field(default_factory=NormConfig)
     norm_after_pool: bool = False

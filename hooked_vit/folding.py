@@ -22,7 +22,9 @@ def fold(cfg: HookedViTConfig, weights: dict[str, Tensor]) -> tuple[HookedViTCon
         for layer in range(cfg.n_layers):
             readers[f"blocks.{layer}.ln1"] = [f"blocks.{layer}.attn.qkv"]
             gate = [f"blocks.{layer}.mlp.gate"] if cfg.mlp_kind == "glu_split" else []
-            readers[f"blocks.{layer}.ln2"] = [f"blocks.{layer}.mlp.inp", *gate]
+            # a norm of the MLP's own comes between `ln2` and the matrices
+            norm = "mlp.ln_in" if cfg.mlp_input_norm is not None else "ln2"
+            readers[f"blocks.{layer}.{norm}"] = [f"blocks.{layer}.mlp.inp", *gate]
     if cfg.pool == "attention" and not cfg.norm_after_pool:
         readers["ln_final"] = ["attn_pool.kv"]
     elif cfg.n_classes and (cfg.norm_after_pool or cfg.pool not in ("max", "avgmax")):

@@ -23,6 +23,8 @@ def hook_axes(name: str, cfg: HookedViTConfig) -> tuple[str, ...]:
     pool = "pool_" if path[:1] == ["attn_pool"] else ""
     if name in ("hook_pooled", "hook_pooled_dist"):
         return ("batch", "d_model" if cfg.n_read == 1 else "cls_and_mean")
+    if name == "hook_stem":
+        return ("batch", "channel", "height", "width")
     if name.startswith("hook_logits"):
         return ("batch", "n_classes")
     if last in ("hook_attn_scores", "hook_pattern"):
@@ -38,6 +40,6 @@ def hook_axes(name: str, cfg: HookedViTConfig) -> tuple[str, ...]:
         return ("batch", tokens, f"{pool}head", _WIDTHS.get(last, "d_head"))
     if last == "hook_scale":
         return ("batch", tokens, "1")
-    if "mlp" in path:
+    if "mlp" in path and path[-1] != "ln_in":
         return ("batch", tokens, f"{pool}neuron")
     return ("batch", tokens, "d_head_all" if path[-2:] == ["attn", "ln"] else "d_model")

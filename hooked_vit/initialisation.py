@@ -24,8 +24,9 @@ def freshly_initialised(model: HookedViT, seed: int | torch.Generator, layer_sca
     timm's own default scheme (`weight_init=""`): matrices, head included, and positions from a normal distribution
     of standard deviation 0.02, biases zero; norms one and zero; CLS and registers of standard deviation 1e-6, the
     distillation token 0.02; the patch projection as PyTorch initialises convolutions; a gated MLP's second half
-    near zero with bias one; an attention pool's query `d_model ** -0.5`, cut off at two deviations. The published
-    comparisons with a random model use this scheme too.
+    near zero with bias one; an attention pool's query `d_model ** -0.5`, cut off at two deviations; the convolutions of
+    a stem after He et al. (normal, by the fan out), its norms one and zero. The published comparisons with a random
+    model use this scheme too.
 
     Two initial values cannot be read from a trained model: LayerScale's (by default timm's default; DeiT-III: 1e-6),
     and a weight other than one of the norms of post-norm blocks.
@@ -51,16 +52,22 @@ def freshly_initialised(model: HookedViT, seed: int | torch.Generator, layer_sca
         raise ValueError(
             f"expected a generator on the CPU, whose draws do not depend on the device, got {generator.device}"
         )
-    empty: dict[str, Tensor] = {
-        name: torch.empty_like(parameter, requires_grad=parameter.requires_grad)
-        for name, parameter in model.named_parameters()
-    }
-    null = model.with_weights(empty)
+    weights = dict(model.named_parameters())
+    if model.embed.stem is not None:
+        weights |= model.embed.stem.statistics("embed.stem.")
+    null = model.with_weights(
+        {name: torch.empty_like(tensor, requires_grad=tensor.requires_grad) for name, tensor in weights.items()}
+    )
+    stem = null.embed.stem
+    in_stem = [] if stem is None else list(stem.modules())
     drawn: set[Tensor] = set()
     # children first: a gated MLP then draws half of its first matrix again
     for module in reversed(list(null.modules())):
-        for parameter, values in _initial_values(module, generator, layer_scale):
-            parameter.copy_(values)
+        values = (
+            _stem_values(module, generator) if module in in_stem else _initial_values(module, generator, layer_scale)
+        )
+        for parameter, initial in values:
+            parameter.copy_(initial)
             drawn.add(parameter)
     missed = [name for name, parameter in null.named_parameters() if parameter not in drawn]
     assert not missed, f"nothing initialises {missed}"
@@ -89,7 +96,7 @@ def _initial_values(
         for scale in (module.ls1, module.ls2):
             if scale is not None:
                 yield scale, torch.full(scale.shape, layer_scale)
-    elif isinstance(module, Mlp) and module.kind != "plain":
+    elif isinstance(module, Mlp) and module.kind != "plain" and module.ln_in is None:
         # timm takes the second half for the gate, even if `gate_last` is off and the gate is the first
         linear, start = (module.inp, module.d_mlp) if module.gate is None else (module.gate, 0)
         yield linear.weight[start:], _normal(linear.weight[start:], 1e-6, generator)
@@ -103,6 +110,18 @@ def _initial_values(
         for parameter, std in tokens:
             if parameter is not None:
                 yield parameter, _normal(parameter, std, generator)
+
+
+def _stem_values(module: nn.Module, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same for a module inside a stem, which is one of timm's or the user's own."""
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        module.reset_running_stats()
+    for name, parameter in module.named_parameters(recurse=False):
+        if name == "weight" and isinstance(module, nn.Conv2d | nn.Linear):
+            fan_out = parameter.shape[0] * parameter[0, :1].numel() / getattr(module, "groups", 1)
+            yield parameter, _normal(parameter, math.sqrt(2 / fan_out), generator)
+        else:
+            yield parameter, torch.zeros(parameter.shape) if "bias" in name else torch.ones(parameter.shape)
 
 
 def _normal(like: Tensor, std: float, generator: torch.Generator) -> Float[Tensor, "..."]:

@@ -44,7 +44,7 @@ def _check_size(size: tuple[int, int], cfg: HookedViTConfig, expected: str) -> N
 
 def check_residual(residual: Tensor, weight: Tensor, cfg: HookedViTConfig, n_kept: int | None = None) -> None:
     """Raise ValueError unless `residual` is a residual stream of the model: all tokens, or the `n_kept` of a mask."""
-    d_model = weight.shape[0]
+    d_model = cfg.d_model
     if residual.ndim != 3 or residual.shape[-1] != d_model:
         raise ValueError(
             f"with start_at_layer the input is a residual stream [batch, token, {d_model}], got {tuple(residual.shape)}"

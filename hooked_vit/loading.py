@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib.resources import as_file, files
@@ -10,9 +11,10 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import resample_abs_pos_embed
 from timm.models import split_model_name_tag
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 
 from hooked_vit.porting import read_config
 from hooked_vit.porting.by_name import load_by_name, timm_name
@@ -39,6 +41,8 @@ def port(module: nn.Module, class_names: Sequence[str] | None, *, copy: bool) ->
         return ported
     weights = {
         name: nn.Parameter(tensor.detach().clone(), requires_grad=tensor.requires_grad)
+        if tensor.is_floating_point()
+        else tensor.clone()
         for name, tensor in ported.weights.items()
     }
     return dataclasses.replace(ported, weights=weights)
@@ -81,8 +85,27 @@ def load_pretrained(
     else:
         module = _timm_module(name, pretrained=weights is None, **timm_kwargs)
     if weights is not None and state_dict is not None:
+        if "img_size" in timm_kwargs:
+            state_dict = _with_resampled_positions(state_dict, module)
         module.load_state_dict(fit_state_dict(state_dict, module, Path(weights)))
     return port(module, class_names, copy=False)
+
+
+def _with_resampled_positions(state_dict: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """The state dict with positions for the module's grid, if its own are for another, square one.
+
+    Resampled by timm's function, as timm does with published weights.
+    """
+    stored, needed = state_dict.get("pos_embed"), getattr(module, "pos_embed", None)
+    if stored is None or needed is None or stored.shape == needed.shape or stored.ndim != 3:
+        return state_dict
+    n_prefix = 0 if getattr(module, "no_embed_class", False) else int(getattr(module, "num_prefix_tokens", 1))
+    n_patches = stored.shape[1] - n_prefix
+    if n_patches <= 0 or math.isqrt(n_patches) ** 2 != n_patches:
+        return state_dict
+    embed: Any = module.get_submodule("patch_embed")
+    resampled = resample_abs_pos_embed(stored, new_size=list(embed.grid_size), num_prefix_tokens=n_prefix)
+    return {**state_dict, "pos_embed": resampled}
 
 
 _PROCESSING = (

@@ -51,6 +51,8 @@ class HookedViT(Parameters, ClassSpace, Running):
         self.cfg = cfg
         self.class_names = _checked_class_names(class_names, cfg.n_classes)
         self.data_config: dict[str, Any] | None = None
+        if cfg.stem is not None:
+            self.hook_stem = HookPoint()
         self.hook_patch_embed = HookPoint()
         self.hook_embed = HookPoint()
         self.hook_pos_embed = HookPoint()
@@ -99,7 +101,8 @@ class HookedViT(Parameters, ClassSpace, Running):
                 transformers come with their preprocessing and `id2label`; where their pictures have another size
                 than their positions, as in DINOv2, the positions are resampled.
             weights: A `.safetensors`, `.pt`, `.pth`, `.bin`, `.ckpt` or `.pth.tar` file for the architecture
-                `name`, instead of the published weights. It is read without unpickling code.
+                `name`, instead of the published weights. It is read without unpickling code. With an `img_size` that
+                is not the file's, its positions are resampled as timm does.
             ignore_keys: Keys of that file to leave out (`*` matches).
             prefix: What the model's keys in that file begin with, such as `"backbone."`; other keys are left out.
                 The prefixes of common wrappers are found without it.
@@ -195,7 +198,7 @@ class HookedViT(Parameters, ClassSpace, Running):
 
         Args:
             weights: One tensor per parameter, by name (see `named_parameters`). A parameter requires gradients if its
-                tensor does.
+                tensor does. The statistics of a stem's batch norms are this model's, unless they are among the weights.
             cfg: Its architecture; this model's by default.
             class_names: One name per class, as a list or a dict by class index; this model's by default if the number
                 of classes is the same.
@@ -211,9 +214,13 @@ class HookedViT(Parameters, ClassSpace, Running):
         cfg = self.cfg if cfg is None else cfg
         if class_names is None and cfg.n_classes == self.cfg.n_classes:
             class_names = self.class_names
+        weights = {**self._statistics(), **weights}
         model = self._on_storage_of(weights, cfg, class_names)
         model.data_config, model.fused_attention = self.data_config, self.fused_attention
         return model.train(self.training)
+
+    def _statistics(self) -> dict[str, Tensor]:
+        return {} if self.embed.stem is None else self.embed.stem.statistics("embed.stem.")
 
     @classmethod
     def _on_storage_of(
@@ -291,9 +298,10 @@ class HookedViT(Parameters, ClassSpace, Running):
         return layer + n_layers if layer < 0 else layer
 
     def _start_of_stream(self, images: Tensor, token_mask: Tensor | None) -> tuple[Tensor, KeptTokens | None]:
-        check_images(images, self.cfg, self.embed.patch.weight)
+        check_images(images, self.cfg, self.embed.weight)
         layout = self.cfg.token_layout_at(*images.shape[-2:])
-        tokens = self.embed(images, layout, self.hook_patch_embed, self.hook_embed, self.hook_pos_embed)
+        hook_stem = None if self.cfg.stem is None else self.hook_stem
+        tokens = self.embed(images, layout, self.hook_patch_embed, self.hook_embed, self.hook_pos_embed, hook_stem)
         kept = None
         if token_mask is not None:
             check_token_mask(token_mask, tokens.shape[0], tokens.device, self.cfg, tokens.shape[1])
@@ -309,7 +317,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         if token_mask is not None:
             check_token_mask(token_mask, residual.shape[0], residual.device, self.cfg)
             kept = KeptTokens.from_mask(token_mask, self.token_layout)
-        check_residual(residual, self.embed.patch.weight, self.cfg, None if kept is None else kept.index.shape[1])
+        check_residual(residual, self.embed.weight, self.cfg, None if kept is None else kept.index.shape[1])
         return residual, kept
 
     def head_logits(
@@ -471,7 +479,7 @@ class HookedViT(Parameters, ClassSpace, Running):
 
     def _tensors(self) -> dict[str, Tensor]:
         """The parameters by name, for another model to share."""
-        return dict(self.named_parameters())
+        return {**self._statistics(), **dict(self.named_parameters())}
 
     # ------------------------------------------------------------------ the rest
 
@@ -520,7 +528,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         """
         from hooked_vit.preprocessing import preprocess
 
-        return preprocess(images, self.cfg, self.data_config).to(self.embed.patch.weight)
+        return preprocess(images, self.cfg, self.data_config).to(self.embed.weight)
 
     def picture_of(self, image: Float[Tensor, "channel height width"]) -> Float[np.ndarray, "height width channel"]:
         """The picture that one image of the model's input shows, 0 to 1: the inverse of `preprocess`.
@@ -539,7 +547,7 @@ class HookedViT(Parameters, ClassSpace, Running):
 
     def _apply(self, *args: Any, **kwargs: Any) -> "HookedViT":
         super()._apply(*args, **kwargs)
-        weight = self.embed.patch.weight
+        weight = self.embed.weight
         self.cfg = dataclasses.replace(self.cfg, device=weight.device, dtype=weight.dtype)
         return self
 

@@ -6,6 +6,7 @@ from types import MappingProxyType
 _AS_STORED = "weights are kept as stored; `model.fold_layer_norm()` returns a model with folded norms"
 _CLASS_NAME = "`model.class_names[index]` is the name of a class, `model.class_index(name)` its index"
 _LAYOUT = "`model.token_layout` says which tokens are CLS, registers and patches"
+_NO_PROJECTION = "the stem of this model writes the tokens itself, without a projection: `hook_stem` holds them"
 _ALL_STREAMS = '`model.run_with_cache(images, names_filter="resid_post")` keeps the stream after every block'
 
 OTHER_NAMES: Mapping[str, str] = MappingProxyType(
@@ -46,6 +47,8 @@ OTHER_NAMES: Mapping[str, str] = MappingProxyType(
         "get_classifier": "`model.W_U` and `model.b_U` are the head's weights",
         "reset_classifier": "`model.with_class_embeddings(W, b)` returns a model with another head",
         # names of a HookedViT that depend on the architecture
+        "W_E": _NO_PROJECTION,
+        "b_E": _NO_PROJECTION,
         "W_pos": "this model has no position embedding",
         "W_gate": "the MLPs of this model are not gated",
         "b_gate": "the MLPs of this model are not gated",

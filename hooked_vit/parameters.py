@@ -34,14 +34,27 @@ class Parameters(nn.Module):
 
     @property
     def W_E(self) -> Float[Tensor, "pixel d_model"]:
-        """Patch projection, a view: pixels in the order channel, row, column."""
-        return rearrange(self.embed.patch.weight, "d_model channel row column -> (channel row column) d_model")
+        """Patch projection, a view: pixels in the order channel, row, column.
+
+        Behind a stem the "pixels" are the numbers of a patch of its feature map (`hook_stem`), which are not linear in
+        the pixels of the image.
+
+        Raises:
+            AttributeError: If the stem writes the tokens without a projection.
+        """
+        return rearrange(self._patch.weight, "d_model channel row column -> (channel row column) d_model")
 
     @property
     def b_E(self) -> Float[Tensor, "d_model"]:
-        """Bias of the patch projection; zeros if the model has none."""
-        bias = self.embed.patch.bias
-        return self.embed.patch.weight.new_zeros(self.cfg.d_model) if bias is None else bias
+        """Bias of the patch projection; zeros if it has none. Raises AttributeError if there is no projection."""
+        bias = self._patch.bias
+        return self._patch.weight.new_zeros(self.cfg.d_model) if bias is None else bias
+
+    @property
+    def _patch(self) -> nn.Conv2d:
+        if self.embed.patch is None:
+            raise AttributeError
+        return self.embed.patch
 
     @property
     def W_pos(self) -> Float[Tensor, "position d_model"]:
@@ -149,7 +162,7 @@ class Parameters(nn.Module):
             )
         if not 0 <= layer <= self.cfg.n_layers:
             raise ValueError(f"layer {layer} is out of range: 0 to {self.cfg.n_layers}")
-        total = self.embed.patch.weight.new_zeros(self.cfg.d_model)
+        total = self.embed.weight.new_zeros(self.cfg.d_model)
         for index, block in enumerate(self.blocks):
             if index < layer or (mlp_input and index == layer):
                 total = total + block.attn_out_bias()

@@ -78,7 +78,7 @@ def evaluation_transform(data_config: Mapping[str, Any]) -> Any:
 
     config = dict(data_config)
     down = config.pop("crop_offset", "nearest") == "down"
-    transform = create_transform(**config, is_training=False)
+    transform: Any = create_transform(**config, is_training=False)
     if not down:
         return transform
     return Compose(

@@ -173,7 +173,11 @@ def fit_state_dict(state_dict: Mapping[str, Tensor], module: nn.Module, path: Pa
     if missing:
         problems.append(f"it lacks {_summary(missing)}")
     if misshapen:
-        hint = " (load with the img_size it was trained at)" if any("pos_embed" in text for text in misshapen) else ""
+        hint = (
+            " (load with the img_size it was trained at, or any other: its positions are then resampled)"
+            if any("pos_embed" in text for text in misshapen)
+            else ""
+        )
         problems.append("; ".join(misshapen[:_SHOWN]) + hint)
     hint = _hint(state_dict, expected)
     raise ValueError(f"'{path}' does not fit {type(module).__name__}: " + "; ".join(problems) + hint)

@@ -31,7 +31,7 @@ SPELLINGS = (
     (r"`timm\.list_models\('vit\*'\)` lists timm's", "`hooked-vit models` lists all"),
     (r"see analyses\.pages\.report\.published\.PUBLISHED", "`hooked-vit report --help` lists them"),
     (r"samples='correct' leaves out all of them: use samples='all'", "faithfulness counts none"),
-    (r"load with the img_size it was trained at", "only Python can load it, with the img_size it was trained at"),
+    (r"load with the img_size it was trained at, or any other", "pass the --img-size it was trained at, or any other"),
     (r"download=True downloads it", "the option download=yes, as in cifar100:DIR?download=yes, downloads it"),
     (r"masks=False", "the option masks=no"),
     (r"resume=False", "--no-resume"),

@@ -77,7 +77,7 @@ def probe_features(
     layout, names = model.token_layout, stream_names(model.cfg, stream)
     kept, labels = [], []
     for images, image_labels in batches:
-        _, cache = model.run_with_cache(images.to(model.embed.patch.weight), names_filter=names)
+        _, cache = model.run_with_cache(images.to(model.embed.weight), names_filter=names)
         vectors = torch.stack([cache[name] for name in names])
         pooled = vectors[:, :, layout.patches].mean(dim=2, keepdim=True)
         kept.append(torch.cat([vectors, pooled], dim=2).transpose(1, 2))

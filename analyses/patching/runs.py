@@ -114,7 +114,7 @@ def patched_runs(
 def check_pair(model: HookedViT, clean: Tensor, corrupt: Tensor) -> None:
     """Raise ValueError unless the images are pairs that the model accepts, and the model has classes and no hooks."""
     for images in (clean, corrupt):
-        check_images(images, model.cfg, model.embed.patch.weight)
+        check_images(images, model.cfg, model.embed.weight)
     if clean.shape != corrupt.shape:
         raise ValueError(
             f"expected a corrupt image for each clean one, of the same size, got clean {tuple(clean.shape)} and "

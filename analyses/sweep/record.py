@@ -38,7 +38,7 @@ def make_record(
     n_processes: int,
 ) -> dict[str, Any]:
     """Everything that determines a sweep's tables, as JSON."""
-    weight = model.embed.patch.weight
+    weight = model.embed.weight
     cfg = {name: value for name, value in describe(model.cfg).items() if name != "device"}
     hooks = [
         [name, describe(getattr(handle, "user_hook", None))]

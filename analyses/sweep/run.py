@@ -215,7 +215,7 @@ def _unchanged(batch: Any) -> Any:
 @torch.no_grad()
 def run_batch(model: HookedViT, names: list[str], read: ReadBatch) -> AnalysisBatch:
     """The forward pass of a batch, with these hook points in its cache."""
-    weight = model.embed.patch.weight
+    weight = model.embed.weight
     assert read.images is not None
     images = read.images.to(weight)
     if names:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hooked_vit.components.norm import Norm
+from hooked_vit.components.stem import Stem
 from hooked_vit.config import HookedViTConfig, Resampling
 from hooked_vit.hook_point import HookPoint, is_watched
 from hooked_vit.token_layout import TokenLayout
@@ -45,13 +46,21 @@ def resample_positions(
 class Embed(nn.Module):
     """Project the patches, prepend the prefix tokens, add the positions.
 
-    Its hook points belong to the model (`hook_patch_embed`, `hook_embed`, `hook_pos_embed`), which passes them in.
+    Behind a stem, the patches are those of its feature map: `patch` projects them, or is `None` if each vector of the
+    map is a token. Its hook points belong to the model (`hook_stem`, `hook_patch_embed`, `hook_embed`,
+    `hook_pos_embed`), which passes them in.
     """
 
     def __init__(self, cfg: HookedViTConfig):
         super().__init__()
         self.cfg = cfg
-        self.patch = nn.Conv2d(cfg.n_channels, cfg.d_model, cfg.patch_size, cfg.patch_size, bias=cfg.patch_bias)
+        self.stem = Stem(cfg.stem) if cfg.stem is not None else None
+        n_channels, self.patch_size = cfg.n_channels, cfg.patch_size
+        if cfg.stem is not None:
+            n_channels, self.patch_size = cfg.stem.n_channels, cfg.stem.patch_size
+        projected = cfg.stem is None or cfg.stem.projected
+        convolution = (n_channels, cfg.d_model, self.patch_size, self.patch_size)
+        self.patch = nn.Conv2d(*convolution, bias=cfg.patch_bias) if projected else None
         self.patch_ln = Norm(cfg.d_model, cfg.patch_norm) if cfg.patch_norm else None
         layout = cfg.token_layout
         self.cls = nn.Parameter(torch.zeros(layout.n_cls, cfg.d_model)) if cfg.has_cls else None
@@ -63,13 +72,45 @@ class Embed(nn.Module):
         ]
         self.pos = nn.Parameter(torch.zeros(n_positions, cfg.d_model)) if n_positions else None
 
-    def patches(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch patch d_model"]:
-        """The projected patches, without prefix tokens or positions."""
+    @property
+    def weight(self) -> Tensor:
+        """A weight that every image passes, which has the dtype and device that images must have."""
+        first = self.patch if self.stem is None else self.stem
+        assert first is not None
+        return next(first.parameters())
+
+    def patches(
+        self, images: Float[Tensor, "batch channel height width"], hook_stem: HookPoint | None = None
+    ) -> Float[Tensor, "batch patch d_model"]:
+        """The projected patches, without prefix tokens or positions.
+
+        Raises:
+            ValueError: If the stem's feature map does not have the size that the patch grid needs.
+        """
+        pixels = images if self.stem is None else self._features(images, hook_stem)
         if self.cfg.pad_to_patches:
-            (height, width), (patch_height, patch_width) = images.shape[-2:], self.cfg.patch_size
-            images = F.pad(images, (0, -width % patch_width, 0, -height % patch_height))
-        patches = self.patch(images).flatten(2).transpose(1, 2)
+            (height, width), (patch_height, patch_width) = pixels.shape[-2:], self.patch_size
+            pixels = F.pad(pixels, (0, -width % patch_width, 0, -height % patch_height))
+        projected = pixels if self.patch is None else self.patch(pixels)
+        patches = projected.flatten(2).transpose(1, 2)
         return patches if self.patch_ln is None else self.patch_ln(patches)
+
+    def _features(self, images: Tensor, hook_stem: HookPoint | None) -> Tensor:
+        assert self.stem is not None
+        features = self.stem(images)
+        (height, width), (patch_height, patch_width) = features.shape[-2:], self.patch_size
+        found = height // patch_height, width // patch_width
+        if self.cfg.pad_to_patches:
+            found = -(-height // patch_height), -(-width // patch_width)
+        expected = self.cfg.token_layout_at(*images.shape[-2:]).grid
+        if found != expected:
+            rows, columns = self.cfg.patch_size
+            raise ValueError(
+                f"the stem turns images of {images.shape[-2]} × {images.shape[-1]} pixels into {found[0]} × {found[1]} "
+                f"patches, not {expected[0]} × {expected[1]}: use a height that is a multiple of {rows} pixels and a "
+                f"width that is a multiple of {columns}"
+            )
+        return features if hook_stem is None else hook_stem(features)
 
     def tokens(self, patches: Float[Tensor, "batch patch d_model"]) -> Float[Tensor, "batch token d_model"]:
         """The prefix tokens, then the patches."""
@@ -98,9 +139,10 @@ class Embed(nn.Module):
         hook_patch_embed: HookPoint,
         hook_embed: HookPoint,
         hook_pos_embed: HookPoint,
+        hook_stem: HookPoint | None = None,
     ) -> Float[Tensor, "batch token d_model"]:
         """Tokens with their positions added."""
-        tokens = hook_embed(self.tokens(hook_patch_embed(self.patches(images))))
+        tokens = hook_embed(self.tokens(hook_patch_embed(self.patches(images, hook_stem))))
         positions = self.positions(layout)
         if not is_watched(hook_pos_embed):
             return tokens if positions is None else tokens + positions

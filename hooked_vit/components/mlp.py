@@ -41,6 +41,8 @@ class Mlp(nn.Module):
         hook_pre_linear: the other half of a gated MLP.
         hook_post: the input of W_out. With a norm inside the MLP this is the norm's output, and `hook_mid` is its
             input.
+
+    With an input norm of its own (`ln_in`, ViTamin), the MLP norms what the block's norm gives it a second time.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Mlp(nn.Module):
         gate_last: bool = False,
         bias: tuple[bool, bool] = (True, True),
         inner_norm: NormConfig | None = None,
+        input_norm: NormConfig | None = None,
     ):
         super().__init__()
         self.kind, self.d_mlp, self.gate_last = kind, d_mlp, gate_last
@@ -60,6 +63,7 @@ class Mlp(nn.Module):
         self.inp = nn.Linear(d_model, n_halves * d_mlp, bias=bias[0])
         self.gate = nn.Linear(d_model, d_mlp, bias=bias[0]) if kind == "glu_split" else None
         self.out = nn.Linear(d_mlp, d_model, bias=bias[1])
+        self.ln_in = Norm(d_model, input_norm) if input_norm else None
         self.ln = Norm(d_mlp, inner_norm) if inner_norm else None
         self.hook_pre = HookPoint()
         self.hook_pre_linear = HookPoint() if kind != "plain" else None
@@ -69,11 +73,12 @@ class Mlp(nn.Module):
     @classmethod
     def from_config(cls, cfg: HookedViTConfig) -> "Mlp":
         """The MLP of a block."""
-        return cls(cfg.d_model, cfg.d_mlp, cfg.act_fn, cfg.mlp_kind, cfg.gate_last, cfg.mlp_bias, cfg.mlp_inner_norm)
+        norms = cfg.mlp_inner_norm, cfg.mlp_input_norm
+        return cls(cfg.d_model, cfg.d_mlp, cfg.act_fn, cfg.mlp_kind, cfg.gate_last, cfg.mlp_bias, *norms)
 
     def forward(self, x: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_model"]:
         """From the normed residual stream to the output before LayerScale or a post-norm."""
-        pre, linear = self._halves(x)
+        pre, linear = self._halves(x if self.ln_in is None else self.ln_in(x))
         # both hook points come before the product: they may hold views of one tensor, which hooks may edit in place
         pre = self.hook_pre(pre)
         if linear is not None and self.hook_pre_linear is not None:
@@ -85,7 +90,7 @@ class Mlp(nn.Module):
 
     def neurons(self, x: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_mlp"]:
         """From the normed residual stream to what `hook_post` holds, past the hook points."""
-        post = self._activate(*self._halves(x))
+        post = self._activate(*self._halves(x if self.ln_in is None else self.ln_in.fused(x)))
         return post if self.ln is None else self.ln.fused(post)
 
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor | None]:

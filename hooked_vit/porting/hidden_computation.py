@@ -14,11 +14,11 @@ from hooked_vit.porting.parts import ACTIVATION_NAMES, MLP_KINDS, NORM_KINDS, re
 
 _INACTIVE = (nn.Identity, nn.Dropout, layers.DropPath, layers.PatchDropout)  # in evaluation mode
 _PARTS = {
-    nn.Linear, nn.Conv2d, nn.GELU, nn.Sequential, nn.ModuleList, layers.PatchEmbed, layers.Attention,
-    layers.AttentionPoolLatent, layers.LayerScale, Block, ResPostBlock, *_INACTIVE, *NORM_KINDS, *ACTIVATION_NAMES,
-    *MLP_KINDS,
+    nn.Linear, nn.Conv2d, nn.GELU, nn.Sequential, nn.ModuleList, layers.PatchEmbed, layers.HybridEmbed,
+    layers.Attention, layers.AttentionPoolLatent, layers.LayerScale, Block, ResPostBlock, *_INACTIVE, *NORM_KINDS,
+    *ACTIVATION_NAMES, *MLP_KINDS,
 }  # fmt: skip
-_LINEAR = re.compile(r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc\w+)")
+_LINEAR = re.compile(r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc\w+|w[012]))")
 MERGE = (
     "merge or remove it first (adapters: `model.merge_and_unload()`; parametrisations: "
     "`torch.nn.utils.parametrize.remove_parametrizations`; pruning: `torch.nn.utils.prune.remove`; quantised layers: "
@@ -66,8 +66,13 @@ def refuse_hidden_computation(module: nn.Module) -> None:
 
 
 def refuse_unknown_parts(module: nn.Module) -> None:
-    """Raise ValueError unless every submodule is of exactly one of the types that a HookedViT has a part for."""
+    """Raise ValueError unless every submodule is of exactly one of the types that a HookedViT has a part for.
+
+    A stem is used as it is, whatever its parts.
+    """
     for name, part in module.named_modules():
+        if name.startswith("patch_embed.backbone"):
+            continue
         if type(part) not in _PARTS and not (part is module and isinstance(part, VisionTransformer)):
             place = "the place of a dropout, " if "drop" in name.split(".")[-1] else ""
             refuse(f"a {_qualified(part)} as {place}'{name}'")

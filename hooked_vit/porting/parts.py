@@ -4,6 +4,7 @@ from typing import Any, NoReturn
 
 import torch
 from timm import layers
+from timm.models.vitamin import GeGluMlp
 from torch import nn
 
 from hooked_vit.config import MlpKind, NormConfig
@@ -13,14 +14,16 @@ def refuse(feature: str) -> NoReturn:
     """Raise the error for a module that has a part HookedViT does not cover."""
     raise ValueError(
         f"not covered: {feature}. HookedViT covers timm's VisionTransformer and VisionTransformerDistilled with a "
-        "convolutional patch embedding, Block or ResPostBlock, and the poolings cls, avg, max, avgmax and map"
+        "convolutional patch embedding or stem, Block or ResPostBlock, and the poolings cls, avg, max, avgmax and map"
     )
 
 
 _LAYER_NORMS = (nn.LayerNorm, layers.LayerNorm, layers.LayerNormFp32)
 _RMS_NORMS = (nn.RMSNorm, layers.RmsNorm, layers.RmsNormFp32)
 NORM_KINDS = (*_LAYER_NORMS, *_RMS_NORMS)
-MLP_KINDS: dict[type, MlpKind] = {layers.Mlp: "plain", layers.GluMlp: "glu_packed", layers.SwiGLU: "glu_split"}
+MLP_KINDS: dict[type, MlpKind] = {
+    layers.Mlp: "plain", layers.GluMlp: "glu_packed", layers.SwiGLU: "glu_split", GeGluMlp: "glu_split",
+}  # fmt: skip
 
 
 def read_norm(norm: Any, where: str) -> NormConfig | None:
@@ -51,7 +54,7 @@ ACTIVATION_NAMES: dict[type, str] = {
 }
 
 
-def read_activation(act: nn.Module, where: str) -> str:
+def read_activation(act: Any, where: str) -> str:
     """The name of an activation function in `hooked_vit.components.mlp.ACTIVATIONS`."""
     if type(act) is nn.GELU:
         return "gelu_tanh" if act.approximate == "tanh" else "gelu"
@@ -64,14 +67,18 @@ def read_mlp(mlp: Any, where: str) -> dict[str, Any]:
     kind = MLP_KINDS.get(type(mlp))
     if kind is None:
         refuse(f"a {type(mlp).__name__} as the MLP of {where}")
-    first = mlp.fc1_x if kind == "glu_split" else mlp.fc1
+    if type(mlp) is GeGluMlp:
+        first, last, inner, outer = mlp.w1, mlp.w2, nn.Identity(), mlp.norm
+    else:
+        first, last, inner, outer = (mlp.fc1_x if kind == "glu_split" else mlp.fc1), mlp.fc2, mlp.norm, nn.Identity()
     if not isinstance(first, nn.Linear):
         refuse(f"an MLP of {type(first).__name__} in {where}")
     return {
-        "d_mlp": mlp.fc2.in_features,
+        "d_mlp": last.in_features,
         "act_fn": read_activation(mlp.act, where),
         "mlp_kind": kind,
         "gate_last": bool(getattr(mlp, "gate_last", False)),
-        "mlp_bias": (first.bias is not None, mlp.fc2.bias is not None),
-        "mlp_inner_norm": read_norm(mlp.norm, f"the norm inside the MLP of {where}"),
+        "mlp_bias": (first.bias is not None, last.bias is not None),
+        "mlp_input_norm": read_norm(outer, f"the input norm of the MLP of {where}"),
+        "mlp_inner_norm": read_norm(inner, f"the norm inside the MLP of {where}"),
     }

@@ -23,7 +23,7 @@ def read(module: nn.Module, class_names: Sequence[str] | None = None) -> Ported:
     data_config = resolve_data_config(
         {"input_size": (cfg.n_channels, *cfg.image_size)}, pretrained_cfg=getattr(module, "pretrained_cfg", {}) or {}
     )
-    fused_attention = bool(module.get_submodule("blocks.0.attn").fused_attn)
+    fused_attention = any(getattr(part, "fused_attn", False) for part in module.get_submodule("blocks").modules())
     return Ported(cfg, weights, class_names, data_config, fused_attention)
 
 

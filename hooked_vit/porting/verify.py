@@ -72,6 +72,8 @@ def verify(model: Running, module: nn.Module, images: Float[Tensor, "batch chann
         for index, block in enumerate(reference.blocks):
             hooks.callback(block.register_forward_hook(_keep_output(streams, f"blocks.{index}")).remove)
         expected = reference.run(images)
+    if not reference.batch_first:
+        streams = {stage: stream.transpose(0, 1) for stage, stream in streams.items()}
     names = [f"{stage}.hook_resid_post" for stage in streams]
     logits, cache = model.run_with_cache(images, names_filter=names)
     if logits.shape != expected.shape:

@@ -6,11 +6,13 @@ from typing import Any
 from timm import layers
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
+from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
 from hooked_vit.config import HookedViTConfig, Pool
 from hooked_vit.porting.hidden_computation import refuse_hidden_computation, refuse_unknown_parts
 from hooked_vit.porting.parts import read_activation, read_mlp, read_norm, refuse
+from hooked_vit.porting.stem import read_stem
 
 _OTHER_FAMILIES = {
     "Eva": "Eva (rotary positions)",
@@ -22,6 +24,7 @@ _FORWARD_METHODS = ("forward", "forward_features", "forward_head", "pool", "_pos
 
 # timm's name -> HookedViT's. Tensors with a leading axis of length one lose it.
 _RENAMES = [
+    (r"patch_embed\.backbone\.", "embed.stem.backbone."),
     (r"patch_embed\.proj\.", "embed.patch."),
     (r"patch_embed\.norm\.", "embed.patch_ln."),
     (r"cls_token$", "embed.cls"),
@@ -41,10 +44,11 @@ _RENAMES = [
     (r"blocks\.(\d+)\.attn\.(qkv|q_norm|k_norm)\.", r"blocks.\1.attn.\2."),
     (r"blocks\.(\d+)\.attn\.norm\.", r"blocks.\1.attn.ln."),
     (r"blocks\.(\d+)\.attn\.proj\.", r"blocks.\1.attn.out."),
-    (r"blocks\.(\d+)\.mlp\.fc1_g\.", r"blocks.\1.mlp.gate."),
-    (r"blocks\.(\d+)\.mlp\.(?:fc1|fc1_x)\.", r"blocks.\1.mlp.inp."),
+    (r"blocks\.(\d+)\.mlp\.(?:fc1_g|w0)\.", r"blocks.\1.mlp.gate."),
+    (r"blocks\.(\d+)\.mlp\.(?:fc1|fc1_x|w1)\.", r"blocks.\1.mlp.inp."),
     (r"blocks\.(\d+)\.mlp\.norm\.", r"blocks.\1.mlp.ln."),
-    (r"blocks\.(\d+)\.mlp\.fc2\.", r"blocks.\1.mlp.out."),
+    (r"blocks\.(\d+)\.mlp\.input_norm\.", r"blocks.\1.mlp.ln_in."),
+    (r"blocks\.(\d+)\.mlp\.(?:fc2|w2)\.", r"blocks.\1.mlp.out."),
 ]
 _WITH_LEADING_AXIS = {"cls_token", "dist_token", "reg_token", "pos_embed", "attn_pool.latent"}
 
@@ -119,14 +123,6 @@ def _layer_scales(block: nn.Module) -> tuple[nn.Module | None, nn.Module | None]
 
 
 def _read_embedding(module: VisionTransformer, distilled: bool) -> dict[str, Any]:
-    embed = module.patch_embed
-    if type(embed) is not layers.PatchEmbed:
-        refuse(f"a patch embedding by {type(embed).__name__}")
-    conv = embed.proj
-    if conv.kernel_size != conv.stride or conv.padding != (0, 0) or conv.groups != 1 or conv.dilation != (1, 1):
-        refuse("a patch embedding whose patches overlap, are padded, grouped or dilated")
-    if embed.img_size is None:
-        refuse("a patch embedding without an image size (img_size=None)")
     if distilled and module.reg_token is not None:
         refuse("registers together with a distillation token, which timm itself ignores")
     if module.pos_embed is None:
@@ -134,18 +130,37 @@ def _read_embedding(module: VisionTransformer, distilled: bool) -> dict[str, Any
     else:
         positions = "patches" if module.no_embed_class else "tokens"
     return {
+        **_read_patches(module),
+        "has_cls": module.cls_token is not None,
+        "has_dist": distilled,
+        "n_registers": 0 if module.reg_token is None else module.reg_token.shape[1],
+        "positions": positions,
+        "pre_norm": read_norm(module.norm_pre, "norm_pre"),
+    }
+
+
+def _read_patches(module: VisionTransformer) -> dict[str, Any]:
+    embed: Any = module.patch_embed
+    if type(embed) not in (layers.PatchEmbed, layers.HybridEmbed):
+        refuse(f"a patch embedding by {type(embed).__name__}")
+    conv = embed.proj
+    if isinstance(conv, nn.Conv2d) and (
+        conv.kernel_size != conv.stride or conv.padding != (0, 0) or conv.groups != 1 or conv.dilation != (1, 1)
+    ):
+        refuse("a patch embedding whose patches overlap, are padded, grouped or dilated")
+    if embed.img_size is None:
+        refuse("a patch embedding without an image size (img_size=None)")
+    if type(embed) is layers.HybridEmbed:
+        # without positions, nothing in timm's model depends on the size
+        return read_stem(embed, dynamic=module.dynamic_img_size or module.pos_embed is None)
+    return {
         "image_size": layers.to_2tuple(embed.img_size),
         "patch_size": layers.to_2tuple(embed.patch_size),
         "n_channels": conv.in_channels,
         "dynamic_image_size": module.dynamic_img_size,
         "pad_to_patches": embed.dynamic_img_pad,
-        "has_cls": module.cls_token is not None,
-        "has_dist": distilled,
-        "n_registers": 0 if module.reg_token is None else module.reg_token.shape[1],
-        "positions": positions,
         "patch_bias": conv.bias is not None,
         "patch_norm": read_norm(embed.norm, "the norm of the patch embedding"),
-        "pre_norm": read_norm(module.norm_pre, "norm_pre"),
     }
 
 
@@ -209,8 +224,11 @@ def read_weights(module: nn.Module) -> dict[str, Tensor]:
         ValueError: If a tensor of the module has no name in a HookedViT.
     """
     weights, unknown = {}, []
+    # timm calls a norm before the matrices of an MLP as it calls one after the activation
+    geglus = [name for name, part in module.named_modules() if isinstance(part, GeGluMlp)]
     for name, tensor in module.state_dict(keep_vars=True).items():
-        renamed = _rename(name)
+        owner = next((geglu for geglu in geglus if name.startswith(f"{geglu}.norm.")), None)
+        renamed = _rename(name if owner is None else name.replace(".mlp.norm.", ".mlp.input_norm."))
         if renamed is None or renamed in weights:
             unknown.append(name)
         else:

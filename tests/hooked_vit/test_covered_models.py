@@ -28,6 +28,8 @@ NAMES = [
     "vit_tiny_patch16_224.augreg_in21k",  # 21,843 classes
     "flexivit_small.1200ep_in1k",
     "vit_base_patch16_siglip_256.webli",  # pooled by attention
+    "vit_base_r50_s16_384.orig_in21k_ft_in1k",  # behind a convolutional stem
+    "vitamin_xlarge_256.datacomp1b_clip",  # and without positions
 ]
 
 

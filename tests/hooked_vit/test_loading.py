@@ -150,10 +150,10 @@ def test_arguments_of_other_loaders(arguments: dict[str, Any], message: str) -> 
 def test_missing_keys_and_wrong_shapes_are_named(module: torch.nn.Module, tmp_path: Path) -> None:
     state = module.state_dict()
     del state["blocks.1.norm1.weight"]
-    state["pos_embed"] = torch.zeros(1, 5, 192)
+    state["pos_embed"] = torch.zeros(1, 6, 192)
     save_file(state, tmp_path / "x.safetensors")
     with pytest.raises(
-        ValueError, match=r"it lacks \['blocks.1.norm1.weight'\]; pos_embed is \(1, 5, 192\), not"
+        ValueError, match=r"it lacks \['blocks.1.norm1.weight'\]; pos_embed is \(1, 6, 192\), not"
     ) as error:
         load(tmp_path / "x.safetensors")
     assert "load with the img_size it was trained at" in str(error.value)
@@ -309,3 +309,29 @@ def test_copies_are_frozen_where_the_modules_tensors_are() -> None:
     weights = port(frozen, None, copy=True).weights
     assert not weights["head.weight"].requires_grad
     assert weights["head.bias"].requires_grad
+
+
+@pytest.mark.parametrize("size", [(64, 24), (16, 16)])
+@pytest.mark.parametrize("no_embed_class", [False, True])
+def test_positions_of_a_file_are_resampled_to_a_given_image_size(
+    tmp_path: Path, size: tuple[int, int], no_embed_class: bool
+) -> None:
+    options = {"depth": 2, "num_classes": 7, "patch_size": 8, "reg_tokens": 1, "no_embed_class": no_embed_class}
+    trained = timm.create_model("vit_tiny_patch16_224", img_size=32, **options).eval()
+    path = tmp_path / "trained.pth"
+    torch.save(trained.state_dict(), path)
+    model = HookedViT.from_pretrained("vit_tiny_patch16_224", weights=path, img_size=size, **options)
+    # what timm does with published weights
+    published = {"pretrained_cfg_overlay": {"file": str(path), "num_classes": 7, "hf_hub_id": None}, "pretrained": True}
+    expected = timm.create_model("vit_tiny_patch16_224", img_size=size, **options, **published).eval()
+    images = torch.randn(2, 3, *size)
+    assert model.verify(expected, images).relative < 1e-6
+    n_prefix = 0 if no_embed_class else 2
+    torch.testing.assert_close(model.W_pos[:n_prefix], trained.pos_embed[0, :n_prefix])
+
+
+def test_positions_of_a_grid_that_is_not_square_are_not_resampled(tmp_path: Path) -> None:
+    path = tmp_path / "trained.pth"
+    torch.save(timm.create_model("vit_tiny_patch16_224", **ARCHITECTURE).state_dict(), path)
+    with pytest.raises(ValueError, match=r"pos_embed is \(1, 7, 192\), not \(1, 17, 192\)"):
+        HookedViT.from_pretrained("vit_tiny_patch16_224", weights=path, **{**ARCHITECTURE, "img_size": 64})

@@ -57,23 +57,24 @@ def _refuse_other_steps(processor: Any) -> None:
 
 def _geometry(size: dict[str, int], crop: tuple[int, int] | None, n_channels: int, processor: Any) -> dict[str, Any]:
     kind = type(processor).__name__
+    resized: tuple[int, int]
     if set(size) == {"height", "width"}:
         resized, mode = (size["height"], size["width"]), "squash"
     elif set(size) == {"shortest_edge"} and crop is not None and crop[0] == crop[1]:
-        resized, mode = (size["shortest_edge"],) * 2, "center"
+        resized, mode = (size["shortest_edge"], size["shortest_edge"]), "center"
     else:
         raise ValueError(
             f"{kind} resizes to {size}{'' if crop is None else f' and crops to {crop}'}, which does not give images of "
             f"one size or a square: {_INSTEAD}"
         )
-    crop = crop or resized
-    share = crop[0] / resized[0]
-    if share > 1 or not math.isclose(share, crop[1] / resized[1]):
-        raise ValueError(f"{kind} crops {crop} from {resized}, another aspect ratio or a larger image: {_INSTEAD}")
-    if any(math.floor(side / share) != whole for side, whole in zip(crop, resized, strict=True)):
-        share = crop[0] / (resized[0] + 0.5)  # timm rounds the size before the crop down
+    kept = resized if crop is None else crop
+    share = kept[0] / resized[0]
+    if share > 1 or not math.isclose(share, kept[1] / resized[1]):
+        raise ValueError(f"{kind} crops {kept} from {resized}, another aspect ratio or a larger image: {_INSTEAD}")
+    if any(math.floor(side / share) != whole for side, whole in zip(kept, resized, strict=True)):
+        share = kept[0] / (resized[0] + 0.5)  # timm rounds the size before the crop down
     return {
-        "input_size": (n_channels, *crop),
+        "input_size": (n_channels, *kept),
         "crop_pct": share,
         "crop_mode": mode,
         "crop_offset": "down",  # transformers rounds half a pixel down, torchvision to the nearest even number

@@ -11,6 +11,7 @@ from hooked_vit.covered_models import covered_models
 from hooked_vit.porting import read_config, read_weights
 
 COVERED = sorted(set(covered_models().query("family != 'embedded'")["architecture"]))
+WITH_STEM = {*timm.list_models(module="vision_transformer_hybrid"), *timm.list_models(module="vitamin")}
 # The architectures of the paper, with the names timm gives their weights today.
 PAPER = [
     "vit_base_patch32_224.augreg_in21k_ft_in1k",
@@ -34,13 +35,16 @@ def build(name: str, **arguments: object) -> nn.Module:
                 parameter.normal_(0, 0.02, generator=generator)
             else:
                 parameter.normal_(0 if "bias" in key else 1, 0.1, generator=generator)
+        for key, buffer in module.named_buffers():
+            buffer.fill_(1 if key.endswith("running_var") else 0)
     return module
 
 
 def build_small(name: str) -> nn.Module:
     """Two blocks of the full width on a 4 × 3 grid."""
     with torch.device("meta"):
-        height, width = timm.create_model(name, pretrained=False, depth=1).patch_embed.patch_size
+        embed = timm.create_model(name, pretrained=False, depth=1).patch_embed
+    height, width = embed.feat_ratio(as_scalar=False)
     return build(name, depth=2, img_size=(4 * height, 3 * width))
 
 
@@ -52,13 +56,14 @@ def switch_fused_off(model: HookedViT, module: nn.Module) -> None:
             part.fused_attn = False
 
 
-def test_the_list_of_covered_entrypoints_is_tiers_1_to_2b() -> None:
+def test_the_list_of_covered_entrypoints() -> None:
     tags = [tag for tag in timm.list_pretrained() if tag.split(".")[0] in set(COVERED)]
-    assert len(COVERED) == 170
+    assert len(COVERED) == 197
     assert len(tags) >= 327
 
 
-@pytest.mark.parametrize("name", COVERED)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in WITH_STEM else name
+                                  for name in COVERED])  # fmt: skip
 def test_entrypoint_is_exact(name: str) -> None:
     module = build_small(name)
     images = torch.randn(2, 3, *module.patch_embed.img_size, generator=torch.Generator().manual_seed(1))
@@ -183,6 +188,10 @@ def test_an_unknown_tensor_is_refused() -> None:
         read_weights(module)
 
 
+class Overlapping(timm.layers.PatchEmbed):
+    """A patch embedding of one's own."""
+
+
 def _with(name: str, part: nn.Module) -> nn.Module:
     module = make_timm("cls")
     parent, _, child = name.rpartition(".")
@@ -196,7 +205,7 @@ def _with(name: str, part: nn.Module) -> nn.Module:
         (lambda: timm.create_model("eva02_tiny_patch14_224", depth=1), "Eva .rotary positions."),
         (lambda: timm.create_model("vit_relpos_small_patch16_224", depth=1), "relative position bias"),
         (lambda: timm.create_model("resnet18"), "the family ResNet"),
-        (lambda: timm.create_model("vit_tiny_r_s16_p8_224", depth=1), "patch embedding by HybridEmbed"),
+        (lambda: make_timm("cls", embed_layer=Overlapping), "a patch embedding by Overlapping"),
         (lambda: timm.create_model("vit_base_patch16_xp_224", depth=1), "ParallelScalingBlock as block 0"),
         (lambda: timm.create_model("vit_dwee_patch16_reg1_gap_256", depth=1), "DiffAttention in block 0"),
         (lambda: make_timm("cls", global_pool=""), "global_pool='', features that are not pooled"),
