@@ -253,8 +253,9 @@ class _LinearBlocks:
         if block.post_norm:
             unit = W_out.new_ones(1)
             W_O, W_out = block.ln1.divide(W_O, unit, bias=False), block.ln2.divide(W_out, unit, bias=False)
-        elif block.ls1 is not None and block.ls2 is not None:
-            W_O, W_out = W_O * block.ls1, W_out * block.ls2
+        else:
+            W_O = W_O if block.ls1 is None else W_O * block.ls1
+            W_out = W_out if block.ls2 is None else W_out * block.ls2
         return SimpleNamespace(attn=SimpleNamespace(W_O=W_O), mlp=SimpleNamespace(W_out=W_out))
 
 

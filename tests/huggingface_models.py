@@ -34,6 +34,15 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
                          {**_DINO, "num_register_tokens": 2, **_CLASSES}),
     "dinov2_swiglu": ("Dinov2WithRegistersModel", "Dinov2WithRegistersConfig",
                       {**_DINO, "num_register_tokens": 2, "use_swiglu_ffn": True}),
+    "dinov3_encoder": ("DINOv3ViTModel", "DINOv3ViTConfig", {**_ENCODER, "num_register_tokens": 2}),
+    "dinov3_gated": ("DINOv3ViTModel", "DINOv3ViTConfig",
+                     {**_ENCODER, "num_register_tokens": 0, "use_gated_mlp": True, "hidden_act": "silu"}),
+    "beit": ("BeitForImageClassification", "BeitConfig",
+             {**_ENCODER, "use_relative_position_bias": True, "use_mask_token": True, **_CLASSES}),
+    "beit_shared": ("BeitForImageClassification", "BeitConfig",
+                    {**_ENCODER, "use_shared_relative_position_bias": True, "layer_scale_init_value": 0,
+                     "use_absolute_position_embeddings": True, "use_mean_pooling": False, **_CLASSES}),
+    "beit_encoder": ("BeitModel", "BeitConfig", {**_ENCODER, "use_relative_position_bias": True}),
     "clip_encoder": ("CLIPVisionModel", "CLIPVisionConfig", _ENCODER),
     "clip_projected": ("CLIPVisionModelWithProjection", "CLIPVisionConfig", {**_ENCODER, "projection_dim": 10}),
     "clip": ("CLIPModel", "CLIPConfig", _CLIP),
@@ -47,7 +56,7 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "siglip2_classifier": ("Siglip2ForImageClassification", "Siglip2Config",
                            {"text_config": _TEXT, "vision_config": _FLAT, **_CLASSES}),
 }  # fmt: skip
-DYNAMIC = tuple(kind for kind in KINDS if kind.startswith(("dinov2", "siglip2")))
+DYNAMIC = tuple(kind for kind in KINDS if kind.startswith(("dinov2", "dinov3", "siglip2")))
 
 
 def make_huggingface(kind: str, attention: str = "sdpa", **changes: object) -> Any:
@@ -88,6 +97,9 @@ _OUTPUTS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "ijepa_encoder": _mean,
     "dinov2_encoder": _cls,
     "dinov2_swiglu": _cls,
+    "dinov3_encoder": _cls,
+    "dinov3_gated": _cls,
+    "beit_encoder": lambda model, images: model(images).pooler_output,
     "clip_encoder": lambda model, images: model(images).pooler_output,
     "clip_projected": lambda model, images: model(images).image_embeds,
     "clip": lambda model, images: model.get_image_features(images).pooler_output,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from transformers.models.beit.modeling_beit import BeitForImageClassification
 from transformers.models.clip import modeling_clip
 from transformers.models.deit import modeling_deit
 from transformers.models.dinov2.modeling_dinov2 import Dinov2ForImageClassification
@@ -16,7 +17,7 @@ from transformers.models.siglip.modeling_siglip import SiglipForImageClassificat
 from transformers.models.siglip2.modeling_siglip2 import Siglip2ForImageClassification, Siglip2Model
 from transformers.models.vit.modeling_vit import ViTForImageClassification
 
-from hooked_vit.porting.huggingface import clip
+from hooked_vit.porting.huggingface import beit, clip
 from hooked_vit.porting.huggingface.parts import Tower, qualified, refuse
 
 
@@ -56,6 +57,7 @@ MODELS = (
     modeling_deit.DeiTForImageClassificationWithTeacher,
     *_CLS_AND_MEAN,
     *_PROJECTIONS,
+    BeitForImageClassification,
     SiglipModel,
     Siglip2Model,
 )
@@ -80,6 +82,9 @@ def read_head(model: Any, encoder: Any, tower: Tower, features: Callable[[nn.Mod
         if not weights:
             refuse("a DINOv2 classifier without classes, whose features are twice as wide", "Port its encoder.")
         head = Head({"pool": "cls_and_mean", **fields}, weights, lambda images: model(images).logits, True)
+    elif kind is BeitForImageClassification:
+        fields, weights = _linear(model.classifier, "head")
+        head = Head({**beit.read_pool(encoder), **fields}, weights, lambda images: model(images).logits, True)
     elif kind in _PROJECTIONS:
         fields, weights = _linear(model.visual_projection, "head")
         head = Head({"pool": "cls", **fields}, weights, lambda x: model.visual_projection(features(encoder, x)))
@@ -101,6 +106,8 @@ def _linear(layer: Any, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _pool(encoder: Any, tower: Tower) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if isinstance(encoder, beit.BeitModel):
+        return beit.read_pool(encoder), {}
     if getattr(encoder, "use_head", False):
         fields, weights = clip.read_attention_pool(encoder.head)
         return {"pool": "attention", **fields}, weights

@@ -13,12 +13,12 @@ import transformers
 from safetensors import SafetensorError
 from transformers.utils import logging
 
-from hooked_vit.porting.huggingface import clip, dinov2, vit
+from hooked_vit.porting.huggingface import beit, clip, dinov2, dinov3, vit
 from hooked_vit.porting.huggingface.heads import MODELS
 from hooked_vit.porting.huggingface.parts import COVERED
 from hooked_vit.weight_files import unreadable_message
 
-_ENCODERS = (*vit.TOWERS, *dinov2.TOWERS, *clip.TOWERS)
+_ENCODERS = (*vit.TOWERS, *beit.TOWERS, *dinov2.TOWERS, *dinov3.TOWERS, *clip.TOWERS)
 _CLASSES: dict[str, Any] = {cls.__name__: cls for cls in (*MODELS, *_ENCODERS)}
 _UNREAD = re.compile(r"(^|\.)pooler\.")  # random in many published checkpoints, and left out of the port
 

@@ -9,13 +9,13 @@ from torch import nn
 
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.porting.hidden_computation import MERGE, refuse_changed_parts
-from hooked_vit.porting.huggingface import clip, dinov2, vit
+from hooked_vit.porting.huggingface import beit, clip, dinov2, dinov3, vit
 from hooked_vit.porting.huggingface.heads import Head, read_head
 from hooked_vit.porting.huggingface.parts import Tower, qualified, refuse
 from hooked_vit.porting.ported import Ported
 from hooked_vit.porting.reference import Reference
 
-_FAMILIES: tuple[ModuleType, ...] = (vit, dinov2, clip)
+_FAMILIES: tuple[ModuleType, ...] = (vit, beit, dinov2, dinov3, clip)
 _PLAIN = {
     nn.Linear, nn.Conv2d, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention,
     nn.modules.linear.NonDynamicallyQuantizableLinear, nn.ModuleList, nn.Dropout, nn.Identity, nn.SiLU, nn.ReLU,

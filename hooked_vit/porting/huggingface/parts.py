@@ -15,8 +15,8 @@ from transformers import activations
 from hooked_vit.config import NormConfig
 
 COVERED = (
-    "ViT, DeiT, I-JEPA, DINOv2 with and without registers, CLIP, SigLIP and SigLIP 2 of transformers: the encoder "
-    "alone, its image classifier, CLIP with its projection, or the encoder inside a larger model"
+    "ViT, DeiT, I-JEPA, BEiT, DINOv2 with and without registers, DINOv3, CLIP, SigLIP and SigLIP 2 of transformers: "
+    "the encoder alone, its image classifier, CLIP with its projection, or the encoder inside a larger model"
 )
 
 
@@ -84,10 +84,18 @@ def read_attention(attn: Any, out: nn.Linear, scale: float, n_heads: int, where:
         refuse(f"the scale {scale} of the attention scores in {where}, which is not 1 / sqrt(d_head)")
     if any(layer.out_features != width for layer in (attn.k_proj, attn.v_proj)) or n_heads * d_head != width:
         refuse(f"queries, keys and values of different widths in {where}")
-    biases = [layer.bias is not None for layer in (attn.q_proj, attn.k_proj, attn.v_proj)]
-    if len(set(biases)) > 1:
+    q_bias, k_bias, v_bias = (layer.bias is not None for layer in (attn.q_proj, attn.k_proj, attn.v_proj))
+    if q_bias != v_bias or (k_bias and not q_bias):
         refuse(f"biases on only some of queries, keys and values in {where}")
-    return {"n_heads": n_heads, "d_head": d_head, "qkv_bias": biases[0], "attn_out_bias": out.bias is not None}
+    return {
+        "n_heads": n_heads,
+        "d_head": d_head,
+        "qkv_bias": q_bias,
+        "k_bias": k_bias or not q_bias,
+        "separate_qkv": True,
+        "scale_scores": True,
+        "attn_out_bias": out.bias is not None,
+    }
 
 
 def read_plain_mlp(mlp: Any, where: str) -> dict[str, Any]:
@@ -162,16 +170,18 @@ def renamed(module: nn.Module, renames: Sequence[tuple[str, str]], unused: Seque
 
 
 def joined_qkv(weights: Mapping[str, Tensor], n_layers: int) -> dict[str, Tensor]:
-    """The weights with queries, keys and values of each block in one matrix, as HookedViT holds them."""
+    """The weights with queries, keys and values of each block in one matrix, as HookedViT stores them."""
     rest = dict(weights)
     for layer in range(n_layers):
+        attn = f"blocks.{layer}.attn."
         for kind in ("weight", "bias"):
-            names = [f"blocks.{layer}.attn.{part}.{kind}" for part in "qkv"]
-            if all(name in rest for name in names):
-                parts = [rest.pop(name) for name in names]
-                trained = any(part.requires_grad for part in parts)
-                joined = torch.cat([part.detach() for part in parts])
-                rest[f"blocks.{layer}.attn.qkv.{kind}"] = nn.Parameter(joined, requires_grad=trained)
+            parts = {part: rest.pop(f"{attn}{part}.{kind}") for part in "qkv" if f"{attn}{part}.{kind}" in rest}
+            if len(parts) == 3:
+                trained = any(part.requires_grad for part in parts.values())
+                joined = torch.cat([part.detach() for part in parts.values()])
+                rest[f"{attn}qkv.{kind}"] = nn.Parameter(joined, requires_grad=trained)
+            else:  # keys without a bias
+                rest |= {f"{attn}qkv.{part}_bias": tensor for part, tensor in parts.items()}
     return rest
 
 
