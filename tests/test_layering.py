@@ -23,8 +23,10 @@ FLOORS = (
         "patching",
         "sweep",
     },
-    {"memory_pairs", "faithfulness", "plots"},
+    {"memory_pairs", "faithfulness", "circuits"},
+    {"plots"},
     {"catalogue"},
+    {"reproduction"},
     {"pages"},
     {"commands"},
 )  # fmt: skip

@@ -64,7 +64,8 @@ class AttentionCore(nn.Module):
         k, v = self._repeat(k, q), self._repeat(v, q)
         bias = self._bias(terms)
         fused = self.fused and is_only_read(self.hook_attn_scores) and is_only_read(self.hook_pattern)
-        if not fused or is_watched(self.hook_attn_scores) or is_watched(self.hook_pattern):
+        watched = not fused or is_watched(self.hook_attn_scores) or is_watched(self.hook_pattern)
+        if watched and not (fused and self._offers_pattern(q, k, bias, terms.mask)):
             scores = self._scores(q, k, bias, terms.mask)
             pattern = self.hook_pattern(self.hook_attn_scores(scores).softmax(dim=-1))
             if not fused:
@@ -94,6 +95,14 @@ class AttentionCore(nn.Module):
         if fused:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=_sum(bias, terms.mask)).transpose(1, 2)
         return (self._scores(q, k, bias, terms.mask).softmax(dim=-1) @ v).transpose(1, 2)
+
+    def _offers_pattern(self, *reads: Tensor | None) -> bool:
+        """Whether caches compute scores and pattern from the queries and keys when they are read."""
+        points = {self.hook_attn_scores: self._scores, self.hook_pattern: self._pattern}
+        return all(point.offer(compute, *reads) for point, compute in points.items())
+
+    def _pattern(self, q: Tensor, k: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
+        return self._scores(q, k, bias, mask).softmax(dim=-1)
 
     def _rotate(self, x: Tensor, rotation: Tensor | None) -> Tensor:
         if rotation is None:

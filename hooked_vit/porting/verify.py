@@ -1,6 +1,6 @@
 """Compare a port with the module it was made from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hooked_vit.porting.sources import source_of
 from hooked_vit.running import Running
+from hooked_vit.token_layout import KeptTokens
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,12 @@ class Verification:
 
 
 @torch.no_grad()
-def verify(model: Running, module: nn.Module, images: Float[Tensor, "batch channel height width"]) -> Verification:
-    """Run both models on the same images, in evaluation mode, and compare.
+def verify(
+    model: Running,
+    module: nn.Module,
+    images: Float[Tensor, "batch channel height width"] | Mapping[str, Any],
+) -> Verification:
+    """Run both models on the same images, in evaluation mode, and compare. Padding of sequences is left out.
 
     Without a head, the features are compared: what the module's own classifier would read.
 
@@ -80,7 +85,10 @@ def verify(model: Running, module: nn.Module, images: Float[Tensor, "batch chann
         raise ValueError(
             f"the port gives {tuple(logits.shape)} logits, {reference.source} module {tuple(expected.shape)}"
         )
-    stages = {stage: _relative(cache[f"{stage}.hook_resid_post"], stream) for stage, stream in streams.items()}
+    valid = _valid_tokens(model, images)
+    stages = {
+        stage: _relative(cache[f"{stage}.hook_resid_post"][valid], stream[valid]) for stage, stream in streams.items()
+    }
     stages["logits"] = _relative(logits, expected)
     differences = (logits - expected).abs()
     image, class_index = divmod(int(differences.argmax()), logits.shape[1])
@@ -92,6 +100,13 @@ def _keep_output(streams: dict[str, Tensor], stage: str) -> Callable[[nn.Module,
         streams[stage] = output[0] if isinstance(output, tuple) else output
 
     return keep
+
+
+def _valid_tokens(model: Running, images: Tensor | Mapping[str, Any]) -> Any:
+    """An index of the tokens that hold something."""
+    if isinstance(images, Tensor):
+        return slice(None)
+    return KeptTokens.padded(images["patch_valid"], model.cfg.token_layout.n_prefix).valid
 
 
 def _relative(found: Tensor, expected: Tensor) -> float:
