@@ -1,10 +1,13 @@
 """Checks that an input fits the model: shapes, dtypes and devices, without waiting for a GPU."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from hooked_vit.class_space import require_several_classes
 from hooked_vit.config import HookedViTConfig
+from hooked_vit.token_layout import TokenLayout
 
 
 def check_images(images: Tensor, cfg: HookedViTConfig, weight: Tensor) -> None:
@@ -12,6 +15,7 @@ def check_images(images: Tensor, cfg: HookedViTConfig, weight: Tensor) -> None:
     height, width = cfg.image_size
     expected = f"images of shape [batch, {cfg.n_channels}, {height}, {width}]"
     if not isinstance(images, Tensor):
+        require_one_grid(images)
         raise TypeError(
             f"expected {expected}, got {type(images).__name__}: `model.preprocess` turns pictures into a batch"
         )
@@ -22,11 +26,28 @@ def check_images(images: Tensor, cfg: HookedViTConfig, weight: Tensor) -> None:
         raise ValueError(f"expected {expected}, got an empty batch")
     if images.shape[1] != cfg.n_channels:
         raise ValueError(f"expected {cfg.n_channels} channels in axis 1, got shape {tuple(images.shape)}")
-    _check_size((images.shape[2], images.shape[3]), cfg, expected)
-    _check_number(images, weight)
+    check_size((images.shape[2], images.shape[3]), cfg)
+    check_number(images, weight)
 
 
-def _check_size(size: tuple[int, int], cfg: HookedViTConfig, expected: str) -> None:
+def require_one_grid(images: object) -> None:
+    """Raise ValueError if a batch is a dict of patches, for what needs the same tokens in every image.
+
+    >>> require_one_grid({"patches": torch.zeros(1, 6, 192)})
+    Traceback (most recent call last):
+    ValueError: one grid per batch is needed here, got a dict of patches, each image on its own grid: pass images ...
+    """
+    if isinstance(images, Mapping):
+        raise ValueError(
+            "one grid per batch is needed here, got a dict of patches, each image on its own grid: pass images of one "
+            "size [batch channel height width], as `model.preprocess` makes them"
+        )
+
+
+def check_size(size: tuple[int, int], cfg: HookedViTConfig) -> None:
+    """Raise ValueError unless the model takes images of this height and width."""
+    height, width = cfg.image_size
+    expected = f"images of shape [batch, {cfg.n_channels}, {height}, {width}]"
     if not cfg.dynamic_image_size:
         if size != cfg.image_size:
             raise ValueError(
@@ -39,6 +60,15 @@ def _check_size(size: tuple[int, int], cfg: HookedViTConfig, expected: str) -> N
         raise ValueError(
             f"expected a height and width divisible into {cfg.patch_size[0]} × {cfg.patch_size[1]} patches, "
             f"got {size[0]} × {size[1]} pixels"
+        )
+
+
+def check_known_grid(n_tokens: int, layout: TokenLayout) -> None:
+    """Raise ValueError unless a stream has the tokens of the model's own image size; other grids must be told."""
+    if n_tokens != layout.n_tokens:
+        raise ValueError(
+            f"the stream has {n_tokens} tokens, images of the model's own size {layout.n_tokens}: pass image_size="
+            "(height, width) of the images it comes from, which rotary positions depend on"
         )
 
 
@@ -64,10 +94,11 @@ def check_residual(residual: Tensor, weight: Tensor, cfg: HookedViTConfig, n_kep
         )
     if n_kept is None and n_tokens <= n_prefix:
         raise ValueError(f"expected a residual stream with patches after {n_prefix} prefix tokens, got {n_tokens}")
-    _check_number(residual, weight)
+    check_number(residual, weight)
 
 
-def _check_number(x: Tensor, weight: Tensor) -> None:
+def check_number(x: Tensor, weight: Tensor) -> None:
+    """Raise ValueError unless `x` has the device and dtype of the model's weights."""
     if x.device != weight.device:
         raise ValueError(f"the input is on {x.device}, the model on {weight.device}: move one of them with `.to(...)`")
     if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):

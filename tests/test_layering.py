@@ -24,8 +24,10 @@ FLOORS = (
         "sweep",
         "prototypes",
     },
-    {"memory_pairs", "faithfulness", "plots"},
+    {"memory_pairs", "faithfulness", "circuits"},
+    {"plots"},
     {"catalogue"},
+    {"reproduction"},
     {"pages"},
     {"commands"},
 )  # fmt: skip

@@ -53,6 +53,7 @@ def arguments_of(name: str, folder: Path) -> list[str]:
         "plot": [str(folder / "found"), *out],
         "report": [str(folder / "found"), "--out", str(folder / "report.html")],
         "prototypes": [str(folder / "pictures"), "--out", str(folder / "classes.safetensors")],
+        "reproduce": ["--data", "imagenet-s:DIR", "--models", "cifar", "--estimate", *out],
         "models": ["test_vit"],
     }[name]]  # fmt: skip
 
@@ -71,7 +72,7 @@ def test_json_is_one_document_and_nothing_else(name: str, folder: Path, monkeypa
         assert document["tables"]
         assert all(rows for table, rows in document["tables"].items() if table != "skipped")
     assert all(Path(path).is_file() for path in document["files"])
-    assert bool(document["files"]) == (name != "models")
+    assert bool(document["files"]) == (name not in ("models", "reproduce"))
 
 
 @pytest.mark.parametrize("name", NAMES)
