@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hooked_vit.embedding_config import GridPositions, LinearPatches
 from hooked_vit.token_layout import TokenLayout
 
 NormKind = Literal["layer", "rms"]
@@ -129,7 +130,9 @@ class HookedViTConfig:
     has_cls: bool = True
     has_dist: bool = False
     n_registers: int = 0
-    positions: Literal["tokens", "patches", "none"] = "tokens"
+    positions: Literal["tokens", "patches", "axes", "none"] = "tokens"
+    grid_positions: GridPositions | None = None
+    linear_patches: LinearPatches | None = None
     rotary: RotaryConfig | None = None
     relative_bias: RelativeBiasConfig | None = None
 
@@ -269,6 +272,8 @@ class HookedViTConfig:
     @property
     def position_grid(self) -> tuple[int, int]:
         """Height and width of the grid that positions were learnt on: whole patches only, even if images are padded."""
+        if self.grid_positions is not None:
+            return self.grid_positions.grid
         return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
 
     @property

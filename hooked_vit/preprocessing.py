@@ -1,6 +1,6 @@
 """From pictures to a model's input, by timm's own transform for its weights, and back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from einops import rearrange
 from jaxtyping import Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from hooked_vit.config import HookedViTConfig
 
@@ -26,6 +27,38 @@ def preprocess(
     Transparent pictures are composited on white, unless the model takes four channels. 16-bit pictures are scaled from
     their full range to 8 bits.
     """
+    pictures, config = _pictures(images, cfg, data_config, upright)
+    transform = _transform(config)
+    return torch.stack([transform(picture) for picture in pictures])
+
+
+def preprocess_naflex(
+    images: Any, cfg: HookedViTConfig, data_config: dict[str, Any] | None, max_patches: int | None = None
+) -> dict[str, Tensor]:
+    """Turn pictures of any aspect ratio into sequences of patches; see `HookedViT.preprocess_naflex`."""
+    if cfg.linear_patches is None:
+        raise ValueError("this model takes images, not sequences of patches: use `model.preprocess`")
+    pictures, config = _pictures(images, cfg, data_config, upright=True)
+    n_patches = cfg.token_layout.n_patches if max_patches is None else max_patches
+    if n_patches < 1:
+        raise ValueError(f"expected max_patches of at least 1, got {max_patches}")
+    transform = _transform(
+        config,
+        naflex=True,
+        patchify=True,
+        patch_size=cfg.patch_size,
+        max_seq_len=n_patches,
+        patchify_channels_last=cfg.linear_patches.given_channels_last,
+    )
+    sequences = [transform(picture) for picture in pictures]
+    keys = ("patches", "patch_coord", "patch_valid")
+    return {key: pad_sequence([sequence[key] for sequence in sequences], batch_first=True) for key in keys}
+
+
+def _pictures(
+    images: Any, cfg: HookedViTConfig, data_config: dict[str, Any] | None, upright: bool
+) -> tuple[Iterator[Image.Image], tuple[tuple[str, Any], ...]]:
+    """Pictures in the model's mode, one after the other, and what timm's transform is made from."""
     if data_config is None:
         raise ValueError("the model's preprocessing is unknown: load the model with from_pretrained or from_timm")
     if isinstance(images, list | tuple):
@@ -38,9 +71,8 @@ def preprocess(
         raise ValueError(
             f"pictures have 1, 3 or 4 channels, this model takes {cfg.n_channels}: prepare its input yourself"
         )
-    transform = _transform(tuple(sorted(_for_channels(data_config, cfg.n_channels).items())))
-    pictures = (as_picture(image, upright) for image in images)
-    return torch.stack([transform(_in_mode(picture, mode)) for picture in pictures])
+    pictures = (_in_mode(as_picture(image, upright), mode) for image in images)
+    return pictures, tuple(sorted(_for_channels(data_config, cfg.n_channels).items()))
 
 
 def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
@@ -60,10 +92,10 @@ def _for_channels(data_config: Mapping[str, Any], n_channels: int) -> dict[str, 
 
 
 @cache
-def _transform(data_config: tuple[tuple[str, Any], ...]) -> Any:
+def _transform(data_config: tuple[tuple[str, Any], ...], **options: Any) -> Any:
     from timm.data import create_transform
 
-    return create_transform(**dict(data_config), is_training=False)
+    return create_transform(**dict(data_config), is_training=False, **options)
 
 
 def picture_of(

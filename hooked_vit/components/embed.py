@@ -38,9 +38,9 @@ class Embed(nn.Module):
         self.dist = nn.Parameter(torch.zeros(layout.n_dist, cfg.d_model)) if cfg.has_dist else None
         self.registers = nn.Parameter(torch.zeros(cfg.n_registers, cfg.d_model)) if cfg.n_registers else None
         n_patch_positions = prod(cfg.position_grid)
-        n_positions = {"tokens": layout.n_prefix + n_patch_positions, "patches": n_patch_positions, "none": 0}[
-            cfg.positions
-        ]
+        n_positions = {"tokens": layout.n_prefix + n_patch_positions, "patches": n_patch_positions}.get(
+            cfg.positions, 0
+        )
         self.pos = nn.Parameter(torch.zeros(n_positions, cfg.d_model)) if n_positions else None
 
     @property
@@ -120,10 +120,18 @@ class Embed(nn.Module):
     ) -> Float[Tensor, "batch token d_model"]:
         """Tokens with their positions added."""
         tokens = hook_embed(self.tokens(hook_patch_embed(self.patches(images, hook_stem))))
-        positions = self.positions(layout)
-        if not is_watched(hook_pos_embed):
-            return tokens if positions is None else tokens + positions
-        if positions is None:
-            positions = torch.zeros_like(tokens[0])
-        # a copy: an edit in place must not reach the parameter
-        return tokens + hook_pos_embed(positions.repeat(tokens.shape[0], 1, 1))
+        return add_positions(tokens, self.positions(layout), hook_pos_embed)
+
+
+def add_positions(
+    tokens: Float[Tensor, "batch token d_model"],
+    positions: Float[Tensor, "*batch token d_model"] | None,
+    hook_pos_embed: HookPoint,
+) -> Float[Tensor, "batch token d_model"]:
+    """Tokens with positions added, of every image alike or of each image; the hook sees what is added to each."""
+    if not is_watched(hook_pos_embed):
+        return tokens if positions is None else tokens + positions
+    if positions is None:
+        positions = torch.zeros_like(tokens)
+    # a copy: an edit in place must not reach the parameter
+    return tokens + hook_pos_embed(positions.expand_as(tokens).clone())

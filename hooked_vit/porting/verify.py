@@ -1,14 +1,16 @@
 """Compare a port with the timm module it was made from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from hooked_vit.running import Running
+from hooked_vit.token_layout import KeptTokens
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,12 @@ class Verification:
 
 
 @torch.no_grad()
-def verify(model: Running, timm_module: nn.Module, images: Float[Tensor, "batch channel height width"]) -> Verification:
-    """Run both models on the same images, in evaluation mode, and compare.
+def verify(
+    model: Running,
+    timm_module: nn.Module,
+    images: Float[Tensor, "batch channel height width"] | Mapping[str, Any],
+) -> Verification:
+    """Run both models on the same images, in evaluation mode, and compare. Padding of sequences is left out.
 
     Fused and plain attention differ by up to 1e-6 of the largest logit. For a bitwise comparison, switch both to plain
     attention: `model.fused_attention = False`, and `timm.layers.set_fused_attn(False)` before the module is made.
@@ -68,7 +74,10 @@ def verify(model: Running, timm_module: nn.Module, images: Float[Tensor, "batch 
     logits, cache = model.run_with_cache(images, names_filter=names)
     if logits.shape != expected.shape:
         raise ValueError(f"the port gives {tuple(logits.shape)} logits, the timm module {tuple(expected.shape)}")
-    stages = {stage: _relative(cache[f"{stage}.hook_resid_post"], stream) for stage, stream in streams.items()}
+    valid = _valid_tokens(model, images)
+    stages = {
+        stage: _relative(cache[f"{stage}.hook_resid_post"][valid], stream[valid]) for stage, stream in streams.items()
+    }
     stages["logits"] = _relative(logits, expected)
     differences = (logits - expected).abs()
     image, class_index = divmod(int(differences.argmax()), logits.shape[1])
@@ -80,6 +89,13 @@ def _keep_output(streams: dict[str, Tensor], stage: str) -> Callable[[nn.Module,
         streams[stage] = output
 
     return keep
+
+
+def _valid_tokens(model: Running, images: Tensor | Mapping[str, Any]) -> Any:
+    """An index of the tokens that hold something."""
+    if isinstance(images, Tensor):
+        return slice(None)
+    return KeptTokens.padded(images["patch_valid"], model.cfg.token_layout.n_prefix).valid
 
 
 def _relative(found: Tensor, expected: Tensor) -> float:
