@@ -72,6 +72,8 @@ def load_pretrained(
     if state_dict is not None:
         if "head.weight" in state_dict and name not in EMBEDDED:
             timm_kwargs.setdefault("num_classes", len(state_dict["head.weight"]))
+        elif name not in EMBEDDED and _is_backbone(state_dict):
+            timm_kwargs.setdefault("num_classes", 0)
     else:
         given = {"ignore_keys": ignore_keys, "prefix": prefix, "weights_key": weights_key}
         for name_of_option, value in given.items():
@@ -89,6 +91,13 @@ def load_pretrained(
             state_dict = _with_resampled_positions(state_dict, module)
         module.load_state_dict(fit_state_dict(state_dict, module, Path(weights)))
     return port(module, class_names, copy=False)
+
+
+def _is_backbone(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether a file in timm's layout has blocks and no head."""
+    return any(key.startswith("blocks.") for key in state_dict) and not any(
+        key.startswith("head") for key in state_dict
+    )
 
 
 def _with_resampled_positions(state_dict: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
