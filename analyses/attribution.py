@@ -271,7 +271,8 @@ def _index(model: HookedViT, classes: Any, n_images: int) -> Tensor:
 
 
 def _check(model: HookedViT, cache: ViTActivationCache, neurons: bool, sources: bool) -> None:
-    _ = model.tokens_to_residual_directions(0)  # raises an error if the head does not read the stream linearly
+    model.require_classes()
+    model.require_linear_readout()
     cache.require(
         attribution_names(model.cfg, neurons=neurons, sources=sources),
         how=f"attribution_names(model.cfg, neurons={neurons}, sources={sources})",

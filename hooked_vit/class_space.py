@@ -166,6 +166,18 @@ class ClassSpace(nn.Module):
         """`class_index`, under the name that TransformerLens's cache uses."""
         return self.class_index(name)
 
+    def require_linear_readout(self) -> None:
+        """Check that the head reads the stream linearly, but for the scales of norms.
+
+        Raises:
+            ValueError: If it reads a maximum over tokens, or an attention pool.
+        """
+        if self.cfg.pool not in ("cls", "avg", "cls_and_dist", "cls_and_mean"):
+            raise ValueError(
+                f"a head after {self.cfg.pool} pooling does not read the stream linearly, so no class has a "
+                "direction: use `class_logits`, or gradients (`run_with_gradients`)"
+            )
+
     def tokens_to_residual_directions(self, tokens: str | int | Int[Tensor, "*axes"]) -> Float[Tensor, "*axes d_model"]:
         """The direction of each class in the stream after the final norm has centred and scaled it.
 
@@ -177,11 +189,7 @@ class ClassSpace(nn.Module):
         Raises:
             ValueError: If the class is unknown, or the head does not read the stream linearly.
         """
-        if self.cfg.pool not in ("cls", "avg", "cls_and_dist", "cls_and_mean"):
-            raise ValueError(
-                f"a head after {self.cfg.pool} pooling does not read the stream linearly, so no class has a "
-                "direction: use `class_logits`, or gradients (`run_with_gradients`)"
-            )
+        self.require_linear_readout()
         if self.ln_pooled is not None:
             raise ValueError(
                 "this model norms what it has pooled once more, so the direction of a class depends on the image: use "
