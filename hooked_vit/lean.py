@@ -9,6 +9,7 @@ from torch import Tensor
 from hooked_vit.activations import Activations, Computed, Versions, as_in_the_run, settings_of_the_run
 from hooked_vit.caching import caching_hooks, hook_that_may_write
 from hooked_vit.components.attention import AttentionCore
+from hooked_vit.input_checks import require_one_grid
 from hooked_vit.unhooked import unhooked
 
 __all__ = ["LeanRun", "refuse_with_lean", "run_lean"]
@@ -39,7 +40,7 @@ def run_lean(
         named_arguments: Likewise.
 
     Raises:
-        ValueError: If the model has a hook that may write, or no activation is listed.
+        ValueError: If the model has a hook that may write, no activation is listed, or the input is a dict of patches.
     """
     writing = hook_that_may_write(model)
     if writing is not None:
@@ -48,6 +49,8 @@ def run_lean(
             "or leave out lean=True"
         )
     given = inspect.signature(model.forward).bind(*arguments, **named_arguments).arguments
+    for name in ("input", "sequences"):
+        require_one_grid(given.get(name))
     of_run = ("input", "token_mask", "start_at_layer", "stop_at_layer", "image_size")
     run = LeanRun(model, names_filter, **{name: given[name] for name in of_run if name in given})
     streams, hooks, _ = caching_hooks(model.cfg, run.stream_names)

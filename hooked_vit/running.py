@@ -1,6 +1,6 @@
 """Running a model with hooks, caching its activations, and taking their gradients."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from hooked_vit.caching import caching_hooks, hook_that_may_write
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_names import ON_DEMAND, NamesFilter, resolve_names
 from hooked_vit.lean import refuse_with_lean, run_lean
+from hooked_vit.patch_sequences import n_images
 from hooked_vit.thread_guard import ThreadGuard
 
 Hooks = Sequence[tuple[NamesFilter, Callable[..., Any]]]
@@ -181,9 +182,9 @@ class Running(HookedRootModule):
                 "use `run_with_gradients` with any metric"
             )
         if remove_batch_dim:
-            n_images = len(model_args[0] if model_args else model_kwargs["input"])
-            if n_images != 1:
-                raise ValueError(f"remove_batch_dim is for a single image, got a batch of {n_images}")
+            batch = n_images(model_args[0] if model_args else model_kwargs["input"])
+            if batch != 1:
+                raise ValueError(f"remove_batch_dim is for a single image, got a batch of {batch}")
         activations: Any
         if lean:
             refuse_with_lean(device=device, incl_bwd=incl_bwd or None, pos_slice=pos_slice)
@@ -244,7 +245,7 @@ class Running(HookedRootModule):
 
     def run_with_gradients(
         self,
-        input: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch kept d_model"],
+        input: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch kept d_model"] | Mapping[str, Any],
         metric: Callable[[Float[Tensor, "batch n_classes"]], Tensor],
         names_filter: NamesFilter = None,
         fwd_hooks: Hooks = (),
@@ -284,13 +285,14 @@ class Running(HookedRootModule):
         record.leaves_storage = True  # pyright: ignore[reportFunctionMemberAccess]  (see HookPoint)
         names = self.hook_names(names_filter)
         with torch.inference_mode(False), torch.enable_grad():
-            input = input.clone() if isinstance(input, Tensor) and input.is_inference() else input
+            input = _usable(input)
             with self.hooks(fwd_hooks=[*fwd_hooks, *((name, record) for name in names)]):
                 logits = self(input, **forward_kwargs)
                 value = metric(logits)
-            if not isinstance(value, Tensor) or value.shape not in ((), (len(input),)):
+            batch = n_images(input)
+            if not isinstance(value, Tensor) or value.shape not in ((), (batch,)):
                 got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise ValueError(f"metric must return a scalar or one number per image ([{len(input)}]), got {got}")
+                raise ValueError(f"metric must return a scalar or one number per image ([{batch}]), got {got}")
             if not value.requires_grad:
                 raise ValueError("metric returned a constant: it must be computed from the logits")
             gradients = torch.autograd.grad(value.sum(), list(recorded.values()), materialize_grads=True)
@@ -300,3 +302,10 @@ class Running(HookedRootModule):
             ViTActivationCache(cache, self),
             ViTActivationCache(dict(zip(recorded, gradients, strict=True)), self),
         )
+
+
+def _usable(input: Any) -> Any:
+    """An input that was made in inference mode, copied so that autograd can use it."""
+    if isinstance(input, Mapping):
+        return {key: _usable(value) for key, value in input.items()}
+    return input.clone() if isinstance(input, Tensor) and input.is_inference() else input

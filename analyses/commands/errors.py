@@ -18,9 +18,10 @@ USAGE = 2
 SPELLINGS = (
     (
         r"add them with `model\.with_class_embeddings.*",
-        "choose a model that has some, or weights with a head (--weights FILE); in Python, "
-        "`model.with_class_embeddings` adds classes",
+        "add some with --class-embeddings FILE; `hooked-vit prototypes DIR --model NAME --out FILE` makes them from a "
+        "folder of pictures for each class",
     ),
+    (r"takes no timm arguments, got \S+", "has one image size only: leave out --img-size"),
     (r"use `model\.with_two_classes\(\)`, the same model with", "pass --two-classes, for the same model with"),
     (
         r"pass classes='sorted'.*\(on the command line (\S+), or (.*)\)",
