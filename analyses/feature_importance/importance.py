@@ -122,7 +122,7 @@ def importance_names(cfg: HookedViTConfig) -> list[str]:
     points = ["attn.hook_v", "hook_attn_out"]
     if cfg.attn_inner_norm is not None:
         points.append("attn.hook_z_pre")
-    elif cfg.post_norm:
+    elif cfg.write_norms is not None:
         points.append("attn.hook_z")
     return [f"blocks.{layer}.{point}" for layer in range(cfg.n_layers) for point in points]
 
@@ -192,7 +192,7 @@ def _layer_importance(
     model: HookedViT, cache: ViTActivationCache, layer: int, gradients: Float[Tensor, "batch chosen read d_model"]
 ) -> Float[Tensor, "batch chosen head patch"]:
     cfg, block = model.cfg, model.blocks[layer]
-    if cfg.post_norm or cfg.attn_inner_norm is not None:
+    if cfg.write_norms is not None or cfg.attn_inner_norm is not None:
         z = _differentiable(
             cache[f"blocks.{layer}.attn.hook_z{'_pre' if cfg.attn_inner_norm else ''}"][:, cfg.read_tokens]
         )
