@@ -260,7 +260,7 @@ class HookedViT(Parameters, ClassSpace, Running):
             layout = self._layout_of_images(input, image_size)
             residual, kept = self._start_of_stream(input, layout, token_mask)
         else:
-            layout = self._layout_of_stream(input, image_size, token_mask)
+            layout = self._layout_of_stream(input, image_size, token_mask, attends=first < last)
             residual, kept = self._resume_stream(input, layout, token_mask)
         terms = self._attention_terms(layout, kept, residual.dtype)
         for layer in range(first, last):
@@ -288,14 +288,14 @@ class HookedViT(Parameters, ClassSpace, Running):
         return self.cfg.token_layout_at(*size)
 
     def _layout_of_stream(
-        self, residual: Tensor, image_size: tuple[int, int] | None, token_mask: Tensor | None
+        self, residual: Tensor, image_size: tuple[int, int] | None, token_mask: Tensor | None, attends: bool
     ) -> TokenLayout:
         """The layout of the images that a resumed stream comes from."""
         if image_size is not None:
             check_size(image_size, self.cfg)
         layout = self.cfg.token_layout_at(*(image_size or self.cfg.image_size))
         has_all = residual if token_mask is None else token_mask.T[None]
-        if image_size is None and self.rotary is not None and has_all.ndim == 3:
+        if attends and image_size is None and self.rotary is not None and has_all.ndim == 3:
             check_known_grid(has_all.shape[1], layout)
         return layout
 
