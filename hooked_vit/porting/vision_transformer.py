@@ -40,7 +40,7 @@ def read_config(module: nn.Module) -> HookedViTConfig:
     weight = next(module.parameters())
     cfg = HookedViTConfig(
         d_model=module.embed_dim,
-        **read_blocks(module.blocks, _read_block),
+        **read_blocks(module.blocks, read_block),
         **_read_embedding(module, distilled),
         **_read_head(module, distilled),
         device=weight.device,
@@ -50,7 +50,8 @@ def read_config(module: nn.Module) -> HookedViTConfig:
     return cfg
 
 
-def _read_block(block: Any, where: str) -> dict[str, Any]:
+def read_block(block: Any, where: str) -> dict[str, Any]:
+    """The config fields of a Block or ResPostBlock."""
     if type(block) not in (Block, ResPostBlock):
         refuse(f"a {type(block).__name__} as {where}")
     attn = block.attn
