@@ -77,6 +77,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layers))
         on_stream = not cfg.norm_after_pool
         self.ln_final = Norm(cfg.d_model, cfg.final_norm, input_is_cached=on_stream) if cfg.final_norm else None
+        self.ln_pooled = Norm(cfg.d_model, cfg.pooled_norm) if cfg.pooled_norm else None
         self.attn_pool = AttentionPool(cfg) if cfg.pool == "attention" else None
         self.hook_pooled = HookPoint()
         has_head, has_dist = cfg.n_classes > 0, cfg.pool == "cls_and_dist"
@@ -467,6 +468,8 @@ class HookedViT(Parameters, ClassSpace, Running):
         if self.ln_final is not None and self.cfg.norm_after_pool:
             # with a token axis of length one, so that its scale is shaped like that of any other norm
             pooled = self.ln_final(pooled[:, None])[:, 0]
+        if self.ln_pooled is not None:
+            pooled = self.ln_pooled(pooled[:, None])[:, 0]
         pooled = self.hook_pooled(pooled)
         return self.hook_logits(pooled if self.head is None else self.head(pooled))
 
