@@ -11,6 +11,7 @@ from torch import Tensor
 from transformer_lens import HookedRootModule
 from transformer_lens.utilities import Slice, SliceInput
 
+from hooked_vit.absent_points import why_absent
 from hooked_vit.cache import ViTActivationCache, at_tokens
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_names import ON_DEMAND, NamesFilter, resolve_names
@@ -79,7 +80,8 @@ class Running(HookedRootModule):
         """
         if isinstance(names, str) and names in self.hook_dict:
             return [names]  # fast: a cache of everything resolves each name
-        return resolve_names(names, self.hook_dict, self.cfg.n_layers, self._left_out)
+        why = partial(why_absent, cfg=self.cfg)
+        return resolve_names(names, self.hook_dict, self.cfg.n_layers, self._left_out, why)
 
     @contextmanager
     def hooks(

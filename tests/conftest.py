@@ -47,6 +47,7 @@ KINDS: dict[str, dict] = {
     "qk_norm": {"qk_norm": True},
     "no_final_norm": {"final_norm": False, "init_values": 0.3},
     "distilled": {"distilled": True},
+    "parallel": {"block_fn": "ParallelScalingBlock", "init_values": 0.2, "reg_tokens": 2},
 }  # fmt: skip
 
 

@@ -45,8 +45,10 @@ def test_each_stream_is_the_one_before_plus_one_output(kind: str, images: Tensor
     stream = cache["hook_tokens"]
     for layer in range(model.cfg.n_layers):
         assert_equal_up_to_rounding(cache["resid_pre", layer], stream)
-        assert_equal_up_to_rounding(cache["resid_mid", layer], stream + cache["attn_out", layer])
-        stream = cache["resid_mid", layer] + cache["mlp_out", layer]
+        stream = stream + cache["attn_out", layer]
+        if not model.cfg.parallel_attn_mlp:
+            assert_equal_up_to_rounding(cache["resid_mid", layer], stream)
+        stream = stream + cache["mlp_out", layer]
         assert_equal_up_to_rounding(cache["resid_post", layer], stream)
 
 
@@ -66,7 +68,7 @@ def test_outputs_include_layer_scale_and_post_norms(kind: str, images: Tensor) -
         if model.cfg.post_norm:
             attn, mlp = block.ln1(attn), block.ln2(mlp)
         if model.cfg.layer_scale:
-            attn, mlp = attn * block.ls1, mlp * block.ls2
+            attn, mlp = attn * block.ls1, mlp * block.mlp_ls
         assert_equal_up_to_rounding(cache["attn_out", layer], attn)
         assert_equal_up_to_rounding(cache["mlp_out", layer], mlp)
 

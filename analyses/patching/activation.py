@@ -101,7 +101,7 @@ def activation_patching(
             here, there = (run.activations[plan.stream, layer] for run in (base, source))
             if control == "random":
                 there = here + random_directions((there - here).cpu(), generator).to(here)
-            finish, context = partial(resume, model, plan.stream, layer), base.context(plan.stream, layer)
+            finish, context = partial(resume, model, plan.stream, layer), base.context(layer)
             layer_values = []
             for logits in patched_runs(plan, here, there, context, finish, base.logits, n_rows):
                 layer_values.append(metric_values(metric, logits, per_image))

@@ -78,6 +78,10 @@ class Mlp(nn.Module):
 
     def forward(self, x: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_model"]:
         """From the normed residual stream to the output before LayerScale or a post-norm."""
+        return self.out(self.activations(x))
+
+    def activations(self, x: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_mlp"]:
+        """From the normed residual stream to the input of W_out, through the hook points."""
         pre, linear = self._halves(x if self.ln_in is None else self.ln_in(x))
         # both hook points come before the product: they may hold views of one tensor, which hooks may edit in place
         pre = self.hook_pre(pre)
@@ -86,7 +90,7 @@ class Mlp(nn.Module):
         post = self._activate(pre, linear)
         if self.ln is not None and self.hook_mid is not None:
             post = self.ln(self.hook_mid(post))
-        return self.out(self.hook_post(post))
+        return self.hook_post(post)
 
     def neurons(self, x: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_mlp"]:
         """From the normed residual stream to what `hook_post` holds, past the hook points."""

@@ -57,7 +57,8 @@ def test_matrices_multiply_from_the_right(model: HookedViT, images: Tensor) -> N
         if model.cfg.post_norm:
             read, mlp_read = cache["resid_pre", layer], cache["resid_mid", layer]
         else:
-            read, mlp_read = cache["normalized", layer, "ln1"], cache["normalized", layer, "ln2"]
+            mlp_norm = "ln1" if model.cfg.parallel_attn_mlp else "ln2"
+            read, mlp_read = cache["normalized", layer, "ln1"], cache["normalized", layer, mlp_norm]
         for name in "QKV":
             for head in range(4):
                 made = read @ getattr(model, f"W_{name}")[layer, head] + getattr(model, f"b_{name}")[layer, head]
@@ -72,7 +73,7 @@ def test_matrices_multiply_from_the_right(model: HookedViT, images: Tensor) -> N
         mlp_out = cache["post", layer] @ model.W_out[layer] + model.b_out[layer]
         block = model.blocks[layer]
         for written, added, norm, scale in ((attn_out, "attn_out", block.ln1, block.ls1),
-                                            (mlp_out, "mlp_out", block.ln2, block.ls2)):  # fmt: skip
+                                            (mlp_out, "mlp_out", block.mlp_ln, block.mlp_ls)):  # fmt: skip
             expected = norm.fused(written) if model.cfg.post_norm else written if scale is None else written * scale
             torch.testing.assert_close(cache[added, layer], expected, rtol=1e-4, atol=1e-5)
 
