@@ -287,8 +287,7 @@ class _LinearBlocks:
             unit = W_out.new_ones(1)
             W_O, W_out = block.ln1.divide(W_O, unit, bias=False), block.ln2.divide(W_out, unit, bias=False)
         else:
-            W_O = W_O if block.ls1 is None else W_O * block.ls1
-            W_out = W_out if block.mlp_ls is None else W_out * block.mlp_ls
+            W_O, W_out = block.scaled_W_O, block.scaled_W_out
         return SimpleNamespace(attn=SimpleNamespace(W_O=W_O), mlp=SimpleNamespace(W_out=W_out))
 
 

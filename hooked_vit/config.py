@@ -32,6 +32,55 @@ class NormConfig:
 
 
 @dataclass(frozen=True)
+class RotaryConfig:
+    """Rotary positions: queries and keys are rotated by angles that depend on the patch's row and column.
+
+    Attributes:
+        kind: timm's kind: `"cat"` (EVA-02, Perception Encoder), `"dinov3"` (coordinates are normalised by the grid),
+            `"mixed"` (the frequencies are learnt, per layer and head) or `"mrope"` (as in Qwen's vision towers).
+        temperature: The base of the frequencies.
+        rotate_half: Whether a number is rotated together with the one half a head away, not with its neighbour.
+        grid_offset: Added to the coordinates.
+        grid_indexing: The order of the coordinates, `"ij"` (row, column) or `"xy"`.
+        reference_grid: The grid that coordinates are scaled to (`"cat"`); `None` for indices as they are.
+        normalize_coords: What coordinates are divided by (`"dinov3"`): each side, the shorter or the longer.
+        min_period: The smallest period, if periods are given instead of the temperature (`"dinov3"`).
+        max_period: The largest period.
+        mrope_section: How many frequencies are for time, rows and columns (`"mrope"`).
+    """
+
+    kind: Literal["cat", "dinov3", "mixed", "mrope"]
+    temperature: float
+    rotate_half: bool = False
+    grid_offset: float = 0.0
+    grid_indexing: Literal["ij", "xy"] = "ij"
+    reference_grid: tuple[int, int] | None = None
+    normalize_coords: Literal["separate", "min", "max"] = "separate"
+    min_period: float | None = None
+    max_period: float | None = None
+    mrope_section: tuple[int, int, int] = (8, 12, 12)
+
+
+@dataclass(frozen=True)
+class RelativeBiasConfig:
+    """A bias of the attention scores for each distance between two patches.
+
+    Attributes:
+        kind: `"table"` (a number per distance) or `"mlp"` (an MLP of the distance; prefix tokens have no bias).
+        shared: Whether all blocks share one bias.
+        d_hidden: The width of the MLP.
+        mode: timm's scale of the distances that the MLP reads.
+        pretrained_grid: The grid by which the distances are divided; (0, 0) for the model's own.
+    """
+
+    kind: Literal["table", "mlp"]
+    shared: bool = False
+    d_hidden: int = 0
+    mode: Literal["cr", "swin"] = "cr"
+    pretrained_grid: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
 class StemConfig:
     """A convolutional network between the pixels and the patch projection: timm's own module, used as it is.
 
@@ -94,9 +143,12 @@ class HookedViTConfig:
     has_dist: bool = False
     n_registers: int = 0
     positions: Literal["tokens", "patches", "none"] = "tokens"
+    rotary: RotaryConfig | None = None
+    relative_bias: RelativeBiasConfig | None = None
 
     patch_bias: bool = True
     qkv_bias: bool = True
+    k_bias: bool = True
     attn_out_bias: bool = True
     mlp_bias: tuple[bool, bool] = (True, True)
     head_bias: bool = True
@@ -104,12 +156,20 @@ class HookedViTConfig:
     act_fn: str = "gelu"
     mlp_kind: MlpKind = "plain"
     gate_last: bool = False
-    layer_scale: bool = False
+    layer_scale: bool | Literal["attn"] = False
     post_norm: bool = False
     # Attention and MLP of a block both read its input. `fused_out`: the original has one output projection for both.
     parallel_attn_mlp: bool = False
     fused_out: bool = False
     differential: DifferentialConfig | None = None
+
+    # None: as many as queries. Per layer if they differ.
+    n_key_value_heads: int | tuple[int, ...] | None = None
+    gated_attn: bool = False
+    # How the original computes queries, keys and values, which decides the last bit: by three products instead of one,
+    # and with the bias added after the product.
+    separate_qkv: bool = False
+    qkv_bias_separate: bool = False
 
     block_norm: NormConfig = field(default_factory=NormConfig)
     patch_norm: NormConfig | None = None
@@ -137,6 +197,39 @@ class HookedViTConfig:
     def __post_init__(self) -> None:
         if not self.d_head:
             object.__setattr__(self, "d_head", self.d_model // self.n_heads)
+        grouped = self.n_key_value_heads
+        if isinstance(grouped, tuple) and len(set(grouped)) == 1 and len(grouped) == self.n_layers:
+            object.__setattr__(self, "n_key_value_heads", grouped[0])
+        if self.n_key_value_heads == self.n_heads:
+            object.__setattr__(self, "n_key_value_heads", None)
+        self._check_key_value_heads()
+
+    def _check_key_value_heads(self) -> None:
+        grouped = self.n_key_value_heads
+        counts = grouped if isinstance(grouped, tuple) else (grouped or self.n_heads,)
+        if isinstance(grouped, tuple) and len(grouped) != self.n_layers:
+            raise ValueError(
+                f"expected n_key_value_heads for each of the {self.n_layers} layers, got {len(grouped)} numbers"
+            )
+        if any(count < 1 or self.n_heads % count for count in counts):
+            raise ValueError(f"expected n_key_value_heads that divide {self.n_heads} heads, got {grouped}")
+        if self.rotary is not None and self.rotary.kind == "mixed" and grouped is not None:
+            raise ValueError("rotary positions of kind 'mixed' rotate each head by itself, so keys cannot be grouped")
+
+    def n_key_value_heads_at(self, layer: int) -> int:
+        """The number of key and value heads in a layer; `n_heads` unless several query heads share them.
+
+        >>> cfg = HookedViTConfig(2, 16, 4, 20, 7, (16, 24), (8, 8), n_key_value_heads=(4, 2))
+        >>> [cfg.n_key_value_heads_at(layer) for layer in range(2)]
+        [4, 2]
+        """
+        counts = self.n_key_value_heads
+        return (counts[layer] if isinstance(counts, tuple) else counts) or self.n_heads
+
+    @property
+    def per_layer_num_key_value_heads(self) -> list[int]:
+        """The number of key and value heads in each layer, under TransformerLens's name."""
+        return [self.n_key_value_heads_at(layer) for layer in range(self.n_layers)]
 
     @property
     def token_layout(self) -> TokenLayout:
@@ -222,7 +315,6 @@ class HookedViTConfig:
         return self.n_classes
 
     attn_only = False
-    n_key_value_heads = None
     use_attn_result = True
     use_split_qkv_input = True
     use_attn_in = False

@@ -92,8 +92,8 @@ def why_not_covered(name: str) -> str | None:
     Raises:
         ValueError: If timm has no such model.
 
-    >>> why_not_covered("eva02_tiny_patch14_224")
-    'the family Eva (rotary positions)'
+    >>> why_not_covered("resnet18")
+    'the family ResNet'
     """
     if not timm.is_model(split_model_name_tag(name)[0]):
         raise ValueError(f"timm has no model called '{name}'; `timm.list_models()` lists its models")

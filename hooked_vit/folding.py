@@ -20,7 +20,8 @@ def fold(cfg: HookedViTConfig, weights: dict[str, Tensor]) -> tuple[HookedViTCon
     readers: dict[str, list[str]] = {}
     if not cfg.post_norm:
         for layer in range(cfg.n_layers):
-            readers[f"blocks.{layer}.ln1"] = [f"blocks.{layer}.attn.qkv"]
+            attn_gate = [f"blocks.{layer}.attn.gate"] if cfg.gated_attn else []
+            readers[f"blocks.{layer}.ln1"] = [f"blocks.{layer}.attn.qkv", *attn_gate]
             gate = [f"blocks.{layer}.mlp.gate"] if cfg.mlp_kind == "glu_split" else []
             # a norm of the MLP's own comes between `ln2` and the matrices
             norm = "ln1" if cfg.parallel_attn_mlp else "ln2" if cfg.mlp_input_norm is None else "mlp.ln_in"
@@ -31,6 +32,8 @@ def fold(cfg: HookedViTConfig, weights: dict[str, Tensor]) -> tuple[HookedViTCon
         # a maximum over tokens does not commute with the norm's weight
         readers["ln_final"] = ["head", "head_dist"] if cfg.pool == "cls_and_dist" else ["head"]
     with torch.no_grad():
+        for layer in range(cfg.n_layers) if cfg.block_norm.has_bias and not cfg.post_norm else ():
+            _join_biases(folded, f"blocks.{layer}.attn.qkv")
         for norm, linears in readers.items():
             _fold_norm(folded, norm, linears)
     return _with_biases(cfg, folded), folded
@@ -52,6 +55,14 @@ def _fold_norm(weights: dict[str, Tensor], norm: str, linears: Sequence[str]) ->
         shift.zero_()
 
 
+def _join_biases(weights: dict[str, Tensor], linear: str) -> None:
+    """Give keys a bias, of zero, where only queries and values have one: the norm's bias will be added to it."""
+    q, v = weights.pop(f"{linear}.q_bias", None), weights.pop(f"{linear}.v_bias", None)
+    if q is not None and v is not None:
+        n_keys = len(weights[f"{linear}.weight"]) - len(q) - len(v)
+        weights[f"{linear}.bias"] = nn.Parameter(torch.cat([q, q.new_zeros(n_keys), v]))
+
+
 def _with_biases(cfg: HookedViTConfig, weights: dict[str, Tensor]) -> HookedViTConfig:
     """The config of a model whose linear maps may have gained biases; adds zeros where only some of them did."""
     pool_bias = "attn_pool.kv.bias" in weights
@@ -59,7 +70,8 @@ def _with_biases(cfg: HookedViTConfig, weights: dict[str, Tensor]) -> HookedViTC
         weights["attn_pool.q.bias"] = nn.Parameter(torch.zeros_like(weights["attn_pool.q.weight"][:, 0]))
     return dataclasses.replace(
         cfg,
-        qkv_bias="blocks.0.attn.qkv.bias" in weights,
+        qkv_bias=any(f"blocks.0.attn.qkv.{name}" in weights for name in ("bias", "q_bias")),
+        k_bias="blocks.0.attn.qkv.bias" in weights or cfg.k_bias,
         mlp_bias=("blocks.0.mlp.inp.bias" in weights, cfg.mlp_bias[1]),
         head_bias="head.bias" in weights or not cfg.n_classes,
         pool_qkv_bias=pool_bias or cfg.pool_qkv_bias,

@@ -2,15 +2,17 @@
 
 from hooked_vit.config import HookedViTConfig
 
-_PER_HEAD = ("hook_q", "hook_k", "hook_v", "hook_z", "hook_z_pre", "hook_result", "hook_q_input", "hook_k_input",
-             "hook_v_input")  # fmt: skip
+_PER_HEAD = ("hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k", "hook_z", "hook_z_pre", "hook_gate",
+             "hook_result", "hook_q_input", "hook_k_input", "hook_v_input")  # fmt: skip
+_OF_KEYS_AND_VALUES = ("hook_k", "hook_v", "hook_rot_k", "hook_k_input", "hook_v_input")
 _WIDTHS = {"hook_result": "d_model", "hook_q_input": "d_model", "hook_k_input": "d_model", "hook_v_input": "d_model"}
 
 
 def hook_axes(name: str, cfg: HookedViTConfig) -> tuple[str, ...]:
     """The axes of a hook point's activation, by its full name.
 
-    An axis of length one is called `"1"`. The attention pool has heads, neurons and tokens of its own: `pool_head`,
+    An axis of length one is called `"1"`. Where several query heads share their keys and values, the axis of the fewer
+    heads is `key_value_head`. The attention pool has heads, neurons and tokens of its own: `pool_head`,
     `pool_neuron` and `pooled`. `cls_and_mean` is CLS, then the mean of the patches, each of width `d_model`.
 
     >>> cfg = HookedViTConfig(2, 12, 3, 20, 7, (16, 24), (8, 8))
@@ -27,17 +29,25 @@ def hook_axes(name: str, cfg: HookedViTConfig) -> tuple[str, ...]:
         return ("batch", "channel", "height", "width")
     if name.startswith("hook_logits"):
         return ("batch", "n_classes")
-    if last in ("hook_attn_scores", "hook_pattern"):
+    if last == "hook_lambda":
+        return ("batch",)
+    if last.startswith(("hook_attn_scores", "hook_pattern")):
         return ("batch", "pool_head", "1", "pooled") if pool else ("batch", "head", "query", "key")
     tokens = "patch" if name == "hook_patch_embed" or path[:1] == ["embed"] else "token"
     if pool:
         tokens = "pooled" if last in ("hook_k", "hook_v") or path[-1] == "k_norm" else "1"
     elif path[:1] == ["ln_final"] and cfg.norm_after_pool:
         tokens = "1"
+    heads = f"{pool}head"
+    if path[:1] == ["blocks"] and (last in _OF_KEYS_AND_VALUES or path[-1] == "k_norm"):
+        heads = "head" if cfg.n_key_value_heads_at(int(path[1])) == cfg.n_heads else "key_value_head"
+    if path[-1:] == ["head_ln"]:
+        return ("batch", tokens, "head", "1" if last == "hook_scale" else "d_head")
     if path[-1:] in (["q_norm"], ["k_norm"]):
-        return ("batch", f"{pool}head", tokens, "1" if last == "hook_scale" else "d_head")
+        heads = "half_head" if cfg.differential is not None and not pool else heads
+        return ("batch", heads, tokens, "1" if last == "hook_scale" else "d_head")
     if last in _PER_HEAD:
-        return ("batch", tokens, f"{pool}head", _WIDTHS.get(last, "d_head"))
+        return ("batch", tokens, heads, _WIDTHS.get(last, "d_head"))
     if last == "hook_scale":
         return ("batch", tokens, "1")
     if "mlp" in path and path[-1] != "ln_in":

@@ -5,13 +5,17 @@ from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
+from timm import layers
+from timm.layers.pos_embed_sincos import init_random_2d_freqs
 from torch import Tensor, nn
 
 from hooked_vit.components.block import Block
+from hooked_vit.components.differential_attention import DifferentialAttention
 from hooked_vit.components.embed import Embed
 from hooked_vit.components.mlp import Mlp
 from hooked_vit.components.norm import Norm
 from hooked_vit.components.pool import AttentionPool
+from hooked_vit.components.qkv import QKV
 from hooked_vit.model import HookedViT
 
 __all__ = ["freshly_initialised"]
@@ -25,8 +29,8 @@ def freshly_initialised(model: HookedViT, seed: int | torch.Generator, layer_sca
     of standard deviation 0.02, biases zero; norms one and zero; CLS and registers of standard deviation 1e-6, the
     distillation token 0.02; the patch projection as PyTorch initialises convolutions; a gated MLP's second half
     near zero with bias one; an attention pool's query `d_model ** -0.5`, cut off at two deviations; the convolutions of
-    a stem after He et al. (normal, by the fan out), its norms one and zero. The published comparisons with a random
-    model use this scheme too.
+    a stem after He et al. (normal, by the fan out), its norms one and zero; tables of relative positions 0.02, learnt
+    rotary frequencies in random directions. The published comparisons with a random model use this scheme too.
 
     Two initial values cannot be read from a trained model: LayerScale's (by default timm's default; DeiT-III: 1e-6),
     and a weight other than one of the norms of post-norm blocks.
@@ -80,8 +84,9 @@ def _initial_values(
     """A module's own parameters, or views of them, with their initial values."""
     if isinstance(module, nn.Linear):
         yield module.weight, _normal(module.weight, 0.02, generator)
-        if module.bias is not None:
-            yield module.bias, torch.zeros(module.bias.shape)
+        for bias in (module.bias, *((module.q_bias, module.v_bias) if isinstance(module, QKV) else ())):
+            if bias is not None:
+                yield bias, torch.zeros(bias.shape)
     elif isinstance(module, nn.Conv2d):
         bound = 1 / math.sqrt(module.weight[0].numel())
         yield module.weight, _uniform(module.weight, bound, generator)
@@ -92,6 +97,9 @@ def _initial_values(
             yield module.weight, torch.ones(module.weight.shape)
         if module.bias is not None:
             yield module.bias, torch.zeros(module.bias.shape)
+    elif isinstance(module, DifferentialAttention):
+        for name, parameter in module.lambdas.items():
+            yield parameter, torch.zeros(()) if name in ("a", "b") else _normal(parameter, 0.1, generator)
     elif isinstance(module, Block):
         for scale in (module.ls1, module.ls2):
             if scale is not None:
@@ -102,6 +110,11 @@ def _initial_values(
         yield linear.weight[start:], _normal(linear.weight[start:], 1e-6, generator)
         if linear.bias is not None:
             yield linear.bias[start:], torch.ones(linear.bias[start:].shape)
+    elif isinstance(module, layers.RelPosBias):
+        table = module.relative_position_bias_table
+        yield table, _normal(table, 0.02, generator)
+    elif isinstance(module, layers.RotaryEmbeddingMixed):
+        yield module.freqs, _frequencies(module, generator)
     elif isinstance(module, AttentionPool):
         cut = nn.init.trunc_normal_(torch.empty(module.latent.shape), a=-2, b=2, generator=generator)
         yield module.latent, cut * module.latent.shape[-1] ** -0.5
@@ -110,6 +123,14 @@ def _initial_values(
         for parameter, std in tokens:
             if parameter is not None:
                 yield parameter, _normal(parameter, std, generator)
+
+
+def _frequencies(rope: layers.RotaryEmbeddingMixed, generator: torch.Generator) -> Float[Tensor, "..."]:
+    """timm's initial frequencies: in a random direction for each layer and head."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        d_head = rope.dim // rope.num_heads
+        return init_random_2d_freqs(d_head, rope.depth, rope.num_heads, temperature=rope.temperature)
 
 
 def _stem_values(module: nn.Module, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:

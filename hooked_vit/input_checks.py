@@ -5,6 +5,7 @@ from torch import Tensor
 
 from hooked_vit.class_space import require_several_classes
 from hooked_vit.config import HookedViTConfig
+from hooked_vit.token_layout import TokenLayout
 
 
 def check_images(images: Tensor, cfg: HookedViTConfig, weight: Tensor) -> None:
@@ -22,11 +23,14 @@ def check_images(images: Tensor, cfg: HookedViTConfig, weight: Tensor) -> None:
         raise ValueError(f"expected {expected}, got an empty batch")
     if images.shape[1] != cfg.n_channels:
         raise ValueError(f"expected {cfg.n_channels} channels in axis 1, got shape {tuple(images.shape)}")
-    _check_size((images.shape[2], images.shape[3]), cfg, expected)
+    check_size((images.shape[2], images.shape[3]), cfg)
     _check_number(images, weight)
 
 
-def _check_size(size: tuple[int, int], cfg: HookedViTConfig, expected: str) -> None:
+def check_size(size: tuple[int, int], cfg: HookedViTConfig) -> None:
+    """Raise ValueError unless the model takes images of this height and width."""
+    height, width = cfg.image_size
+    expected = f"images of shape [batch, {cfg.n_channels}, {height}, {width}]"
     if not cfg.dynamic_image_size:
         if size != cfg.image_size:
             raise ValueError(
@@ -39,6 +43,15 @@ def _check_size(size: tuple[int, int], cfg: HookedViTConfig, expected: str) -> N
         raise ValueError(
             f"expected a height and width divisible into {cfg.patch_size[0]} × {cfg.patch_size[1]} patches, "
             f"got {size[0]} × {size[1]} pixels"
+        )
+
+
+def check_known_grid(n_tokens: int, layout: TokenLayout) -> None:
+    """Raise ValueError unless a stream has the tokens of the model's own image size; other grids must be told."""
+    if n_tokens != layout.n_tokens:
+        raise ValueError(
+            f"the stream has {n_tokens} tokens, images of the model's own size {layout.n_tokens}: pass image_size="
+            "(height, width) of the images it comes from, which rotary positions depend on"
         )
 
 

@@ -13,15 +13,25 @@ from torch.nn import functional as F
 
 from hooked_vit.class_names import ClassNames, numbered_class_names, ordered_class_names
 from hooked_vit.class_space import ClassSpace
-from hooked_vit.components.attention import AttentionCore, additive_mask
-from hooked_vit.components.block import Block
+from hooked_vit.components.attention import AttentionCore
+from hooked_vit.components.attention_terms import AttentionTerms, additive_mask, bias_at, rotation_at
 from hooked_vit.components.embed import Embed
 from hooked_vit.components.norm import Norm
+from hooked_vit.components.parallel_block import made_block
 from hooked_vit.components.pool import AttentionPool, pool_tokens
+from hooked_vit.components.relative_bias import RelativeBias
+from hooked_vit.components.rotary import Rotary
 from hooked_vit.components.stored_weight import stored_weight
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_point import HookPoint
-from hooked_vit.input_checks import check_images, check_residual, check_return, check_token_mask
+from hooked_vit.input_checks import (
+    check_images,
+    check_known_grid,
+    check_residual,
+    check_return,
+    check_size,
+    check_token_mask,
+)
 from hooked_vit.new_head import HeadPool, new_head
 from hooked_vit.parameters import Parameters
 from hooked_vit.running import Running
@@ -59,7 +69,9 @@ class HookedViT(Parameters, ClassSpace, Running):
         self.embed = Embed(cfg)
         self.ln_pre = Norm(cfg.d_model, cfg.pre_norm) if cfg.pre_norm else None
         self.hook_tokens = HookPoint()
-        self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layers))
+        self.rotary = Rotary(cfg) if cfg.rotary else None
+        self.relative_bias = RelativeBias(cfg) if cfg.relative_bias and cfg.relative_bias.shared else None
+        self.blocks = nn.ModuleList(made_block(cfg, layer) for layer in range(cfg.n_layers))
         self.ln_final = Norm(cfg.d_model, cfg.final_norm) if cfg.final_norm else None
         self.attn_pool = AttentionPool(cfg) if cfg.pool == "attention" else None
         self.hook_pooled = HookPoint()
@@ -197,6 +209,11 @@ class HookedViT(Parameters, ClassSpace, Running):
         with torch.inference_mode(False):
             # a tensor made in inference mode can never be differentiated; its copy can
             usable = {name: tensor.clone() if tensor.is_inference() else tensor for name, tensor in weights.items()}
+            like = usable["blocks.0.attn.out.weight"]
+            for part in model.modules():
+                if isinstance(part, Rotary | RelativeBias):
+                    # these are made with their buffers, which are not among the weights
+                    part.to(device=like.device, dtype=like.dtype)
             model.load_state_dict({name: tensor.detach() for name, tensor in usable.items()}, assign=True)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(weights[name].requires_grad)
@@ -213,6 +230,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         token_mask: Bool[Tensor, "batch token"] | None = None,
         start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
+        image_size: tuple[int, int] | None = None,
     ) -> Any:
         """The logits [batch n_classes] of images, their loss, or both.
 
@@ -226,6 +244,8 @@ class HookedViT(Parameters, ClassSpace, Running):
             start_at_layer: Take `input` as the residual stream that enters this layer (`n_layers`: the head). The
                 stream of a run with a `token_mask` needs the same mask.
             stop_at_layer: Return the residual stream that enters this layer; nothing after it is computed.
+            image_size: With `start_at_layer`, the height and width of the images that the stream comes from; the
+                model's own by default. Only models with rotary positions need it, and only at other sizes.
 
         Raises:
             ValueError: If the input does not fit the model; the message says what was expected.
@@ -237,13 +257,14 @@ class HookedViT(Parameters, ClassSpace, Running):
         batch = input.shape[0] if isinstance(input, Tensor) else 0  # not len(), which fixes an exported batch axis
         check_return(return_type, labels, batch, self.cfg.n_classes, stop_at_layer)
         if start_at_layer is None:
-            residual, kept = self._start_of_stream(input, token_mask)
+            layout = self._layout_of_images(input, image_size)
+            residual, kept = self._start_of_stream(input, layout, token_mask)
         else:
-            residual, kept = self._resume_stream(input, token_mask)
-        # if all images keep the same number of tokens, there is no padding to mask
-        key_mask = None if kept is None or kept.valid.all() else additive_mask(kept.valid, residual.dtype)
-        for block in self.blocks[first:last]:
-            residual = block(residual, key_mask)
+            layout = self._layout_of_stream(input, image_size, token_mask)
+            residual, kept = self._resume_stream(input, layout, token_mask)
+        terms = self._attention_terms(layout, kept, residual.dtype)
+        for layer in range(first, last):
+            residual = self.blocks[layer](residual, terms.at(layer))
         if stop_at_layer is not None:
             return residual
         logits = self.head_logits(residual, kept)
@@ -259,9 +280,28 @@ class HookedViT(Parameters, ClassSpace, Running):
             raise ValueError(f"layer {layer} is out of range: 0 to {n_layers}, or negative from the end")
         return layer + n_layers if layer < 0 else layer
 
-    def _start_of_stream(self, images: Tensor, token_mask: Tensor | None) -> tuple[Tensor, KeptTokens | None]:
+    def _layout_of_images(self, images: Tensor, image_size: tuple[int, int] | None) -> TokenLayout:
         check_images(images, self.cfg, self.embed.weight)
-        layout = self.cfg.token_layout_at(*images.shape[-2:])
+        size = (images.shape[-2], images.shape[-1])
+        if image_size is not None and tuple(image_size) != size:
+            raise ValueError(f"image_size={image_size} goes with start_at_layer; the images have {size[0]} × {size[1]}")
+        return self.cfg.token_layout_at(*size)
+
+    def _layout_of_stream(
+        self, residual: Tensor, image_size: tuple[int, int] | None, token_mask: Tensor | None
+    ) -> TokenLayout:
+        """The layout of the images that a resumed stream comes from."""
+        if image_size is not None:
+            check_size(image_size, self.cfg)
+        layout = self.cfg.token_layout_at(*(image_size or self.cfg.image_size))
+        has_all = residual if token_mask is None else token_mask.T[None]
+        if image_size is None and self.rotary is not None and has_all.ndim == 3:
+            check_known_grid(has_all.shape[1], layout)
+        return layout
+
+    def _start_of_stream(
+        self, images: Tensor, layout: TokenLayout, token_mask: Tensor | None
+    ) -> tuple[Tensor, KeptTokens | None]:
         hook_stem = None if self.cfg.stem is None else self.hook_stem
         tokens = self.embed(images, layout, self.hook_patch_embed, self.hook_embed, self.hook_pos_embed, hook_stem)
         kept = None
@@ -274,13 +314,44 @@ class HookedViT(Parameters, ClassSpace, Running):
             tokens = self.ln_pre(tokens)
         return self.hook_tokens(tokens), kept
 
-    def _resume_stream(self, residual: Tensor, token_mask: Tensor | None) -> tuple[Tensor, KeptTokens | None]:
+    def _resume_stream(
+        self, residual: Tensor, layout: TokenLayout, token_mask: Tensor | None
+    ) -> tuple[Tensor, KeptTokens | None]:
         kept = None
         if token_mask is not None:
             check_token_mask(token_mask, residual.shape[0], residual.device, self.cfg)
-            kept = KeptTokens.from_mask(token_mask, self.token_layout)
+            kept = KeptTokens.from_mask(token_mask, layout)
         check_residual(residual, self.embed.weight, self.cfg, None if kept is None else kept.index.shape[1])
         return residual, kept
+
+    def attention_terms(self, image_size: tuple[int, int] | None = None) -> AttentionTerms:
+        """What attention takes besides the stream, of all layers: rotations by position, and a bias that layers share.
+
+        `terms.at(layer)` are those of one layer, for `model.blocks[layer].resume`.
+
+        Args:
+            image_size: Height and width of the images; the model's own by default.
+
+        Raises:
+            ValueError: If the model does not take images of this size.
+
+        >>> HookedViT.from_pretrained("emoji-vit").attention_terms()
+        AttentionTerms(mask=None, rotation=None, bias=None, kept=None)
+        """
+        if image_size is not None:
+            check_size(image_size, self.cfg)
+        layout = self.cfg.token_layout_at(*(image_size or self.cfg.image_size))
+        return self._attention_terms(layout, None, self.embed.weight.dtype)
+
+    def _attention_terms(self, layout: TokenLayout, kept: KeptTokens | None, dtype: torch.dtype) -> AttentionTerms:
+        rotation = None if self.rotary is None else self.rotary(layout)
+        bias = None if self.relative_bias is None else self.relative_bias()
+        if kept is None:
+            return AttentionTerms(rotation=rotation, bias=bias)
+        # if all images keep the same number of tokens, there is no padding to mask
+        mask = None if kept.valid.all() else additive_mask(kept.valid, dtype)
+        rotation = None if rotation is None else rotation_at(rotation, kept.index)
+        return AttentionTerms(mask, rotation, None if bias is None else bias_at(bias, kept.index), kept.index)
 
     def head_logits(
         self, residual: Float[Tensor, "batch kept d_model"], kept: KeptTokens | None = None

@@ -75,12 +75,12 @@ class Parameters(nn.Module):
 
     @property
     def W_K(self) -> Float[Tensor, "layer head d_model d_head"]:
-        """Key weights."""
+        """Key weights of each query head; heads that share their keys have equal ones."""
         return self._stack("attn", "W_K")
 
     @property
     def W_V(self) -> Float[Tensor, "layer head d_model d_head"]:
-        """Value weights."""
+        """Value weights of each query head; heads that share their values have equal ones."""
         return self._stack("attn", "W_V")
 
     @property
@@ -95,12 +95,12 @@ class Parameters(nn.Module):
 
     @property
     def b_K(self) -> Float[Tensor, "layer head d_head"]:
-        """Key biases."""
+        """Key biases of each query head; zeros if keys have none."""
         return self._stack("attn", "b_K")
 
     @property
     def b_V(self) -> Float[Tensor, "layer head d_head"]:
-        """Value biases."""
+        """Value biases of each query head."""
         return self._stack("attn", "b_V")
 
     @property
@@ -140,14 +140,17 @@ class Parameters(nn.Module):
 
     @property
     def QK(self) -> FactoredMatrix:
-        """`W_Q W_Kᵀ`, [layer head d_model d_model], factored. Raises ValueError for differential attention."""
+        """`W_Q W_Kᵀ` of each query head, [layer head d_model d_model], factored; rotations come between the two.
+
+        Raises ValueError for differential attention, whose heads have two.
+        """
         if self.cfg.differential is not None:
             raise ValueError(TWO_QK)
         return FactoredMatrix(self.W_Q, self.W_K.transpose(-2, -1))
 
     @property
     def OV(self) -> FactoredMatrix:
-        """`W_V W_O`, [layer head d_model d_model], factored."""
+        """`W_V W_O` of each query head, [layer head d_model d_model], factored."""
         return FactoredMatrix(self.W_V, self.W_O)
 
     def accumulated_bias(

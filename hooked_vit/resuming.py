@@ -55,6 +55,8 @@ def resume(
     layer: int,
     value: Float[Tensor, "batch *axes"],
     context: Mapping[str, Tensor] | None = None,
+    *,
+    image_size: tuple[int, int] | None = None,
 ) -> Float[Tensor, "batch n_classes"]:
     """The logits of a run in which one activation, and everything before it, is given.
 
@@ -68,6 +70,8 @@ def resume(
         value: The activation, in the shape of its hook point.
         context: The activations that `resumable(model.cfg)` lists for it, by those names. A batch axis of length one is
             broadcast.
+        image_size: Height and width of the images of the run; the model's own by default. Only models with rotary
+            positions need it, and only at other sizes.
 
     Raises:
         ValueError: If a run cannot resume there, or the model has hooks.
@@ -82,11 +86,12 @@ def resume(
     check_unhooked(model)
     given = _given(model.cfg, stream, value, context)
     if stream == "resid_post":
-        return _finish(model, value, layer + 1)
+        return _finish(model, value, layer + 1, image_size)
     if stream == "resid_pre":
-        return _finish(model, value, layer)
+        return _finish(model, value, layer, image_size)
     computed = _computed_tokens(model.cfg) if layer == model.cfg.n_layers - 1 else slice(None)
-    return _finish(model, model.blocks[layer].resume(stream, given, computed), layer + 1)
+    terms = model.attention_terms(image_size).at(layer)
+    return _finish(model, model.blocks[layer].resume(stream, given, computed, terms), layer + 1, image_size)
 
 
 def resume_stream(
@@ -95,14 +100,16 @@ def resume_stream(
     layer: int,
     value: Float[Tensor, "batch *axes"],
     context: Mapping[str, Tensor] | None = None,
+    *,
+    image_size: tuple[int, int] | None = None,
 ) -> Float[Tensor, "batch token d_model"]:
     """As `resume`, but up to the last residual stream, with all of its tokens."""
     check_unhooked(model)
     given = _given(model.cfg, stream, value, context)
     if stream not in ("resid_pre", "resid_post"):
-        value = model.blocks[layer].resume(stream, given)
+        value = model.blocks[layer].resume(stream, given, terms=model.attention_terms(image_size).at(layer))
     next_layer = layer if stream == "resid_pre" else layer + 1
-    return model(value, start_at_layer=next_layer, stop_at_layer=model.cfg.n_layers)
+    return model(value, start_at_layer=next_layer, stop_at_layer=model.cfg.n_layers, image_size=image_size)
 
 
 def check_unhooked(model: HookedViT) -> None:
@@ -133,13 +140,15 @@ def _computed_tokens(cfg: HookedViTConfig) -> slice:
     return slice(None) if read.stop is None else read
 
 
-def _finish(model: HookedViT, residual: Tensor, layer: int) -> Tensor:
+def _finish(model: HookedViT, residual: Tensor, layer: int, image_size: tuple[int, int] | None) -> Tensor:
     """Logits of the stream that enters a layer."""
     computed, n_layers = _computed_tokens(model.cfg), model.cfg.n_layers
     if layer < n_layers:
         if computed == slice(None):
-            return model(residual, start_at_layer=layer)
+            return model(residual, start_at_layer=layer, image_size=image_size)
         if layer < n_layers - 1:
-            residual = model(residual, start_at_layer=layer, stop_at_layer=n_layers - 1)
-        residual = model.blocks[-1].resume("resid_pre", {"resid_pre": residual}, computed)
+            last = n_layers - 1
+            residual = model(residual, start_at_layer=layer, stop_at_layer=last, image_size=image_size)
+        terms = model.attention_terms(image_size).at(n_layers - 1)
+        residual = model.blocks[-1].resume("resid_pre", {"resid_pre": residual}, computed, terms)
     return model.head_logits(residual[:, computed])

@@ -59,6 +59,7 @@ class Mlp(nn.Module):
         super().__init__()
         self.kind, self.d_mlp, self.gate_last = kind, d_mlp, gate_last
         self.act = ACTIVATIONS[act_fn]
+        self.strided = False
         n_halves = 2 if kind == "glu_packed" else 1
         self.inp = nn.Linear(d_model, n_halves * d_mlp, bias=bias[0])
         self.gate = nn.Linear(d_model, d_mlp, bias=bias[0]) if kind == "glu_split" else None
@@ -74,7 +75,9 @@ class Mlp(nn.Module):
     def from_config(cls, cfg: HookedViTConfig) -> "Mlp":
         """The MLP of a block."""
         norms = cfg.mlp_inner_norm, cfg.mlp_input_norm
-        return cls(cfg.d_model, cfg.d_mlp, cfg.act_fn, cfg.mlp_kind, cfg.gate_last, cfg.mlp_bias, *norms)
+        mlp = cls(cfg.d_model, cfg.d_mlp, cfg.act_fn, cfg.mlp_kind, cfg.gate_last, cfg.mlp_bias, *norms)
+        mlp.strided = cfg.parallel_attn_mlp and cfg.qkv_bias
+        return mlp
 
     def forward(self, x: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_model"]:
         """From the normed residual stream to the output before LayerScale or a post-norm."""
@@ -100,7 +103,9 @@ class Mlp(nn.Module):
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """The input of the activation function, and the linear half of a gated MLP."""
         if self.kind == "plain":
-            return self.inp(x), None
+            # the original's activation function reads a slice of a wider tensor, and of contiguous numbers oneDNN's
+            # GELU has other last bits
+            return (F.pad(self.inp(x), (0, 1))[..., :-1] if self.strided else self.inp(x)), None
         if self.gate is not None:
             return self.gate(x), self.inp(x)
         assert self.hook_pre_linear is not None

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from hooked_vit.components.attention_terms import NO_TERMS, AttentionTerms
 from hooked_vit.components.block import Block
-from hooked_vit.components.norm import Norm
 from hooked_vit.components.stored_weight import stored_weight
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_point import is_only_read, is_watched
@@ -31,16 +30,6 @@ class ParallelBlock(Block):
     def __init__(self, cfg: HookedViTConfig, layer: int = 0):
         super().__init__(cfg, layer)
         self.fused_out = cfg.fused_out
-
-    @property
-    def mlp_ln(self) -> Norm:
-        """The norm that the MLP reads the stream through: `ln1`."""
-        return self.ln1
-
-    @property
-    def mlp_ls(self) -> Tensor | None:
-        """The LayerScale of what the MLP writes: `ls1`."""
-        return self.ls1
 
     def forward(
         self, residual: Float[Tensor, "batch token d_model"], terms: AttentionTerms = NO_TERMS
@@ -99,3 +88,8 @@ class ParallelBlock(Block):
             else:
                 mlp_out = given["mlp_out"][:, kept]
         return residual + (attn_out + mlp_out)
+
+
+def made_block(cfg: HookedViTConfig, layer: int) -> Block:
+    """The block of a layer, of the kind that the config describes."""
+    return ParallelBlock(cfg, layer) if cfg.parallel_attn_mlp else Block(cfg, layer)

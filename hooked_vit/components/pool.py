@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hooked_vit.components.attention import AttentionCore
+from hooked_vit.components.attention_terms import AttentionTerms
 from hooked_vit.components.mlp import Mlp
 from hooked_vit.components.norm import Norm
 from hooked_vit.config import HookedViTConfig, Pool
@@ -37,7 +38,7 @@ class AttentionPool(AttentionCore):
     ) -> Float[Tensor, "batch d_model"]:
         """Pool the tokens. `mask` is added to the attention scores."""
         k, v = self._keys_values(tokens).unbind(2)
-        z = self.hook_z(self.attend(self._query(tokens.shape[0]), k, v, mask))
+        z = self.hook_z(self.attend(self._query(tokens.shape[0]), k, v, AttentionTerms(mask)))
         pooled = self.hook_attn_out(self.out(z.flatten(-2)))
         pooled = pooled + self.hook_mlp_out(self.mlp(pooled if self.ln is None else self.ln(pooled)))
         return pooled[:, 0]

@@ -4,6 +4,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from hooked_vit.components.qkv import QKV
+
 
 def stored_weight(layer: nn.Module) -> Float[Tensor, "out_features in_features"]:
     """The weight that a layer multiplies its input with.
@@ -15,7 +17,8 @@ def stored_weight(layer: nn.Module) -> Float[Tensor, "out_features in_features"]
     >>> stored_weight(nn.Linear(3, 2)).shape
     torch.Size([2, 3])
     """
-    if type(layer) is not nn.Linear and not parametrize.is_parametrized(layer):
+    # our own kind of linear layer differs in its biases alone
+    if type(layer) not in (nn.Linear, QKV) and not parametrize.is_parametrized(layer):
         kind = type(layer)
         raise ValueError(
             f"expected a plain nn.Linear, got {kind.__module__}.{kind.__qualname__}: its weight is not all that it "

@@ -19,7 +19,10 @@ Tokens = Indices | str | Bool[Tensor, "_ _"]
 
 TOKEN_GROUPS = ("cls", "dist", "register", "patch", "prefix", "any")
 
-_AXES = {"tokens": "token", "heads": "head", "neurons": "neuron", "queries": "query", "keys": "key"}
+_AXES = {
+    "tokens": ("token",), "heads": ("head", "key_value_head"), "neurons": ("neuron",), "queries": ("query",),
+    "keys": ("key",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Selection:
     Attributes:
         tokens: Indices, a slice, the name of a group (`"cls"`, `"dist"`, `"register"`, `"patch"`, `"prefix"`,
             `"any"`), or a bool mask: [token], or [batch token] for one per image.
-        heads: Indices, a slice, or a bool mask.
+        heads: Indices, a slice, or a bool mask; of keys and values that several query heads share, the fewer heads.
         neurons: As `heads`, in an MLP.
         queries: As `tokens`, in a pattern or in attention scores.
         keys: As `queries`.
@@ -67,13 +70,17 @@ class Selection:
         """
         axes = hook_axes(name, cfg)
         for field in fields(self):
-            chosen, axis = getattr(self, field.name), _AXES[field.name]
+            chosen = getattr(self, field.name)
             if chosen is None:
                 continue
-            if axis not in axes:
-                hint = " (of attention, tokens are queries and keys)" if axis == "token" and "query" in axes else ""
+            axis = _axis(field.name, axes)
+            if axis is None:
+                of_attention = field.name == "tokens" and "query" in axes
+                hint = " (of attention, tokens are queries and keys)" if of_attention else ""
                 raise ValueError(f"'{name}' has axes {', '.join(axes)}, and so no {field.name}{hint}")
             size = {"head": cfg.n_heads, "neuron": cfg.d_mlp}.get(axis)
+            if axis == "key_value_head":
+                size = cfg.n_key_value_heads_at(int(name.split(".")[1]))
             if size is None:
                 check_tokens(chosen, cfg, field.name)
             else:
@@ -90,9 +97,10 @@ class Selection:
         axes = hook_axes(name, cfg)
         mask = torch.ones((1,) * activation.ndim, dtype=torch.bool, device=activation.device)
         for field in fields(self):
-            chosen, axis = getattr(self, field.name), _AXES[field.name]
+            chosen, axis = getattr(self, field.name), _axis(field.name, axes)
             if chosen is None:
                 continue
+            assert axis is not None, "checked before the run"
             dim = axes.index(axis)
             size = activation.shape[dim]
             if axis in ("token", "query", "key"):
@@ -105,6 +113,11 @@ class Selection:
                 shape[0] = len(members)
             mask = mask & members.to(activation.device).reshape(shape)
         return mask
+
+
+def _axis(field: str, axes: Sequence[str]) -> str | None:
+    """The axis of an activation that a field of `Selection` selects from."""
+    return next((axis for axis in _AXES[field] if axis in axes), None)
 
 
 def check_tokens(chosen: Any, cfg: HookedViTConfig, noun: str = "tokens") -> None:

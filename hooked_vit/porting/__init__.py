@@ -1,5 +1,5 @@
 """From a timm module to a config and weights; one file per timm family."""
 
-from hooked_vit.porting.vision_transformer import read_config, read_weights
+from hooked_vit.porting.families import read_config, read_weights
 
 __all__ = ["read_config", "read_weights"]

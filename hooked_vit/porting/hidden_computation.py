@@ -2,21 +2,31 @@
 
 import math
 import re
+from collections.abc import Collection, Sequence
+from typing import Any
 
+import torch
 from timm import layers
-from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
-from torch import nn
+from timm.models.vision_transformer import (
+    Block,
+    DiffParallelScalingBlock,
+    ParallelScalingBlock,
+    ResPostBlock,
+    VisionTransformer,
+)
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hooked_vit.porting.parts import ACTIVATION_NAMES, MLP_KINDS, NORM_KINDS, refuse
 
-_INACTIVE = (nn.Identity, nn.Dropout, layers.DropPath, layers.PatchDropout)  # in evaluation mode
+# in evaluation mode
+_INACTIVE = (nn.Identity, nn.Dropout, layers.DropPath, layers.PatchDropout, layers.PatchDropoutWithIndices)
 _PARTS = {
     nn.Linear, nn.Conv2d, nn.GELU, nn.Sequential, nn.ModuleList, layers.PatchEmbed, layers.HybridEmbed,
-    layers.Attention, layers.AttentionPoolLatent, layers.LayerScale, Block, ResPostBlock, *_INACTIVE, *NORM_KINDS,
-    *ACTIVATION_NAMES, *MLP_KINDS,
+    layers.Attention, layers.DiffAttention, layers.AttentionPoolLatent, layers.LayerScale, Block, ResPostBlock,
+    ParallelScalingBlock, DiffParallelScalingBlock, *_INACTIVE, *NORM_KINDS, *ACTIVATION_NAMES, *MLP_KINDS,
 }  # fmt: skip
-_LINEAR = re.compile(r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc\w+|w[012]))")
+_LINEAR = re.compile(r"blocks\.\d+\.(attn\.(qkv|proj|q_proj|k_proj|v_proj|gate)|mlp\.(fc\w+|w[012])|(in|out|attn_out|mlp_out)_proj)")
 _MERGE = (
     "merge or remove it first (adapters: `model.merge_and_unload()`; parametrisations: "
     "`torch.nn.utils.parametrize.remove_parametrizations`; pruning: `torch.nn.utils.prune.remove`; quantised layers: "
@@ -40,19 +50,50 @@ def refuse_hidden_computation(module: nn.Module) -> None:
             refuse(f"a `forward` that was set on the instance {where}")
         if _LINEAR.fullmatch(name) and type(part) not in (nn.Linear, nn.Conv2d):
             refuse(f"a {_qualified(part)} as {where}: {_MERGE}")
-        if isinstance(part, layers.Attention) and not math.isclose(part.scale, part.head_dim**-0.5, rel_tol=1e-6):
+        if not _scale_is_usual(part):
             refuse(f"the scale {part.scale} of the attention scores in {where}, which is not 1 / sqrt(d_head)")
 
 
-def refuse_unknown_parts(module: nn.Module) -> None:
+def _scale_is_usual(part: Any) -> bool:
+    scale, n_heads, projection = (getattr(part, name, None) for name in ("scale", "num_heads", "proj"))
+    if scale is None or n_heads is None or not (isinstance(projection, nn.Linear) or hasattr(part, "in_proj")):
+        return True  # no attention
+    d_head = part.head_dim if hasattr(part, "head_dim") else projection.in_features // n_heads
+    return math.isclose(scale, d_head**-0.5, rel_tol=1e-6)
+
+
+def refuse_replaced_methods(module: nn.Module, base: type[nn.Module], methods: Sequence[str]) -> None:
+    """Raise ValueError if a subclass of timm's class has methods of its own in the place of some of timm's."""
+    for method in methods:
+        if getattr(type(module), method) is not getattr(base, method):
+            refuse(f"{type(module).__name__}.{method}, which replaces {base.__name__}'s own")
+
+
+def refuse_changed_buffer(found: Tensor, expected: Tensor, name: str) -> None:
+    """Raise ValueError unless a buffer that timm computes from the architecture is as it computes it."""
+    if found.is_meta:
+        return
+    if found.shape != expected.shape or not torch.allclose(found, expected.to(found), rtol=1e-5, atol=1e-5):
+        refuse(f"a changed buffer '{name}': a HookedViT computes it from the architecture")
+
+
+def refuse_unknown_parts(
+    module: nn.Module, base: type[nn.Module] = VisionTransformer, more_parts: Collection[type] = ()
+) -> None:
     """Raise ValueError unless every submodule is of exactly one of the types that a HookedViT has a part for.
 
     A stem is used as it is, whatever its parts.
+
+    Args:
+        module: The module.
+        base: Its class, or the one that it extends.
+        more_parts: The types that only this family has.
     """
     for name, part in module.named_modules():
         if name.startswith("patch_embed.backbone"):
             continue
-        if type(part) not in _PARTS and not (part is module and isinstance(part, VisionTransformer)):
+        known = type(part) in _PARTS or type(part) in more_parts
+        if not known and not (part is module and isinstance(part, base)):
             place = "the place of a dropout, " if "drop" in name.split(".")[-1] else ""
             refuse(f"a {_qualified(part)} as {place}'{name}'")
 

@@ -12,6 +12,10 @@ from hooked_vit.porting.parts import read_activation, read_norm, refuse
 
 PARALLEL_BLOCKS = (ParallelScalingBlock, DiffParallelScalingBlock)
 DIFFERENTIAL = (layers.DiffAttention, DiffParallelScalingBlock)
+DIFFERENTIAL_RENAMES = [
+    (r"blocks\.(\d+)\.attn\.sub_norm\.", r"blocks.\1.attn.head_ln."),
+    (r"blocks\.(\d+)\.attn\.lambda_(\w+)$", r"blocks.\1.attn.lambdas.\2"),
+]
 
 
 def read_parallel_block(block: Any, where: str) -> dict[str, Any]:

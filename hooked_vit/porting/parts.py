@@ -1,5 +1,6 @@
-"""Reading norms, activation functions and MLPs of timm modules, and refusing those that are not covered."""
+"""Reading the parts of blocks of timm modules, and refusing those that are not covered."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -13,8 +14,8 @@ from hooked_vit.config import MlpKind, NormConfig
 def refuse(feature: str) -> NoReturn:
     """Raise the error for a module that has a part HookedViT does not cover."""
     raise ValueError(
-        f"not covered: {feature}. HookedViT covers timm's VisionTransformer and VisionTransformerDistilled with a "
-        "convolutional patch embedding or stem, Block or ResPostBlock, and the poolings cls, avg, max, avgmax and map"
+        f"not covered: {feature}. HookedViT covers plain Vision Transformers out of the parts that it has: "
+        "`hooked_vit.covered_models.covered_models()` lists them"
     )
 
 
@@ -82,3 +83,38 @@ def read_mlp(mlp: Any, where: str) -> dict[str, Any]:
         "mlp_input_norm": read_norm(outer, f"the input norm of the MLP of {where}"),
         "mlp_inner_norm": read_norm(inner, f"the norm inside the MLP of {where}"),
     }
+
+
+def read_gate(attn: Any, where: str) -> bool:
+    """Whether an attention multiplies its mix of values by a gate."""
+    gate = getattr(attn, "gate", None)
+    if gate is None:
+        return False
+    if type(gate) is not nn.Linear or (gate.bias is None) == has_query_bias(attn):
+        refuse(f"gated attention with a bias unlike that of the queries, or with no linear layer, in {where}")
+    return True
+
+
+def has_query_bias(attn: Any) -> bool:
+    """Whether the queries of an attention have a bias, wherever timm keeps it."""
+    query = getattr(attn, "q_proj", None)
+    linear = attn.qkv if query is None else query
+    return linear.bias is not None or getattr(attn, "q_bias", None) is not None
+
+
+def read_blocks(blocks: Sequence[Any] | nn.Module, read_block: Callable[[Any, str], dict[str, Any]]) -> dict[str, Any]:
+    """The config fields of all blocks, which must be alike except for the number of key and value heads.
+
+    Raises:
+        ValueError: If there is no block, or two differ.
+    """
+    per_block = [read_block(block, f"block {index}") for index, block in enumerate(blocks)]  # pyright: ignore[reportArgumentType]
+    if not per_block:
+        refuse("a model without blocks")
+    n_shared = [fields.pop("n_key_value_heads", None) for fields in per_block]
+    for index, fields in enumerate(per_block):
+        differing = [name for name, value in fields.items() if value != per_block[0][name]]
+        if differing:
+            refuse(f"blocks of different kinds (block {index} and block 0 differ in {', '.join(differing)})")
+    grouped = {} if n_shared[0] is None else {"n_key_value_heads": tuple(n_shared)}
+    return {"n_layers": len(per_block), **per_block[0], **grouped}

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from hooked_vit import HookedViTConfig, NormConfig
-from hooked_vit.components.attention import Attention, additive_mask
+from hooked_vit.components.attention import Attention
+from hooked_vit.components.attention_terms import AttentionTerms, additive_mask
 
 # width 14, three heads of five: d_model is not n_heads * d_head
 PLAIN = HookedViTConfig(
@@ -129,7 +130,7 @@ def test_masked_keys_have_no_effect(attention: Attention, x: Tensor, watched: bo
     keys = torch.tensor([[True, True, False, True], [False, True, True, False]])
     if watched:
         attention.hook_pattern.add_hook(lambda pattern, hook: None)
-    z = attention(x, additive_mask(keys, x.dtype))
+    z = attention(x, AttentionTerms(additive_mask(keys, x.dtype)))
     for image in range(2):
         expected = slow_z(attention, x[image], keys[image].nonzero().flatten().tolist())
         torch.testing.assert_close(z[image], expected, rtol=1e-4, atol=1e-5)

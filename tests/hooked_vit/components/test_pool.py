@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hooked_vit import HookedViTConfig, NormConfig
-from hooked_vit.components.attention import additive_mask
+from hooked_vit.components.attention_terms import additive_mask
 from hooked_vit.components.pool import AttentionPool, pool_tokens
 
 CFG = HookedViTConfig(

@@ -28,6 +28,9 @@ def build(name: str, **arguments: object) -> nn.Module:
     with torch.device("meta"):
         module = timm.create_model(name, pretrained=False, **arguments)
     module = module.to_empty(device="cpu").eval()
+    for part in module.modules():
+        if hasattr(part, "init_non_persistent_buffers"):
+            part.init_non_persistent_buffers()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for key, parameter in module.named_parameters():
@@ -104,6 +107,17 @@ def test_the_stream_is_the_sum_of_what_is_written(kind: str, images: torch.Tenso
         else:
             assert torch.equal(total_in_order, cache["resid_post", layer])
     torch.testing.assert_close(total, cache["resid_post", -1], rtol=1e-5, atol=1e-6)
+
+
+def test_gated_attention_is_exact(images: torch.Tensor) -> None:
+    module = make_timm("inner_norms")
+    for block in module.blocks:
+        block.attn.gate = nn.Linear(24, 24)
+    model = HookedViT.from_timm(module)
+    assert model.verify(module, images).bitwise
+    for name in ("hook_gate", "hook_z_pre"):
+        edited = model.run_with_hooks(images, fwd_hooks=[(f"blocks.1.attn.{name}", lambda a, hook: 0.5 * a)])
+        assert not torch.equal(edited, model(images))
 
 
 @pytest.mark.parametrize("pool", ["max", "avgmax"])
@@ -205,8 +219,6 @@ def _with(name: str, part: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     ("module", "feature"),
     [
-        (lambda: timm.create_model("eva02_tiny_patch14_224", depth=1), "Eva .rotary positions."),
-        (lambda: timm.create_model("vit_relpos_small_patch16_224", depth=1), "relative position bias"),
         (lambda: timm.create_model("resnet18"), "the family ResNet"),
         (lambda: make_timm("cls", embed_layer=Overlapping), "a patch embedding by Overlapping"),
         (lambda: timm.create_model("vit_base_patch16_xp_224", depth=1), "ParallelScalingBlock as block 0"),
@@ -216,7 +228,8 @@ def _with(name: str, part: nn.Module) -> nn.Module:
         (lambda: make_timm("cls", act_layer="mish"), "the activation function Mish in block 0"),
         (lambda: _with("head", nn.Sequential(nn.Linear(24, 7))), "a Sequential as the head"),
         (lambda: _with("blocks.1.norm2", nn.BatchNorm1d(24)), "a BatchNorm1d as norm2 of block 1"),
-        (lambda: _with("blocks.2.attn.gate", nn.Linear(24, 24)), "gated attention in block 2"),
+        (lambda: _with("blocks.2.attn.gate", nn.Linear(24, 24)), "block 2 and block 0 differ in gated_attn"),
+        (lambda: _with("blocks.2.attn.gate", nn.Linear(24, 24, bias=False)), "gated attention with a bias unlike"),
         (lambda: _with("blocks.1.ls1", timm.layers.LayerScale(24)), "LayerScale on only one sub-layer in block 1"),
         (lambda: _with("blocks.1.mlp.act", nn.SiLU()), "block 1 and block 0 differ in act_fn"),
     ],

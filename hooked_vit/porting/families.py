@@ -1,0 +1,47 @@
+"""The table of timm's families: which file reads a module's config and weights."""
+
+from types import ModuleType
+
+from timm.models.beit import Beit
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer_relpos import VisionTransformerRelPos
+from torch import Tensor, nn
+
+from hooked_vit.config import HookedViTConfig
+from hooked_vit.porting import beit, eva, relative_positions, vision_transformer
+from hooked_vit.porting.parts import refuse
+
+READERS: dict[type[nn.Module], ModuleType] = {
+    VisionTransformer: vision_transformer,
+    Eva: eva,
+    Beit: beit,
+    VisionTransformerRelPos: relative_positions,
+}
+"""Class -> the file with its `read_config` and `read_weights`; a subclass is read as the class that it extends."""
+
+
+def _reader(module: nn.Module) -> ModuleType:
+    for cls in type(module).__mro__:
+        if cls in READERS:
+            return READERS[cls]
+    hint = " (unset TIMM_USE_NAFLEXVIT to get a VisionTransformer)" if type(module).__name__ == "NaFlexVit" else ""
+    refuse(f"the family {type(module).__name__}{hint}")
+
+
+def read_config(module: nn.Module) -> HookedViTConfig:
+    """The config of a timm module, read from its parts and never from its name.
+
+    Raises:
+        ValueError: If a part is not covered; the message names it.
+    """
+    return _reader(module).read_config(module)
+
+
+def read_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The weights of a timm module under HookedViT's names; the tensors are the module's own where it stores them so.
+
+    Raises:
+        ValueError: If a tensor of the module has no name in a HookedViT.
+    """
+    return _reader(module).read_weights(module)
