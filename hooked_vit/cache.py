@@ -72,6 +72,9 @@ class ViTActivationCache(ActivationCache):
             return super().__getitem__(key)
         except KeyError as error:
             name = error.args[0]
+            block, _, point = str(name).rpartition(".")
+            if block.startswith("blocks.") and f"{block}.attn.{point}" in self.cache_dict:
+                return self.cache_dict[f"{block}.attn.{point}"]  # a point that TransformerLens does not place
             reason = why_absent(str(name), self.model.cfg)
             if reason is not None:
                 raise KeyError(reason) from None
@@ -285,7 +288,7 @@ class _LinearBlocks:
         W_O, W_out = block.attn.W_O, block.mlp.W_out
         if block.post_norm:
             unit = W_out.new_ones(1)
-            W_O, W_out = block.ln1.divide(W_O, unit, bias=False), block.ln2.divide(W_out, unit, bias=False)
+            W_O, W_out = block.ln1.divide(W_O, unit, bias=False), block.mlp_ln.divide(W_out, unit, bias=False)
         else:
             W_O, W_out = block.scaled_W_O, block.scaled_W_out
         return SimpleNamespace(attn=SimpleNamespace(W_O=W_O), mlp=SimpleNamespace(W_out=W_out))

@@ -57,18 +57,16 @@ def _is_name(names: object) -> bool:
     return isinstance(names, tuple) and len(names) in (2, 3) and isinstance(names[1], SupportsIndex)
 
 
-def _resolve_name(
-    name: object, known: list[str], n_layers: int, why_absent: Callable[[str], str | None]
-) -> list[str]:
+def _resolve_name(name: object, known: list[str], n_layers: int, why_absent: Callable[[str], str | None]) -> list[str]:
     if _is_name(name):
         short, number, *layer_type = name  # pyright: ignore[reportGeneralTypeIssues]
         layer = index(number)
         if not -n_layers <= layer < n_layers:
             raise ValueError(f"no layer {layer} for '{short}': the model has layers 0 to {n_layers - 1}")
         full = get_act_name(short, layer % n_layers, *layer_type)
-        if full not in known:  # a name that TransformerLens does not place, such as `pattern_1`
-            block = [point for point in known if point.startswith(f"blocks.{layer % n_layers}.")]
-            full = next((point for point in block if point.endswith(f".hook_{short}")), full)
+        in_attention = f"blocks.{layer % n_layers}.attn.hook_{short}"
+        if not layer_type and full not in known and in_attention in known:
+            full = in_attention  # a name that TransformerLens does not place, such as `pattern_1`
     elif isinstance(name, str):
         full = name if name in known else get_act_name(name)
     else:

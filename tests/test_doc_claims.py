@@ -301,6 +301,10 @@ def test_gradients_of_a_metric_with_one_number_per_image_are_each_image_s_own(im
 # ---------------------------------------------------------------- how-to/moving.md: timm
 
 
+# The parts of timm's own `Block`; parallel blocks have others.
+with_timms_block = pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"parallel"}))
+
+
 @contextmanager
 def outputs_of(module: nn.Module, *names: str) -> Iterator[dict[str, Tensor]]:
     """The outputs of timm's submodules, recorded by plain forward hooks."""
@@ -329,6 +333,7 @@ def test_patch_embed_and_norm_pre_are_hook_patch_embed_and_hook_tokens(kind: str
     assert_equal_up_to_rounding(cache["hook_tokens"], seen["norm_pre"])
 
 
+@with_timms_block
 def test_a_block_is_resid_post_and_its_drop_paths_are_what_is_added(kind: str, images: Tensor) -> None:
     seen = timm_outputs(kind, images, "blocks.1", "blocks.1.drop_path1", "blocks.1.drop_path2")
     cache = cached(ported(kind), images)
@@ -337,6 +342,7 @@ def test_a_block_is_resid_post_and_its_drop_paths_are_what_is_added(kind: str, i
     assert_equal_up_to_rounding(cache["mlp_out", 1], seen["blocks.1.drop_path2"])
 
 
+@with_timms_block
 def test_timm_s_attn_and_mlp_are_before_layer_scale_and_post_norms(kind: str, images: Tensor) -> None:
     seen, cache = timm_outputs(kind, images, "blocks.1.attn", "blocks.1.mlp"), cached(ported(kind), images)
     block = ported(kind).blocks[1]
@@ -346,12 +352,14 @@ def test_timm_s_attn_and_mlp_are_before_layer_scale_and_post_norms(kind: str, im
     assert torch.allclose(cache["attn_out", 1], seen["blocks.1.attn"], atol=1e-5) != changed
 
 
+@with_timms_block
 def test_timm_s_block_norms_are_hook_normalized(kind: str, images: Tensor) -> None:
     seen, cache = timm_outputs(kind, images, "blocks.1.norm1", "blocks.1.norm2"), cached(ported(kind), images)
     assert_equal_up_to_rounding(cache["normalized", 1, "ln1"], seen["blocks.1.norm1"])
     assert_equal_up_to_rounding(cache["normalized", 1, "ln2"], seen["blocks.1.norm2"])
 
 
+@with_timms_block
 def test_timm_s_qkv_is_hook_q_hook_k_and_hook_v(kind: str, images: Tensor) -> None:
     seen, cache = timm_outputs(kind, images, "blocks.1.attn.qkv"), cached(ported(kind), images)
     cfg = ported(kind).cfg
@@ -360,6 +368,7 @@ def test_timm_s_qkv_is_hook_q_hook_k_and_hook_v(kind: str, images: Tensor) -> No
         assert_equal_up_to_rounding(cache[name, 1], expected, name)
 
 
+@with_timms_block
 def test_timm_s_q_norm_and_k_norm_have_hook_points(kind: str, images: Tensor) -> None:
     seen = timm_outputs(kind, images, "blocks.1.attn.q_norm", "blocks.1.attn.k_norm")
     cache, has_norms = cached(ported(kind), images), ported(kind).cfg.qk_norm is not None
@@ -368,6 +377,7 @@ def test_timm_s_q_norm_and_k_norm_have_hook_points(kind: str, images: Tensor) ->
         assert_equal_up_to_rounding(normed, seen[f"blocks.1.attn.{name}_norm"], name)
 
 
+@with_timms_block
 def test_timm_s_attn_drop_is_hook_pattern_with_fused_and_plain_attention(kind: str, images: Tensor) -> None:
     module = make_timm(kind)
     for block in module.blocks:
@@ -381,6 +391,7 @@ def test_timm_s_attn_drop_is_hook_pattern_with_fused_and_plain_attention(kind: s
         assert_equal_up_to_rounding(pattern, seen["blocks.1.attn.attn_drop"])
 
 
+@with_timms_block
 def test_timm_s_fc1_and_act_are_hook_pre_and_hook_post_of_a_plain_mlp(kind: str, images: Tensor) -> None:
     if ported(kind).cfg.mlp_kind != "plain":
         pytest.skip("gated")

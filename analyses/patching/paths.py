@@ -226,9 +226,7 @@ def _run(
     return model.run_with_hooks(base["resid_pre", first][images], fwd_hooks=hooks, start_at_layer=first)
 
 
-def _by_hook_point(
-    receivers: Sequence[Receiver], cfg: HookedViTConfig
-) -> Mapping[tuple[str, int], list[int] | None]:
+def _by_hook_point(receivers: Sequence[Receiver], cfg: HookedViTConfig) -> Mapping[tuple[str, int], list[int] | None]:
     """The hook points at which receivers read and the steps at which they do, with the heads that are receivers."""
     points: dict[tuple[str, int], list[int] | None] = {}
     for kind, *at in receivers:

@@ -99,8 +99,8 @@ class Block(nn.Module):
             q, k, v = (normed.unsqueeze(-2) + (self.ln1.fused(x) - unedited) for x in (q, k, v))
         return self.attn.forward_split(q, k, v, terms, self.attn.gate_values(normed))
 
-    def _attn_out(self, z: Tensor) -> Tensor:
-        out, hook_result = self.attn.project(z), self.attn.hook_result
+    def _attn_out(self, z: Tensor, projected: Tensor | None = None) -> Tensor:
+        out, hook_result = self.attn.project(z) if projected is None else projected, self.attn.hook_result
         watched = is_watched(hook_result)
         scale_is_edited = self.post_norm and not is_only_read(self.ln1.hook_scale)
         if not watched or (is_only_read(hook_result) and not scale_is_edited):

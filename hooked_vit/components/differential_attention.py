@@ -40,7 +40,7 @@ class DifferentialAttention(Attention):
         self.k_norm = Norm(half, cfg.qk_norm) if cfg.qk_norm else None
         self.head_ln = Norm(cfg.d_head, NormConfig("rms", 1e-5, has_bias=False))
         self.lambda_init = cfg.differential.lambda_init[layer]
-        shapes = {name: () for name in ("a", "b")} if cfg.differential.dual else dict.fromkeys(_VECTORS, (half,))
+        shapes = dict.fromkeys(("a", "b"), ()) if cfg.differential.dual else dict.fromkeys(_VECTORS, (half,))
         self.lambdas = nn.ParameterDict({name: nn.Parameter(torch.zeros(shape)) for name, shape in shapes.items()})
         del self.hook_attn_scores
         self.hook_attn_scores_1 = HookPoint()

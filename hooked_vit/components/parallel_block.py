@@ -40,30 +40,34 @@ class ParallelBlock(Block):
         z = self._z(residual, normed, terms)
         post = self.mlp.activations(self._mlp_input(residual, normed))
         points = (self.attn.hook_result, self.hook_attn_out, self.hook_mlp_out)
-        if all(is_only_read(point) for point in points):
-            if any(is_watched(point) for point in points):
-                self.hook_attn_out(self._attn_out(z))
-                self.hook_mlp_out(self.write_mlp(post))
-            return self.hook_resid_post(residual + self._both(z, post))
-        attn_out, mlp_out = self.hook_attn_out(self._attn_out(z)), self.hook_mlp_out(self.write_mlp(post))
-        return self.hook_resid_post(residual + (attn_out + mlp_out))
+        are_read, are_edited = any(map(is_watched, points)), not all(map(is_only_read, points))
+        attn, mlp = (None, None) if self.fused_out else (self.attn.project(z), self.mlp.out(post))
+        attn_out = mlp_out = None
+        if are_read or are_edited:
+            attn_out = self.hook_attn_out(self._attn_out(z, attn))
+            mlp_out = self.hook_mlp_out(self._with_scale(self.mlp.out(post) if mlp is None else mlp))
+        if are_edited and attn_out is not None and mlp_out is not None:
+            return self.hook_resid_post(residual + (attn_out + mlp_out))
+        together = self._projected_together(z, post) if attn is None or mlp is None else attn + mlp
+        return self.hook_resid_post(residual + self._with_scale(together))
 
     def _mlp_input(self, residual: Tensor, normed: Tensor) -> Tensor:
         if is_only_read(self.hook_mlp_in):
             if is_watched(self.hook_mlp_in):
                 self.hook_mlp_in(residual)
             return normed
-        # the norm's own hook points see the unedited stream; an edit of the input enters as a difference from it
-        edited = self.hook_mlp_in(residual)
-        return normed + (self.ln1.fused(edited) - self.ln1.fused(residual))
+        edited = self.ln1.fused(self.hook_mlp_in(residual))
+        if is_only_read(self.ln1.hook_scale) and is_only_read(self.ln1.hook_normalized):
+            return edited
+        # the norm's hook points see the unedited stream; the edit of the input enters as a difference from it
+        return normed + (edited - self.ln1.fused(residual))
 
-    def _both(self, z: Tensor, post: Tensor) -> Tensor:
-        """What attention and MLP add to the stream together, in the original's order of sums."""
-        if self.fused_out:
-            weight = torch.cat([stored_weight(self.attn.out), stored_weight(self.mlp.out)], dim=1)
-            out = F.linear(torch.cat([z.flatten(-2), post], dim=-1), weight, self.attn.out.bias)
-        else:
-            out = self.attn.project(z) + self.mlp.out(post)
+    def _projected_together(self, z: Tensor, post: Tensor) -> Tensor:
+        """Both outputs by one product, as in an original with one projection."""
+        weight = torch.cat([stored_weight(self.attn.out), stored_weight(self.mlp.out)], dim=1)
+        return F.linear(torch.cat([z.flatten(-2), post], dim=-1), weight, self.attn.out.bias)
+
+    def _with_scale(self, out: Tensor) -> Tensor:
         return out if self.ls1 is None else out * self.ls1
 
     def resume(

@@ -26,7 +26,10 @@ _PARTS = {
     layers.Attention, layers.DiffAttention, layers.AttentionPoolLatent, layers.LayerScale, Block, ResPostBlock,
     ParallelScalingBlock, DiffParallelScalingBlock, *_INACTIVE, *NORM_KINDS, *ACTIVATION_NAMES, *MLP_KINDS,
 }  # fmt: skip
-_LINEAR = re.compile(r"blocks\.\d+\.(attn\.(qkv|proj|q_proj|k_proj|v_proj|gate)|mlp\.(fc\w+|w[012])|(in|out|attn_out|mlp_out)_proj)")
+_LINEAR = re.compile(
+    r"blocks\.\d+\."
+    r"(attn\.(qkv|proj|q_proj|k_proj|v_proj|gate)|mlp\.(fc\w+|w[012])|(in|out|attn_out|mlp_out)_proj)"
+)
 _MERGE = (
     "merge or remove it first (adapters: `model.merge_and_unload()`; parametrisations: "
     "`torch.nn.utils.parametrize.remove_parametrizations`; pruning: `torch.nn.utils.prune.remove`; quantised layers: "
@@ -56,9 +59,10 @@ def refuse_hidden_computation(module: nn.Module) -> None:
 
 def _scale_is_usual(part: Any) -> bool:
     scale, n_heads, projection = (getattr(part, name, None) for name in ("scale", "num_heads", "proj"))
-    if scale is None or n_heads is None or not (isinstance(projection, nn.Linear) or hasattr(part, "in_proj")):
+    is_parallel = hasattr(part, "in_proj") and hasattr(part, "head_dim")
+    if scale is None or n_heads is None or not (isinstance(projection, nn.Linear) or is_parallel):
         return True  # no attention
-    d_head = part.head_dim if hasattr(part, "head_dim") else projection.in_features // n_heads
+    d_head = getattr(part, "head_dim", None) or projection.in_features // n_heads  # pyright: ignore[reportOptionalMemberAccess]
     return math.isclose(scale, d_head**-0.5, rel_tol=1e-6)
 
 

@@ -23,11 +23,11 @@ def read_parallel_block(block: Any, where: str) -> dict[str, Any]:
 
     LayerScale is read from the block's part, not its arguments: here `init_values=0.0` makes a real one.
     """
-    fused_out = block.out_proj is not None
+    fused_out, is_differential = block.out_proj is not None, type(block) is DiffParallelScalingBlock
     attn_out, mlp_out = (block.out_proj, None) if fused_out else (block.attn_out_proj, block.mlp_out_proj)
     return {
         "n_heads": block.num_heads,
-        "d_head": block.head_dim * (2 if isinstance(block, DIFFERENTIAL) else 1),
+        "d_head": block.head_dim * (1 + is_differential),
         "d_mlp": block.in_split[0],
         "act_fn": read_activation(block.mlp_act, where),
         "qkv_bias": block.in_proj.bias is not None,
@@ -55,7 +55,7 @@ def read_differential(blocks: Iterable[nn.Module]) -> DifferentialConfig | None:
     return DifferentialConfig(tuple(float(attn.lambda_init) for attn in attentions), bool(attentions[0].dual_lambda))
 
 
-def as_block_tensors(tensors: Mapping[str, Tensor], blocks: Iterable[nn.Module]) -> dict[str, Tensor]:
+def as_block_tensors(tensors: Mapping[str, Tensor], blocks: Any) -> dict[str, Tensor]:
     """A state dict in which parallel blocks have the names of a `Block`: `norm1`, `attn.qkv`, `mlp.fc1`.
 
     The joint projections are split: their parts are views of the same tensors.

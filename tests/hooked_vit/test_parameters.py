@@ -33,6 +33,10 @@ def model(source: nn.Module) -> HookedViT:
 
 def test_heads_are_cut_from_timms_matrices_row_by_row(model: HookedViT, source: nn.Module) -> None:
     for layer, block in enumerate(source.blocks):
+        if model.cfg.parallel_attn_mlp:  # one projection for the MLP, whose rows come first, and attention
+            first, proj, qkv = block.in_split[0], block.attn_out_proj, block.in_proj
+        else:
+            first, proj, qkv = 0, block.attn.proj, block.attn.qkv
         for index, name in enumerate("QKV"):
             stacked = getattr(model, f"W_{name}")
             assert stacked.shape == (3, 4, 28, 7)
@@ -40,14 +44,14 @@ def test_heads_are_cut_from_timms_matrices_row_by_row(model: HookedViT, source: 
             assert biases.shape == (3, 4, 7)
             for head in range(4):
                 for d in range(7):
-                    row = index * 28 + head * 7 + d
-                    assert torch.equal(stacked[layer, head, :, d], block.attn.qkv.weight[row])
-                    bias = 0.0 if block.attn.qkv.bias is None else float(block.attn.qkv.bias[row].detach())
+                    row = first + index * 28 + head * 7 + d
+                    assert torch.equal(stacked[layer, head, :, d], qkv.weight[row])
+                    bias = 0.0 if qkv.bias is None else float(qkv.bias[row].detach())
                     assert float(biases[layer, head, d]) == bias
         for head in range(4):
             for d in range(7):
-                assert torch.equal(model.W_O[layer, head, d], block.attn.proj.weight[:, head * 7 + d])
-        bias = block.attn.proj.bias
+                assert torch.equal(model.W_O[layer, head, d], proj.weight[:, head * 7 + d])
+        bias = proj.bias
         assert torch.equal(model.b_O[layer], torch.zeros(28) if bias is None else bias)
 
 
@@ -190,13 +194,17 @@ def test_accumulated_bias_is_the_sum_of_what_biases_write(kind: str, mlp_input: 
         with pytest.raises(ValueError, match="in post-norm blocks what a bias adds depends on the token"):
             model.accumulated_bias(1)
         return
+    if mlp_input and model.cfg.parallel_attn_mlp:
+        with pytest.raises(ValueError, match="both read its input: leave out mlp_input"):
+            model.accumulated_bias(1, mlp_input=True)
+        return
     for layer in range(4):
         expected = torch.zeros(24)
         for index, block in enumerate(model.blocks):
             if index < layer or (mlp_input and index == layer):
                 expected += block.attn.b_O * (1 if block.ls1 is None else block.ls1)
             if index < layer and include_mlp:
-                expected += block.mlp.b_out * (1 if block.ls2 is None else block.ls2)
+                expected += block.mlp.b_out * (1 if block.mlp_ls is None else block.mlp_ls)
         torch.testing.assert_close(model.accumulated_bias(layer, mlp_input, include_mlp), expected)
     with pytest.raises(ValueError, match="layer 4 is out of range: 0 to 3"):
         model.accumulated_bias(4)

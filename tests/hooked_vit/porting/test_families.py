@@ -221,8 +221,6 @@ def _with(name: str, part: nn.Module) -> nn.Module:
     [
         (lambda: timm.create_model("resnet18"), "the family ResNet"),
         (lambda: make_timm("cls", embed_layer=Overlapping), "a patch embedding by Overlapping"),
-        (lambda: timm.create_model("vit_base_patch16_xp_224", depth=1), "ParallelScalingBlock as block 0"),
-        (lambda: timm.create_model("vit_dwee_patch16_reg1_gap_256", depth=1), "DiffAttention in block 0"),
         (lambda: make_timm("cls", global_pool=""), "global_pool='', features that are not pooled"),
         (lambda: make_timm("cls", global_pool="prr"), "pooling by AttentionPoolPrr"),
         (lambda: make_timm("cls", act_layer="mish"), "the activation function Mish in block 0"),
