@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.utilities import Slice, SliceInput
 
 from hooked_vit.absent_points import refuse_absent, why_absent
+from hooked_vit.activations import Activations, Computed
 from hooked_vit.components.block import Block
 from hooked_vit.config import HookedViTConfig, NormConfig
 from hooked_vit.hook_axes import hook_axes
@@ -61,6 +63,7 @@ class ViTActivationCache(ActivationCache):
     """
 
     model: Any
+    cache_dict: Any
 
     def __getitem__(self, key: HookName) -> Tensor:
         """An activation by full name, short name with its layer, or short name.
@@ -120,6 +123,56 @@ class ViTActivationCache(ActivationCache):
         self._check_mlp_input(mlp_input)
         return super().accumulated_resid(layer, incl_mid, apply_ln, pos_slice, mlp_input, return_labels)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the cache keeps alive, shared memory counted once.
+
+        In a lean cache these include the images of the run, and what was computed last.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> _, cache = model.run_with_cache(torch.zeros(1, 3, 64, 64), names_filter=("resid_post", 0))
+        >>> cache.nbytes == 4 * 65 * 128
+        True
+        """
+        held = self.cache_dict.held() if isinstance(self.cache_dict, Activations) else self.cache_dict.values()
+        storages = [tensor.untyped_storage() for tensor in held]
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+    def drop_computed(self) -> None:
+        """Forget what was computed when it was read; it is computed again when it is read again."""
+        if isinstance(self.cache_dict, Activations):
+            self.cache_dict.drop_computed()
+
+    def hold_everything(self) -> "ViTActivationCache":
+        """Compute every activation that would be computed when it is read, and hold all of them; returns itself.
+
+        From then on the cache is a plain one: it takes the memory of all activations, and does not depend on the
+        weights.
+        """
+        self.cache_dict = dict(self.cache_dict)
+        return self
+
+    def to(self, device: torch.device | str) -> "ViTActivationCache":
+        """As TransformerLens's: move the cache. On another device it holds everything."""
+        if isinstance(self.cache_dict, Activations) and torch.device(device) == self.model.cfg.device:
+            return self
+        super().to(device)
+        return self
+
+    def remove_batch_dim(self, batch_size: int | None = None) -> "ViTActivationCache":
+        """As TransformerLens's: drop the batch axis of a cache of one image."""
+        n_images = self._batch_size() if batch_size is None else batch_size
+        if not isinstance(self.cache_dict, Activations) or not self.has_batch_dim or n_images != 1:
+            super().remove_batch_dim(batch_size)  # which says what is wrong
+            return self
+        self.cache_dict, self.has_batch_dim = self.cache_dict.mapped(itemgetter(0)), False
+        return self
+
+    def _batch_size(self) -> int:
+        if isinstance(self.cache_dict, Activations):  # all of them are batched
+            return len(next(iter(self.cache_dict.held())))
+        return super()._batch_size()
+
     def decompose_resid(self, layer: int | None = None, mlp_input: bool = False, *args: Any, **kwargs: Any) -> Any:
         """As TransformerLens's: the stream before a layer as embedding, attention and MLP outputs."""
         self._check_mlp_input(mlp_input)
@@ -157,6 +210,10 @@ class ViTActivationCache(ActivationCache):
 
     def apply_slice_to_batch_dim(self, batch_slice: Slice | SliceInput) -> "ViTActivationCache":
         """As TransformerLens's: the cache of some of the images."""
+        if isinstance(self.cache_dict, Activations) and self.has_batch_dim:
+            images = batch_slice if isinstance(batch_slice, Slice) else Slice(batch_slice)
+            part: Any = self.cache_dict.mapped(lambda activation: images.apply(activation, dim=0))
+            return ViTActivationCache(part, self.model, has_batch_dim=images.mode != "int")
         sliced = super().apply_slice_to_batch_dim(batch_slice)
         return ViTActivationCache(sliced.cache_dict, self.model, sliced.has_batch_dim)
 
@@ -228,6 +285,8 @@ class ViTActivationCache(ActivationCache):
         return super().logit_attrs(residual_stack, tokens, *args, **kwargs)
 
     def _ensure_head_results(self) -> bool:
+        if isinstance(self.cache_dict, Activations) and self.cache_dict.offers("blocks.0.attn.hook_result"):
+            return True  # a lean cache computes those of the block that is read
         all_cached = True
         for layer, block in enumerate(self.model.blocks):
             name = f"blocks.{layer}.attn.hook_result"
@@ -259,7 +318,7 @@ class ViTActivationCache(ActivationCache):
 
     def _linear(self, bias_at: Any) -> "ViTActivationCache":
         cfg: HookedViTConfig = self.model.cfg
-        activations = dict(self.cache_dict)
+        activations = self.cache_dict.copy()
         if self._starts_after_embed():
             activations.pop("hook_pos_embed", None)
             activations.pop("hook_embed", None)
@@ -269,9 +328,15 @@ class ViTActivationCache(ActivationCache):
             for layer in range(cfg.n_layers):
                 post = f"blocks.{layer}.mlp.hook_post"
                 if post in activations:
-                    activations[post] = activations[post] / self[f"blocks.{layer}.ln2.hook_scale"]
+                    activations[post] = self._divided(post, f"blocks.{layer}.ln2.hook_scale")
         bias_at = bias_at if isinstance(bias_at, Slice) else Slice(bias_at)
         return ViTActivationCache(activations, _LinearWrites(self, bias_at), self.has_batch_dim)
+
+    def _divided(self, name: str, scale: str) -> Any:
+        """One activation over another: now, or when it is read if it is computed then."""
+        if isinstance(self.cache_dict, Activations):
+            return Computed(lambda: self[name] / self[scale])
+        return self[name] / self[scale]
 
 
 class _LinearBlocks:

@@ -1,4 +1,4 @@
-"""The architecture of a HookedViT, as read from a timm module: counts, widths and which parts it has."""
+"""The architecture of a HookedViT, as read from a module: counts, widths and which parts it has."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -7,11 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hooked_vit.embedding_config import GridPositions, LinearPatches
 from hooked_vit.token_layout import TokenLayout
 
 NormKind = Literal["layer", "rms"]
 MlpKind = Literal["plain", "glu_packed", "glu_split"]
 Pool = Literal["cls", "avg", "max", "avgmax", "attention", "cls_and_dist", "cls_and_mean"]
+Resampling = Literal["bicubic_antialias", "bicubic", "bilinear_antialias"]
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,10 @@ class HookedViTConfig:
     has_cls: bool = True
     has_dist: bool = False
     n_registers: int = 0
-    positions: Literal["tokens", "patches", "none"] = "tokens"
+    positions: Literal["tokens", "patches", "axes", "none"] = "tokens"
+    position_resampling: Resampling = "bicubic_antialias"
+    grid_positions: GridPositions | None = None
+    linear_patches: LinearPatches | None = None
     rotary: RotaryConfig | None = None
     relative_bias: RelativeBiasConfig | None = None
 
@@ -169,6 +174,7 @@ class HookedViTConfig:
     # How the original computes queries, keys and values, which decides the last bit: by three products instead of one,
     # and with the bias added after the product.
     separate_qkv: bool = False
+    scale_scores: bool = False
     qkv_bias_separate: bool = False
 
     block_norm: NormConfig = field(default_factory=NormConfig)
@@ -286,6 +292,8 @@ class HookedViTConfig:
     @property
     def position_grid(self) -> tuple[int, int]:
         """Height and width of the grid that positions were learnt on: whole patches only, even if images are padded."""
+        if self.grid_positions is not None:
+            return self.grid_positions.grid
         return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
 
     @property

@@ -7,7 +7,7 @@ from typing import SupportsIndex
 
 from transformer_lens.utilities import get_act_name
 
-HookName = str | tuple[str, SupportsIndex] | tuple[str, SupportsIndex, str]
+HookName = str | tuple[str, SupportsIndex] | tuple[str, SupportsIndex, str | None]
 NamesFilter = HookName | Sequence[HookName] | Callable[[str], bool] | None
 
 # Copies of other activations, or too large for a cache of everything: cached only on request.

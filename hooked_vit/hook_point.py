@@ -1,12 +1,14 @@
 """TransformerLens's HookPoint with checked edits, and whether a hook point is watched or only read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint as LensHookPoint
 from transformer_lens.hook_points import LensHandle
+
+from hooked_vit.activations import Recipe
 
 
 class HookPoint(LensHookPoint):
@@ -48,6 +50,28 @@ class HookPoint(LensHookPoint):
         handle = super().add_hook(checked, dir, is_permanent, level, prepend, alias_names)
         handle.user_hook = hook
         return handle
+
+    def offer(
+        self, compute: Callable[..., Tensor], *reads: Tensor | None, weights: Sequence[Tensor | None] = ()
+    ) -> bool:
+        """Give caches the way to compute the activation again, in its place; see `Recipe` for the arguments.
+
+        Returns:
+            Whether all hooks on the point took it. If not, call the point with the activation, as for any other.
+
+        >>> point, x = HookPoint(), torch.zeros(2)
+        >>> x if point.offer(torch.exp, x) else point(x.exp())
+        tensor([1., 1.])
+        """
+        if len(self._forward_hooks) == 0 or not is_only_read(self):
+            return False
+        hooks: list[Any] = [handle.user_hook for handle in self.fwd_hooks]
+        if not all(getattr(hook, "takes_recipes", False) for hook in hooks):
+            return False
+        recipe: Any = Recipe(str(self.name), compute, reads, weights)
+        for hook in hooks:
+            hook(recipe, hook=self)
+        return True
 
     def _checked(self, user_hook: Callable[..., Any], dir: str, activation: Tensor, hook: Any) -> Any:
         """What a user's hook returns, if it fits; `hook` is TransformerLens's keyword for the point."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hooked_vit.components.block import Block
 from hooked_vit.components.differential_attention import DifferentialAttention
 from hooked_vit.components.embed import Embed
+from hooked_vit.components.flexible_embed import FlexibleEmbed
 from hooked_vit.components.mlp import Mlp
 from hooked_vit.components.norm import Norm
 from hooked_vit.components.pool import AttentionPool
@@ -119,7 +120,9 @@ def _initial_values(
         cut = nn.init.trunc_normal_(torch.empty(module.latent.shape), a=-2, b=2, generator=generator)
         yield module.latent, cut * module.latent.shape[-1] ** -0.5
     elif isinstance(module, Embed):
-        tokens = (module.cls, 1e-6), (module.dist, 0.02), (module.registers, 1e-6), (module.pos, 0.02)
+        tokens = [(module.cls, 1e-6), (module.dist, 0.02), (module.registers, 1e-6), (module.pos, 0.02)]
+        if isinstance(module, FlexibleEmbed):
+            tokens += [(module.pos_rows, 0.02), (module.pos_columns, 0.02)]
         for parameter, std in tokens:
             if parameter is not None:
                 yield parameter, _normal(parameter, std, generator)

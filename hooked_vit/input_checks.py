@@ -1,5 +1,7 @@
 """Checks that an input fits the model: shapes, dtypes and devices, without waiting for a GPU."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ def check_images(images: Tensor, cfg: HookedViTConfig, weight: Tensor) -> None:
     height, width = cfg.image_size
     expected = f"images of shape [batch, {cfg.n_channels}, {height}, {width}]"
     if not isinstance(images, Tensor):
+        require_one_grid(images)
         raise TypeError(
             f"expected {expected}, got {type(images).__name__}: `model.preprocess` turns pictures into a batch"
         )
@@ -24,7 +27,21 @@ def check_images(images: Tensor, cfg: HookedViTConfig, weight: Tensor) -> None:
     if images.shape[1] != cfg.n_channels:
         raise ValueError(f"expected {cfg.n_channels} channels in axis 1, got shape {tuple(images.shape)}")
     check_size((images.shape[2], images.shape[3]), cfg)
-    _check_number(images, weight)
+    check_number(images, weight)
+
+
+def require_one_grid(images: object) -> None:
+    """Raise ValueError if a batch is a dict of patches, for what needs the same tokens in every image.
+
+    >>> require_one_grid({"patches": torch.zeros(1, 6, 192)})
+    Traceback (most recent call last):
+    ValueError: one grid per batch is needed here, got a dict of patches, each image on its own grid: pass images ...
+    """
+    if isinstance(images, Mapping):
+        raise ValueError(
+            "one grid per batch is needed here, got a dict of patches, each image on its own grid: pass images of one "
+            "size [batch channel height width], as `model.preprocess` makes them"
+        )
 
 
 def check_size(size: tuple[int, int], cfg: HookedViTConfig) -> None:
@@ -77,10 +94,11 @@ def check_residual(residual: Tensor, weight: Tensor, cfg: HookedViTConfig, n_kep
         )
     if n_kept is None and n_tokens <= n_prefix:
         raise ValueError(f"expected a residual stream with patches after {n_prefix} prefix tokens, got {n_tokens}")
-    _check_number(residual, weight)
+    check_number(residual, weight)
 
 
-def _check_number(x: Tensor, weight: Tensor) -> None:
+def check_number(x: Tensor, weight: Tensor) -> None:
+    """Raise ValueError unless `x` has the device and dtype of the model's weights."""
     if x.device != weight.device:
         raise ValueError(f"the input is on {x.device}, the model on {weight.device}: move one of them with `.to(...)`")
     if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):

@@ -16,6 +16,7 @@ from hooked_vit.class_space import ClassSpace
 from hooked_vit.components.attention import AttentionCore
 from hooked_vit.components.attention_terms import AttentionTerms, additive_mask, bias_at, rotation_at
 from hooked_vit.components.embed import Embed
+from hooked_vit.components.flexible_embed import FlexibleEmbed
 from hooked_vit.components.norm import Norm
 from hooked_vit.components.parallel_block import made_block
 from hooked_vit.components.pool import AttentionPool, pool_tokens
@@ -27,6 +28,7 @@ from hooked_vit.hook_point import HookPoint
 from hooked_vit.input_checks import (
     check_images,
     check_known_grid,
+    check_number,
     check_residual,
     check_return,
     check_size,
@@ -34,6 +36,7 @@ from hooked_vit.input_checks import (
 )
 from hooked_vit.new_head import HeadPool, new_head
 from hooked_vit.parameters import Parameters
+from hooked_vit.patch_sequences import PatchSequences, n_images
 from hooked_vit.running import Running
 from hooked_vit.token_layout import KeptTokens, TokenLayout
 
@@ -66,13 +69,14 @@ class HookedViT(Parameters, ClassSpace, Running):
         self.hook_patch_embed = HookPoint()
         self.hook_embed = HookPoint()
         self.hook_pos_embed = HookPoint()
-        self.embed = Embed(cfg)
+        self.embed = (FlexibleEmbed if cfg.linear_patches or cfg.grid_positions else Embed)(cfg)
         self.ln_pre = Norm(cfg.d_model, cfg.pre_norm) if cfg.pre_norm else None
         self.hook_tokens = HookPoint()
         self.rotary = Rotary(cfg) if cfg.rotary else None
         self.relative_bias = RelativeBias(cfg) if cfg.relative_bias and cfg.relative_bias.shared else None
         self.blocks = nn.ModuleList(made_block(cfg, layer) for layer in range(cfg.n_layers))
-        self.ln_final = Norm(cfg.d_model, cfg.final_norm) if cfg.final_norm else None
+        on_stream = not cfg.norm_after_pool
+        self.ln_final = Norm(cfg.d_model, cfg.final_norm, input_is_cached=on_stream) if cfg.final_norm else None
         self.attn_pool = AttentionPool(cfg) if cfg.pool == "attention" else None
         self.hook_pooled = HookPoint()
         has_head, has_dist = cfg.n_classes > 0, cfg.pool == "cls_and_dist"
@@ -90,7 +94,7 @@ class HookedViT(Parameters, ClassSpace, Running):
     @classmethod
     def from_pretrained(
         cls,
-        name: str,
+        name: str | Path,
         *,
         weights: str | Path | None = None,
         ignore_keys: Sequence[str] = (),
@@ -101,10 +105,17 @@ class HookedViT(Parameters, ClassSpace, Running):
         dtype: torch.dtype | None = None,
         **timm_kwargs: Any,
     ) -> "HookedViT":
-        """Load a model by name: `"emoji-vit"`, a timm name with its tag, or `"hf-hub:owner/model"`.
+        """Load a model by name, or from a folder.
+
+        The name is `"emoji-vit"`, a timm name with its tag, `"hf-hub:owner/model"` for timm on the Hugging Face hub,
+        `"hf:owner/model"` for transformers, or `"open_clip:architecture/weights"`.
 
         Args:
-            name: The embedded model, or anything `timm.create_model` knows.
+            name: The embedded model, anything `timm.create_model` knows, a name of transformers after `hf:`, such as
+                `"hf:facebook/dinov2-small"`, a name of open_clip, such as `"open_clip:ViT-B-32/laion2b_s34b_b79k"`,
+                or a folder with `config.json` and `model.safetensors` of timm, transformers or open_clip. Models of
+                transformers come with their preprocessing and `id2label`; where their pictures have another size
+                than their positions, as in DINOv2, the positions are resampled.
             weights: A `.safetensors`, `.pt`, `.pth`, `.bin`, `.ckpt` or `.pth.tar` file for the architecture
                 `name`, instead of the published weights. It is read without unpickling code. With an `img_size` that
                 is not the file's, its positions are resampled as timm does.
@@ -116,26 +127,61 @@ class HookedViT(Parameters, ClassSpace, Running):
                 embedded models.
             device: The device of the weights.
             dtype: The dtype of the weights.
-            timm_kwargs: Passed to `timm.create_model`, such as `img_size`, `num_classes`.
+            timm_kwargs: Passed to `timm.create_model`, such as `img_size`, `num_classes`. Models of other libraries
+                take `img_size` only.
 
         Raises:
             ValueError: If the name is unknown (similar names are suggested), its architecture has a part that is
                 not covered, or the file does not fit.
-            FileNotFoundError: If there is no such weights file.
+            FileNotFoundError: If there is no such weights file or folder, or the folder lacks a file.
+            OSError: If the weights are not in the cache and cannot be downloaded.
 
         >>> HookedViT.from_pretrained("emoji-vit").class_names[:3]
         ('monkey', 'dog', 'cat')
         """
         from hooked_vit.loading import load_pretrained
 
-        class_names = None if class_names is None else ordered_class_names(class_names)
+        class_names, name = None if class_names is None else ordered_class_names(class_names), str(name)
         with torch.inference_mode(False):  # weights made in inference mode could never be differentiated
             ported = load_pretrained(name, weights, tuple(ignore_keys), class_names, prefix, weights_key, **timm_kwargs)
             return cls._from_ported(ported).to(device=device, dtype=dtype)
 
     @classmethod
+    def from_module(cls, module: nn.Module, class_names: ClassNames | None = None) -> "HookedViT":
+        """Port a module of timm, Hugging Face transformers, open_clip or OpenAI's clip; its weights are copied.
+
+        Hugging Face: ViT, DeiT, I-JEPA, DINOv2 with and without registers, CLIP, SigLIP and SigLIP 2: the encoder, its
+        image classifier, CLIP with its projection, or the encoder inside a larger model, such as a vision-language
+        model, of which only the encoder is read. Without a head, the features are the normed CLS token, the attention
+        pool's output, or the mean of the normed patches if the encoder has neither.
+
+        A Hugging Face module does not know its preprocessing: `from_pretrained` with `"hf:..."` or a folder does.
+
+        Args:
+            module: The module, in any mode; its evaluation mode is what the port computes.
+            class_names: One name per class, as a list or a dict by class index; by default those that the module
+                knows (`pretrained_cfg`, `id2label`).
+
+        Raises:
+            ValueError: If the module comes from another library or has a part that is not covered; the message names
+                it.
+
+        >>> from transformers import Dinov2Config, Dinov2Model
+        >>> sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
+        >>> module = Dinov2Model(Dinov2Config(**sizes, image_size=28, patch_size=7)).eval()
+        >>> model = HookedViT.from_module(module)
+        >>> model.verify(module, torch.randn(2, 3, 28, 28)).relative < 1e-6
+        True
+        """
+        from hooked_vit.loading import port
+
+        class_names = None if class_names is None else ordered_class_names(class_names)
+        with torch.inference_mode(False):
+            return cls._from_ported(port(module, class_names, copy=True))
+
+    @classmethod
     def from_timm(cls, module: nn.Module, class_names: ClassNames | None = None) -> "HookedViT":
-        """Port a timm module, however it was made; its weights are copied.
+        """`from_module`, for a timm module, however it was made; its weights are copied.
 
         Raises:
             ValueError: If the module has a part that is not covered; the message names it.
@@ -147,11 +193,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         >>> model.verify(module, images).relative < 1e-6
         True
         """
-        from hooked_vit.loading import port
-
-        class_names = None if class_names is None else ordered_class_names(class_names)
-        with torch.inference_mode(False):
-            return cls._from_ported(port(module, class_names, copy=True))
+        return cls.from_module(module, class_names)
 
     @classmethod
     def _from_ported(cls, ported: "Ported") -> "HookedViT":
@@ -223,7 +265,7 @@ class HookedViT(Parameters, ClassSpace, Running):
 
     def forward(
         self,
-        input: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch kept d_model"],
+        input: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch kept d_model"] | Mapping[str, Any],
         return_type: ReturnType | None = "logits",
         labels: Int[Tensor, "batch"] | None = None,
         *,
@@ -231,11 +273,14 @@ class HookedViT(Parameters, ClassSpace, Running):
         start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
         image_size: tuple[int, int] | None = None,
+        sequences: Mapping[str, Any] | None = None,
     ) -> Any:
         """The logits [batch n_classes] of images, their loss, or both.
 
         Args:
-            input: Preprocessed images; with `start_at_layer`, a residual stream.
+            input: Preprocessed images; with `start_at_layer`, a residual stream. A model of the NaFlex kind also takes
+                a dict of sequences of patches, as `preprocess_naflex` makes it: its token axis holds every sequence,
+                and padding is neither attended to nor pooled.
             return_type: `"logits"`, `"loss"` (mean cross-entropy with `labels`), `"both"` (a pair), or `None` if only
                 hooks or a cache are needed.
             labels: Class indices.
@@ -246,21 +291,26 @@ class HookedViT(Parameters, ClassSpace, Running):
             stop_at_layer: Return the residual stream that enters this layer; nothing after it is computed.
             image_size: With `start_at_layer`, the height and width of the images that the stream comes from; the
                 model's own by default. Only models with rotary positions need it, and only at other sizes.
+            sequences: With `start_at_layer`, the dict of patches that the stream comes from, if it comes from one.
 
         Raises:
             ValueError: If the input does not fit the model; the message says what was expected.
         """
+        if sequences is not None and start_at_layer is None:
+            raise ValueError("sequences= goes with start_at_layer: pass the dict itself as the input")
         first = 0 if start_at_layer is None else self._layer(start_at_layer)
         last = self.cfg.n_layers if stop_at_layer is None else self._layer(stop_at_layer)
         if last < first:
             raise ValueError(f"stop_at_layer={stop_at_layer} comes before start_at_layer={start_at_layer}")
-        batch = input.shape[0] if isinstance(input, Tensor) else 0  # not len(), which fixes an exported batch axis
+        batch = 0
+        if isinstance(input, Tensor | Mapping):  # not len() of a tensor, which fixes an exported batch axis
+            batch = input.shape[0] if isinstance(input, Tensor) else n_images(input)
         check_return(return_type, labels, batch, self.cfg.n_classes, stop_at_layer)
         if start_at_layer is None:
-            layout = self._layout_of_images(input, image_size)
+            layout = self._layout_of_input(input, image_size)
             residual, kept = self._start_of_stream(input, layout, token_mask)
         else:
-            layout = self._layout_of_stream(input, image_size, token_mask)
+            layout = self._layout_of_stream(input, image_size, token_mask, sequences)
             residual, kept = self._resume_stream(input, layout, token_mask)
         terms = self._attention_terms(layout, kept, residual.dtype)
         for layer in range(first, last):
@@ -280,17 +330,34 @@ class HookedViT(Parameters, ClassSpace, Running):
             raise ValueError(f"layer {layer} is out of range: 0 to {n_layers}, or negative from the end")
         return layer + n_layers if layer < 0 else layer
 
-    def _layout_of_images(self, images: Tensor, image_size: tuple[int, int] | None) -> TokenLayout:
-        check_images(images, self.cfg, self.embed.weight)
-        size = (images.shape[-2], images.shape[-1])
+    def _layout_of_input(
+        self, input: Tensor | Mapping[str, Any], image_size: tuple[int, int] | None
+    ) -> TokenLayout | PatchSequences:
+        if isinstance(input, Mapping):
+            sequences = PatchSequences.from_dict(input, self.cfg)
+            check_number(sequences.patches, self.embed.weight)
+            return sequences
+        check_images(input, self.cfg, self.embed.weight)
+        size = (input.shape[-2], input.shape[-1])
         if image_size is not None and tuple(image_size) != size:
             raise ValueError(f"image_size={image_size} goes with start_at_layer; the images have {size[0]} × {size[1]}")
         return self.cfg.token_layout_at(*size)
 
     def _layout_of_stream(
-        self, residual: Tensor, image_size: tuple[int, int] | None, token_mask: Tensor | None
-    ) -> TokenLayout:
+        self,
+        residual: Tensor | Mapping[str, Any],
+        image_size: tuple[int, int] | None,
+        token_mask: Tensor | None,
+        sequences: Mapping[str, Any] | None,
+    ) -> TokenLayout | PatchSequences:
         """The layout of the images that a resumed stream comes from."""
+        if isinstance(residual, Mapping):
+            raise TypeError(
+                f"with start_at_layer the input is a residual stream [batch, token, {self.cfg.d_model}], got a dict: a "
+                "dict of patches that a stream comes from is passed as sequences="
+            )
+        if sequences is not None:
+            return PatchSequences.from_dict(sequences, self.cfg)
         if image_size is not None:
             check_size(image_size, self.cfg)
         layout = self.cfg.token_layout_at(*(image_size or self.cfg.image_size))
@@ -300,29 +367,51 @@ class HookedViT(Parameters, ClassSpace, Running):
         return layout
 
     def _start_of_stream(
-        self, images: Tensor, layout: TokenLayout, token_mask: Tensor | None
+        self, input: Any, layout: TokenLayout | PatchSequences, token_mask: Tensor | None
     ) -> tuple[Tensor, KeptTokens | None]:
-        hook_stem = None if self.cfg.stem is None else self.hook_stem
-        tokens = self.embed(images, layout, self.hook_patch_embed, self.hook_embed, self.hook_pos_embed, hook_stem)
-        kept = None
+        points = self.hook_patch_embed, self.hook_embed, self.hook_pos_embed
+        if isinstance(layout, PatchSequences):
+            assert isinstance(self.embed, FlexibleEmbed)
+            tokens = self.embed.forward_sequences(layout, *points)
+        else:
+            tokens = self.embed(input, layout, *points, None if self.cfg.stem is None else self.hook_stem)
+        kept = padded = self._padded(layout)
         if token_mask is not None:
-            check_token_mask(token_mask, tokens.shape[0], tokens.device, self.cfg, tokens.shape[1])
-            if not token_mask.all():
-                kept = KeptTokens.from_mask(token_mask, layout)
+            keep = self._checked_mask(token_mask, padded, tokens, tokens.shape[1])
+            if not keep.all():
+                kept = KeptTokens.from_mask(keep, self.token_layout)
                 tokens = kept.take(tokens)
         if self.ln_pre is not None:
             tokens = self.ln_pre(tokens)
         return self.hook_tokens(tokens), kept
 
     def _resume_stream(
-        self, residual: Tensor, layout: TokenLayout, token_mask: Tensor | None
+        self, residual: Any, layout: TokenLayout | PatchSequences, token_mask: Tensor | None
     ) -> tuple[Tensor, KeptTokens | None]:
-        kept = None
+        kept = self._padded(layout)
         if token_mask is not None:
-            check_token_mask(token_mask, residual.shape[0], residual.device, self.cfg)
-            kept = KeptTokens.from_mask(token_mask, layout)
+            n_tokens = None if kept is None else kept.index.shape[1]
+            keep = self._checked_mask(token_mask, kept, residual, n_tokens)
+            kept = KeptTokens.from_mask(keep, self.token_layout)
         check_residual(residual, self.embed.weight, self.cfg, None if kept is None else kept.index.shape[1])
         return residual, kept
+
+    def _padded(self, layout: TokenLayout | PatchSequences) -> KeptTokens | None:
+        """The tokens of sequences, of which padding is not valid; `None` for images, which have none."""
+        if isinstance(layout, TokenLayout):
+            return None
+        return KeptTokens.padded(layout.valid, self.token_layout.n_prefix)
+
+    def _checked_mask(
+        self, token_mask: Tensor, padded: KeptTokens | None, tokens: Tensor, n_tokens: int | None
+    ) -> Tensor:
+        """A mask of the tokens to keep, without padding."""
+        check_token_mask(token_mask, tokens.shape[0], tokens.device, self.cfg, n_tokens)
+        if padded is None:
+            return token_mask
+        token_mask = token_mask & padded.valid
+        check_token_mask(token_mask, tokens.shape[0], tokens.device, self.cfg, n_tokens)
+        return token_mask
 
     def attention_terms(self, image_size: tuple[int, int] | None = None) -> AttentionTerms:
         """What attention takes besides the stream, of all layers: rotations by position, and a bias that layers share.
@@ -343,7 +432,9 @@ class HookedViT(Parameters, ClassSpace, Running):
         layout = self.cfg.token_layout_at(*(image_size or self.cfg.image_size))
         return self._attention_terms(layout, None, self.embed.weight.dtype)
 
-    def _attention_terms(self, layout: TokenLayout, kept: KeptTokens | None, dtype: torch.dtype) -> AttentionTerms:
+    def _attention_terms(
+        self, layout: TokenLayout | PatchSequences, kept: KeptTokens | None, dtype: torch.dtype
+    ) -> AttentionTerms:
         rotation = None if self.rotary is None else self.rotary(layout)
         bias = None if self.relative_bias is None else self.relative_bias()
         if kept is None:
@@ -389,6 +480,9 @@ class HookedViT(Parameters, ClassSpace, Running):
             mask, tokens = None, tokens[:, self.cfg.read_tokens]
         else:
             mask = kept.valid if self.cfg.pool_includes_prefix else kept.is_patch
+            first = self.cfg.read_tokens.start
+            if not mask[:, :first].any():  # as in a run without a mask: zeros in a sum can change its last bit
+                mask, tokens = mask[:, first:], tokens[:, first:]
         if self.attn_pool is None:
             return pool_tokens(tokens, self.cfg.pool, mask)
         return self.attn_pool(tokens, None if mask is None else additive_mask(mask, tokens.dtype))
@@ -521,6 +615,23 @@ class HookedViT(Parameters, ClassSpace, Running):
         """Which tokens are CLS, distillation, registers and patches, at the model's own image size."""
         return self.cfg.token_layout
 
+    def token_layouts(
+        self, images: Float[Tensor, "batch channel height width"] | Mapping[str, Any]
+    ) -> list[TokenLayout]:
+        """The token layout of each image of a batch; in a dict of patches, every image has a grid of its own.
+
+        Padding follows the tokens of the layout, so `cache["resid_post", 3][i, layouts[i].patches]` are the patches of
+        image `i`.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> [layout.grid for layout in model.token_layouts(torch.zeros(2, 3, 64, 64))]
+        [(8, 8), (8, 8)]
+        """
+        if isinstance(images, Mapping):
+            return PatchSequences.from_dict(images, self.cfg).layouts(self.cfg)
+        check_images(images, self.cfg, self.embed.weight)
+        return [self.cfg.token_layout_at(*images.shape[-2:])] * len(images)
+
     @property
     def fused_attention(self) -> bool:
         """Whether attention is fused unless a hook is attached to it. Set it to switch all layers."""
@@ -532,8 +643,10 @@ class HookedViT(Parameters, ClassSpace, Running):
             if isinstance(module, AttentionCore):
                 module.fused = fused
 
-    def verify(self, timm_module: nn.Module, images: Float[Tensor, "batch channel height width"]) -> "Verification":
-        """Compare this port with the timm module it was made from: the largest difference, and where it arises.
+    def verify(
+        self, module: nn.Module, images: Float[Tensor, "batch channel height width"] | Mapping[str, Any]
+    ) -> "Verification":
+        """Compare this port with the module it was made from: the largest difference, and where it arises.
 
         See `hooked_vit.porting.verify`.
 
@@ -542,7 +655,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         """
         from hooked_vit.porting.verify import verify
 
-        return verify(self, timm_module, images)
+        return verify(self, module, images)
 
     def preprocess(self, images: Any) -> Float[Tensor, "batch channel height width"]:
         """Turn pictures into the model's input, by timm's own transform for the loaded weights, on the model's device.
@@ -562,6 +675,37 @@ class HookedViT(Parameters, ClassSpace, Running):
         from hooked_vit.preprocessing import preprocess
 
         return preprocess(images, self.cfg, self.data_config).to(self.embed.weight)
+
+    def preprocess_naflex(self, images: Any, max_patches: int | None = None) -> dict[str, Tensor]:
+        """Turn pictures of any aspect ratio into sequences of patches, by timm's own NaFlex transform.
+
+        Each picture is resized, with its aspect ratio kept, to as many patches as fit into `max_patches`; none is
+        cropped. Shorter sequences are padded to the longest of the batch.
+
+        Args:
+            images: As for `preprocess`.
+            max_patches: The most patches of a picture; by default, those of the model's own image size.
+
+        Returns:
+            `"patches"` [batch patch pixel], `"patch_coord"` [batch patch row_column] and `"patch_valid"`
+            [batch patch], on the model's device.
+
+        Raises:
+            ValueError: As `preprocess`, or if the model takes no sequences of patches.
+
+        >>> import timm
+        >>> module = timm.create_model("naflexvit_base_patch16_gap", num_classes=7, embed_dim=36, depth=2, num_heads=3)
+        >>> model = HookedViT.from_timm(module)
+        >>> wide, tall = np.zeros((30, 90, 3), np.uint8), np.zeros((80, 20, 3), np.uint8)
+        >>> batch = model.preprocess_naflex([wide, tall], max_patches=12)
+        >>> [layout.grid for layout in model.token_layouts(batch)], model(batch).shape
+        ([(2, 6), (6, 2)], torch.Size([2, 7]))
+        """
+        from hooked_vit.preprocessing import preprocess_naflex
+
+        weight = self.embed.weight
+        batch = preprocess_naflex(images, self.cfg, self.data_config, max_patches)
+        return {key: tensor.to(weight if key == "patches" else weight.device) for key, tensor in batch.items()}
 
     def picture_of(self, image: Float[Tensor, "channel height width"]) -> Float[np.ndarray, "height width channel"]:
         """The picture that one image of the model's input shows, 0 to 1: the inverse of `preprocess`.

@@ -35,7 +35,9 @@ class Parameters(nn.Module):
 
     @property
     def W_E(self) -> Float[Tensor, "pixel d_model"]:
-        """Patch projection, a view: pixels in the order channel, row, column.
+        """Patch projection: pixels in the order channel, row, column.
+
+        A view of the stored weight, or a copy if that is stored in another order (`cfg.linear_patches`).
 
         Behind a stem the "pixels" are the numbers of a patch of its feature map (`hook_stem`), which are not linear in
         the pixels of the image.
@@ -43,6 +45,11 @@ class Parameters(nn.Module):
         Raises:
             AttributeError: If the stem writes the tokens without a projection.
         """
+        linear, (height, width) = self.cfg.linear_patches, self.cfg.patch_size
+        if linear is not None:
+            order = "row column channel" if linear.channels_last else "channel row column"
+            pattern = f"d_model ({order}) -> (channel row column) d_model"
+            return rearrange(self._patch.weight, pattern, row=height, column=width)
         return rearrange(self._patch.weight, "d_model channel row column -> (channel row column) d_model")
 
     @property
@@ -52,7 +59,7 @@ class Parameters(nn.Module):
         return self._patch.weight.new_zeros(self.cfg.d_model) if bias is None else bias
 
     @property
-    def _patch(self) -> nn.Conv2d:
+    def _patch(self) -> nn.Conv2d | nn.Linear:
         if self.embed.patch is None:
             raise AttributeError
         return self.embed.patch
@@ -61,9 +68,16 @@ class Parameters(nn.Module):
     def W_pos(self) -> Float[Tensor, "position d_model"]:
         """Position embedding as stored: one row per token, or per patch if `cfg.positions` is `"patches"`.
 
+        Positions that are the sum of a row's and a column's vector are stored as `embed.pos_rows` and
+        `embed.pos_columns`; these are the sums at the model's own image size, a copy.
+
         Raises:
             AttributeError: If the model has no position embedding.
         """
+        if self.cfg.positions == "axes":
+            positions = self.embed.positions(self.cfg.token_layout)
+            assert positions is not None
+            return positions[self.cfg.token_layout.patches]
         if self.embed.pos is None:
             raise AttributeError
         return self.embed.pos

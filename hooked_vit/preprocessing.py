@@ -1,7 +1,7 @@
 """From pictures to a model's input, by timm's own transform for its weights, and back."""
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from einops import rearrange
 from jaxtyping import Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from hooked_vit.config import HookedViTConfig
 
@@ -26,8 +27,43 @@ def preprocess(
     Transparent pictures are composited on white, unless the model takes four channels. 16-bit pictures are scaled from
     their full range to 8 bits.
     """
+    pictures, config = _pictures(images, cfg, data_config, upright)
+    transform = _transform(config)
+    return torch.stack([transform(picture) for picture in pictures])
+
+
+def preprocess_naflex(
+    images: Any, cfg: HookedViTConfig, data_config: dict[str, Any] | None, max_patches: int | None = None
+) -> dict[str, Tensor]:
+    """Turn pictures of any aspect ratio into sequences of patches; see `HookedViT.preprocess_naflex`."""
+    if cfg.linear_patches is None:
+        raise ValueError("this model takes images, not sequences of patches: use `model.preprocess`")
+    pictures, config = _pictures(images, cfg, data_config, upright=True)
+    n_patches = cfg.token_layout.n_patches if max_patches is None else max_patches
+    if n_patches < 1:
+        raise ValueError(f"expected max_patches of at least 1, got {max_patches}")
+    transform = _transform(
+        config,
+        naflex=True,
+        patchify=True,
+        patch_size=cfg.patch_size,
+        max_seq_len=n_patches,
+        patchify_channels_last=cfg.linear_patches.given_channels_last,
+    )
+    sequences = [transform(picture) for picture in pictures]
+    keys = ("patches", "patch_coord", "patch_valid")
+    return {key: pad_sequence([sequence[key] for sequence in sequences], batch_first=True) for key in keys}
+
+
+def _pictures(
+    images: Any, cfg: HookedViTConfig, data_config: dict[str, Any] | None, upright: bool
+) -> tuple[Iterator[Image.Image], tuple[tuple[str, Any], ...]]:
+    """Pictures in the model's mode, one after the other, and what timm's transform is made from."""
     if data_config is None:
-        raise ValueError("the model's preprocessing is unknown: load the model with from_pretrained or from_timm")
+        raise ValueError(
+            "the model's preprocessing is unknown: load the model with from_pretrained, or pass images that are "
+            "prepared already"
+        )
     if isinstance(images, list | tuple):
         if not images:
             raise ValueError("expected at least one picture, got an empty list")
@@ -38,9 +74,8 @@ def preprocess(
         raise ValueError(
             f"pictures have 1, 3 or 4 channels, this model takes {cfg.n_channels}: prepare its input yourself"
         )
-    transform = _transform(tuple(sorted(_for_channels(data_config, cfg.n_channels).items())))
-    pictures = (as_picture(image, upright) for image in images)
-    return torch.stack([transform(_in_mode(picture, mode)) for picture in pictures])
+    pictures = (_in_mode(as_picture(image, upright), mode) for image in images)
+    return pictures, tuple(sorted(_for_channels(data_config, cfg.n_channels).items()))
 
 
 def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
@@ -60,10 +95,32 @@ def _for_channels(data_config: Mapping[str, Any], n_channels: int) -> dict[str, 
 
 
 @cache
-def _transform(data_config: tuple[tuple[str, Any], ...]) -> Any:
-    from timm.data import create_transform
+def _transform(data_config: tuple[tuple[str, Any], ...], **options: Any) -> Any:
+    return evaluation_transform({**dict(data_config), **options})
 
-    return create_transform(**dict(data_config), is_training=False)
+
+def evaluation_transform(data_config: Mapping[str, Any]) -> Any:
+    """timm's evaluation transform. A `crop_offset` of `"down"` rounds half a pixel down where torchvision would not.
+
+    >>> evaluation_transform({"input_size": (3, 8, 8), "crop_pct": 1.0})(Image.new("RGB", (11, 9))).shape
+    torch.Size([3, 8, 8])
+    """
+    from timm.data import create_transform
+    from torchvision.transforms import CenterCrop, Compose
+
+    config = dict(data_config)
+    down = config.pop("crop_offset", "nearest") == "down"
+    transform: Any = create_transform(**config, is_training=False)
+    if not down:
+        return transform
+    return Compose(
+        [partial(_crop_down, size=step.size) if isinstance(step, CenterCrop) else step for step in transform.transforms]
+    )
+
+
+def _crop_down(picture: Image.Image, size: Sequence[int]) -> Image.Image:
+    top, left = ((side - crop) // 2 for side, crop in zip((picture.height, picture.width), size, strict=True))
+    return picture.crop((left, top, left + size[1], top + size[0]))
 
 
 def picture_of(

@@ -1,8 +1,9 @@
 """Running a model with hooks, caching its activations, and taking their gradients."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from operator import itemgetter
 from typing import Any, Literal
 
 import torch
@@ -12,9 +13,13 @@ from transformer_lens import HookedRootModule
 from transformer_lens.utilities import Slice, SliceInput
 
 from hooked_vit.absent_points import why_absent
-from hooked_vit.cache import ViTActivationCache, at_tokens
+from hooked_vit.activations import Activations
+from hooked_vit.cache import ViTActivationCache
+from hooked_vit.caching import caching_hooks, hook_that_may_write
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_names import ON_DEMAND, NamesFilter, resolve_names
+from hooked_vit.lean import refuse_with_lean, run_lean
+from hooked_vit.patch_sequences import n_images
 from hooked_vit.thread_guard import ThreadGuard
 
 Hooks = Sequence[tuple[NamesFilter, Callable[..., Any]]]
@@ -135,9 +140,15 @@ class Running(HookedRootModule):
         clear_contexts: bool = False,
         pos_slice: Slice | SliceInput | None = None,
         return_cache_object: bool = True,
+        lean: bool = False,
         **model_kwargs: Any,
     ) -> tuple[Any, Any]:
         """Run the model and keep activations: `(output, cache)`.
+
+        A cache of everything computes some activations when they are read, from others that it holds, bit for bit as
+        they were: `attn_scores` and `pattern` (from `q` and `k`), `normalized`, and the neurons `post`. This halves
+        its memory. It holds all of them if the run is edited, and whatever `names_filter` asks for is held. A new
+        tensor is returned then: to change the cache, assign to `cache.cache_dict[name]`.
 
         Args:
             model_args: As for `forward`.
@@ -151,11 +162,22 @@ class Running(HookedRootModule):
             clear_contexts: Whether to clear the hooks' contexts then.
             pos_slice: The tokens to keep (of a pattern, the queries).
             return_cache_object: False for a plain dict.
+            lean: Hold the images and the residual streams only, and compute any other activation when it is read, by
+                running its block again: bit for bit as in the run, at the price of that block's forward pass. The
+                activations of the block that was read last are kept. Also what exists on demand can be read. An
+                activation cannot be read after the weights of its block have changed. See `hooked_vit.lean`.
             model_kwargs: As for `forward`.
 
         Raises:
             ValueError: If a name is unknown, matches nothing, comes after `stop_at_layer`, or has no such token; if
-                `remove_batch_dim` is used with several images, or `incl_bwd` with an output other than the loss.
+                `remove_batch_dim` is used with several images, or `incl_bwd` with an output other than the loss; with
+                `lean`, if the model has a hook that may write, or for an option that keeps less or elsewhere.
+
+        >>> model, images = HookedViT.from_pretrained("emoji-vit"), torch.zeros(2, 3, 64, 64)
+        >>> _, full = model.run_with_cache(images)
+        >>> _, lean = model.run_with_cache(images, lean=True)
+        >>> torch.equal(lean["pattern", 3], full["pattern", 3]), full.nbytes > 4 * lean.nbytes
+        (True, True)
         """
         if incl_bwd and model_kwargs.get("return_type", (*model_args, "logits", "logits")[1]) != "loss":
             raise ValueError(
@@ -163,29 +185,37 @@ class Running(HookedRootModule):
                 "use `run_with_gradients` with any metric"
             )
         if remove_batch_dim:
-            n_images = len(model_args[0] if model_args else model_kwargs["input"])
-            if n_images != 1:
-                raise ValueError(f"remove_batch_dim is for a single image, got a batch of {n_images}")
-        output, cache = super().run_with_cache(
-            *model_args,
-            names_filter=names_filter,  # pyright: ignore[reportArgumentType]  (wider than TransformerLens's)
-            device=None if device is None else torch.device(device),
-            remove_batch_dim=remove_batch_dim,
-            incl_bwd=incl_bwd,
-            reset_hooks_end=reset_hooks_end,
-            clear_contexts=clear_contexts,
-            pos_slice=pos_slice,
-            **model_kwargs,
+            batch = n_images(model_args[0] if model_args else model_kwargs["input"])
+            if batch != 1:
+                raise ValueError(f"remove_batch_dim is for a single image, got a batch of {batch}")
+        activations: Any
+        if lean:
+            refuse_with_lean(device=device, incl_bwd=incl_bwd or None, pos_slice=pos_slice)
+            output, activations = run_lean(self, names_filter, model_args, model_kwargs)
+            activations = activations.mapped(itemgetter(0)) if remove_batch_dim else activations
+            if not return_cache_object:
+                return output, dict(activations)
+            return output, ViTActivationCache(activations, self, has_batch_dim=not remove_batch_dim)
+        tokens = Slice.unwrap(pos_slice)
+        whole = names_filter is None and device is None and tokens.mode == "identity" and return_cache_object
+        recipes = whole and hook_that_may_write(self) is None
+        names = self.hook_names(names_filter)
+        store, fwd_hooks, bwd_hooks = caching_hooks(
+            self.cfg, names, incl_bwd, device, remove_batch_dim, tokens, recipes
         )
-        if not cache:
-            requested = self.hook_names(names_filter)
+        with self.hooks(fwd_hooks, bwd_hooks, reset_hooks_end, clear_contexts):
+            output = self(*model_args, **model_kwargs)
+            if incl_bwd:
+                output.backward()
+        if not store:
             raise ValueError(
-                f"none of the {len(requested)} requested hook points, such as '{requested[0]}', was reached: "
+                f"none of the {len(names)} requested hook points, such as '{names[0]}', was reached: "
                 "change names_filter, start_at_layer or stop_at_layer"
             )
         if not return_cache_object:
-            return output, cache
-        return output, ViTActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
+            return output, store
+        activations = Activations(store) if recipes else store
+        return output, ViTActivationCache(activations, self, has_batch_dim=not remove_batch_dim)
 
     def get_caching_hooks(
         self,
@@ -197,21 +227,8 @@ class Running(HookedRootModule):
         pos_slice: Slice | SliceInput | None = None,
     ) -> tuple[dict[str, Tensor], list[Any], list[Any]]:
         """As TransformerLens's: hooks that fill a dict with activations; `pos_slice` uses the token axis of each."""
-        store: dict[str, Tensor] = {} if cache is None else cache
-        tokens = Slice.unwrap(pos_slice)
-
-        def save(activation: Tensor, hook: Any, suffix: str) -> None:
-            kept = at_tokens(activation.detach(), hook.name, tokens, self.cfg)
-            if len(hook._forward_hooks) != len(hook.fwd_hooks):  # a plain PyTorch hook may edit it afterwards
-                kept = kept.clone()
-            kept = kept.to(device) if device is not None else kept
-            store[hook.name + suffix] = kept[0] if remove_batch_dim else kept
-
-        read, read_gradient = partial(save, suffix=""), partial(save, suffix="_grad")
-        read.only_reads = read.leaves_storage = True  # pyright: ignore[reportAttributeAccessIssue]  (see HookPoint)
-        read_gradient.leaves_storage = True  # pyright: ignore[reportAttributeAccessIssue]
         names = self.hook_names(names_filter)
-        return store, [(name, read) for name in names], [(name, read_gradient) for name in names] if incl_bwd else []
+        return caching_hooks(self.cfg, names, incl_bwd, device, remove_batch_dim, Slice.unwrap(pos_slice), store=cache)
 
     def add_caching_hooks(
         self,
@@ -231,7 +248,7 @@ class Running(HookedRootModule):
 
     def run_with_gradients(
         self,
-        input: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch kept d_model"],
+        input: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch kept d_model"] | Mapping[str, Any],
         metric: Callable[[Float[Tensor, "batch n_classes"]], Tensor],
         names_filter: NamesFilter = None,
         fwd_hooks: Hooks = (),
@@ -271,13 +288,14 @@ class Running(HookedRootModule):
         record.leaves_storage = True  # pyright: ignore[reportFunctionMemberAccess]  (see HookPoint)
         names = self.hook_names(names_filter)
         with torch.inference_mode(False), torch.enable_grad():
-            input = input.clone() if isinstance(input, Tensor) and input.is_inference() else input
+            input = _usable(input)
             with self.hooks(fwd_hooks=[*fwd_hooks, *((name, record) for name in names)]):
                 logits = self(input, **forward_kwargs)
                 value = metric(logits)
-            if not isinstance(value, Tensor) or value.shape not in ((), (len(input),)):
+            batch = n_images(input)
+            if not isinstance(value, Tensor) or value.shape not in ((), (batch,)):
                 got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise ValueError(f"metric must return a scalar or one number per image ([{len(input)}]), got {got}")
+                raise ValueError(f"metric must return a scalar or one number per image ([{batch}]), got {got}")
             if not value.requires_grad:
                 raise ValueError("metric returned a constant: it must be computed from the logits")
             gradients = torch.autograd.grad(value.sum(), list(recorded.values()), materialize_grads=True)
@@ -287,3 +305,10 @@ class Running(HookedRootModule):
             ViTActivationCache(cache, self),
             ViTActivationCache(dict(zip(recorded, gradients, strict=True)), self),
         )
+
+
+def _usable(input: Any) -> Any:
+    """An input that was made in inference mode, copied so that autograd can use it."""
+    if isinstance(input, Mapping):
+        return {key: _usable(value) for key, value in input.items()}
+    return input.clone() if isinstance(input, Tensor) and input.is_inference() else input

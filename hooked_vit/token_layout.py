@@ -141,6 +141,18 @@ class KeptTokens:
         valid = token_mask.gather(1, index)
         return cls(index, valid, valid & (index >= layout.n_prefix))
 
+    @classmethod
+    def padded(cls, patch_valid: Bool[Tensor, "batch patch"], n_prefix: int) -> "KeptTokens":
+        """Of sequences of patches that are padded to one length: every token in its place, valid or not.
+
+        >>> KeptTokens.padded(torch.tensor([[True, True], [True, False]]), n_prefix=1).valid.tolist()
+        [[True, True, True], [True, True, False]]
+        """
+        prefix = patch_valid.new_ones(len(patch_valid), n_prefix)
+        valid = torch.cat([prefix, patch_valid], dim=1)
+        index = torch.arange(valid.shape[1], device=valid.device)
+        return cls(index.expand(valid.shape), valid, valid & (index >= n_prefix))
+
     def take(self, per_token: Shaped[Tensor, "batch token *axes"]) -> Shaped[Tensor, "batch kept *axes"]:
         """Values of the kept tokens, in the order of the cache of a masked run."""
         index = self.index.reshape(*self.index.shape, *(1,) * (per_token.ndim - 2))

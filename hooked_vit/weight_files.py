@@ -54,10 +54,17 @@ def read_weight_file(path: Path, weights_key: str | None = None) -> dict[str, Te
             kinds = ", ".join((".safetensors", *_PICKLED[:-1], ".pth.tar"))
             raise ValueError(f"'{path}' is not a weights file: expected one of {kinds}")
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(
-            f"'{path}' cannot be read as weights (truncated, damaged, or holding more than tensors): {_reason(error)}"
-        ) from error
+        raise ValueError(unreadable_message(path, error)) from error
     return _unwrap(content, path, weights_key)
+
+
+def unreadable_message(path: Path | str, error: Exception) -> str:
+    """The message for a file that torch or safetensors cannot read, without torch's paragraphs on unsafe loading.
+
+    >>> unreadable_message("x.pt", EOFError("Ran out of input"))
+    "'x.pt' cannot be read as weights (truncated, damaged, or holding more than tensors): Ran out of input"
+    """
+    return f"'{path}' cannot be read as weights (truncated, damaged, or holding more than tensors): {_reason(error)}"
 
 
 def _reason(error: Exception) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from conftest import ported
 
-from analyses.pages.explorer.content import explorer_data, explorer_names
+from analyses.pages.explorer.content import explorer_data
+from analyses.pages.explorer.run import explorer_names
 from hooked_vit import HookedViT, ViTActivationCache
 
 ASKED = (5, 2)
@@ -35,8 +36,10 @@ def an_image() -> torch.Tensor:
 
 @functools.cache
 def explored(kind: str) -> tuple[HookedViT, ViTActivationCache, dict[str, Any]]:
-    """A small model, a run of it, and the data of its page, whose first classes are `ASKED`."""
+    """A small model, a run of it, and the data of its page, its run's included, whose first classes are `ASKED`."""
     model = ported(kind)
     with torch.no_grad():
         _, cache = model.run_with_cache(an_image(), names_filter=explorer_names(model))
-    return model, cache, explorer_data(model, an_image(), ASKED)
+    data = explorer_data(model, an_image(), ASKED)
+    [run] = data["runs"]
+    return model, cache, {**data, **run}

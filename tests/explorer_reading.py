@@ -46,11 +46,11 @@ class Truth:
         """[layer head patch]"""
         return feature_importance(self.model, self.image, torch.tensor([label]))[0]
 
-    def attribution(self, label: int) -> LogitAttribution:
+    def attribution(self, label: int, against: int | None = None) -> LogitAttribution:
         names = attribution_names(self.model.cfg)
         with torch.no_grad():
             _, cache = self.model.run_with_cache(self.image, names_filter=names)
-        return logit_attribution(self.model, cache, [label])
+        return logit_attribution(self.model, cache, [label], None if against is None else [against])
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,18 @@ class Reading:
 
     def view(self, name: str) -> None:
         self.page.locator(f"#view input[value={name}]").check(force=True)
+
+    def choose(self, name: str, of: str = "class") -> None:
+        """Choose a class, or with `of="against"` the class that it is compared with, by typing its name."""
+        box = self.page.locator(f"#{of} input")
+        box.fill(name)
+        box.press("Enter")
+
+    def chosen(self, of: str = "class") -> str:
+        return self.page.locator(f"#{of} input").input_value()
+
+    def to_block(self, block: int) -> None:
+        self.page.locator("#tops tbody tr").nth(block).click()
 
     def tops(self) -> list[list[str]]:
         """For each block: its number, the rank, and the first classes with their logits."""

@@ -14,8 +14,8 @@ import yaml
 from doc_blocks import ROOT, check_command, code_blocks, commands, run_command, run_python
 
 import analyses
+from analyses.catalogue.published import PUBLISHED
 from analyses.data import sample_scenes
-from analyses.pages.report.published import PUBLISHED
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))

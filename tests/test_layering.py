@@ -22,9 +22,12 @@ FLOORS = (
         "feature_importance",
         "patching",
         "sweep",
+        "prototypes",
     },
-    {"memory_pairs", "faithfulness", "plots"},
+    {"memory_pairs", "faithfulness", "circuits"},
+    {"plots"},
     {"catalogue"},
+    {"reproduction"},
     {"pages"},
     {"commands"},
 )  # fmt: skip

@@ -16,7 +16,7 @@ class Headline:
         unit: "%", "points" (of percent), "logits", or "" for a quantity between -1 and 1.
         where: The values that select the row, by column.
         column: The column with the number.
-        published: The key of the paper's published value, as in `analyses.pages.report.published`; "" if there is none.
+        published: The key of the paper's published value, as in `analyses.catalogue.published`; "" if there is none.
     """
 
     label: str

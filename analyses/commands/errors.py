@@ -18,9 +18,10 @@ USAGE = 2
 SPELLINGS = (
     (
         r"add them with `model\.with_class_embeddings.*",
-        "choose a model that has some, or weights with a head (--weights FILE); in Python, "
-        "`model.with_class_embeddings` adds classes",
+        "add some with --class-embeddings FILE; `hooked-vit prototypes DIR --model NAME --out FILE` makes them from a "
+        "folder of pictures for each class",
     ),
+    (r"takes no timm arguments, got \S+", "has one image size only: leave out --img-size"),
     (r"use `model\.with_two_classes\(\)`, the same model with", "pass --two-classes, for the same model with"),
     (
         r"pass classes='sorted'.*\(on the command line (\S+), or (.*)\)",
@@ -29,7 +30,7 @@ SPELLINGS = (
     (r"on_error='skip' leaves such images out and lists them", "Without --stop, such images are left out and listed"),
     (r"memory_limit=(\d+) bytes, .* about (\d+): raise it", lambda found: _memory(int(found[1]), int(found[2]))),
     (r"`timm\.list_models\('vit\*'\)` lists timm's", "`hooked-vit models` lists all"),
-    (r"see analyses\.pages\.report\.published\.PUBLISHED", "`hooked-vit report --help` lists them"),
+    (r"see analyses\.catalogue\.published\.PUBLISHED", "`hooked-vit report --help` lists them"),
     (r"samples='correct' leaves out all of them: use samples='all'", "faithfulness counts none"),
     (r"load with the img_size it was trained at, or any other", "pass the --img-size it was trained at, or any other"),
     (r"download=True downloads it", "the option download=yes, as in cifar100:DIR?download=yes, downloads it"),

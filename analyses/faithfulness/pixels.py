@@ -11,6 +11,7 @@ from torch import Tensor
 
 from analyses.faithfulness.removal import RemovalCurve, checked_steps, curve_of
 from hooked_vit import HookedViT
+from hooked_vit.input_checks import require_one_grid
 
 __all__ = ["Fill", "deletion_curve", "insertion_curve"]
 
@@ -55,6 +56,7 @@ def deletion_curve(
     if fill not in _NAMES:
         raise ValueError(f"expected fill 'mean' or 'blur', got {fill!r}")
     model.require_several_classes("accuracy under removal")
+    require_one_grid(images)
     layout = model.token_layout
     steps = checked_steps(order, n_removed, len(images), layout.n_patches, layout.n_patches)
     removed_at = order.to(images.device).argsort(dim=1)

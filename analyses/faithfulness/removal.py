@@ -10,6 +10,7 @@ from torch import Tensor
 
 from analyses.faithfulness.areas import AucRule, auc_interval, removal_auc
 from hooked_vit import HookedViT, HookedViTConfig, KeptTokens
+from hooked_vit.input_checks import require_one_grid
 
 __all__ = [
     "AucRule",
@@ -118,6 +119,7 @@ def removal_curve(
     (torch.Size([3]), 'patch tokens dropped after the position embedding')
     """
     model.require_several_classes("accuracy under removal")
+    require_one_grid(images)
     layout = model.token_layout
     steps = checked_steps(order, n_removed, len(images), layout.n_patches, most_removals(model.cfg, layout.n_patches))
     # the position of each patch in the order

@@ -12,6 +12,7 @@ from torch.func import vjp
 
 from analyses.feature_importance.class_gradients import Target, class_gradients, pull_back
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
+from hooked_vit.input_checks import require_one_grid
 
 __all__ = [
     "feature_importance",
@@ -79,6 +80,7 @@ def feature_importance(
     torch.Size([2, 8, 4, 64])
     """
     model.require_several_classes("feature importance, a gradient of cross-entropy,")
+    require_one_grid(images)
     chosen = model.class_indices(classes, len(images), several=True)
     images = images.clone() if images.is_inference() else images
     _, cache = model.run_with_cache(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hooked_vit import HookedViT, HookedViTConfig
+from hooked_vit.input_checks import require_one_grid
 
 __all__ = ["BUDGET", "bytes_per_image", "images_within", "within_budget"]
 
@@ -68,6 +69,7 @@ def within_budget(*, gradients: bool = False, patterns: int = 0) -> Callable[[Me
     def wrap(method: Method) -> Method:
         @wraps(method)
         def in_parts(model: HookedViT, images: Tensor, classes: Any, **options: Any) -> Tensor:
+            require_one_grid(images)
             n_tokens = images.shape[1] if images.ndim == 3 else model.cfg.token_layout_at(*images.shape[-2:]).n_tokens
             size = images_within(model.cfg, n_tokens, gradients=gradients, patterns=patterns)
             try:

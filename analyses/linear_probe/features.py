@@ -9,6 +9,7 @@ from torch import Tensor
 
 from analyses.projection import Stream, stream_names
 from hooked_vit import HookedViT
+from hooked_vit.input_checks import require_one_grid
 
 __all__ = ["ProbeFeatures", "probe_features"]
 
@@ -77,6 +78,7 @@ def probe_features(
     layout, names = model.token_layout, stream_names(model.cfg, stream)
     kept, labels = [], []
     for images, image_labels in batches:
+        require_one_grid(images)
         _, cache = model.run_with_cache(images.to(model.embed.weight), names_filter=names)
         vectors = torch.stack([cache[name] for name in names])
         pooled = vectors[:, :, layout.patches].mean(dim=2, keepdim=True)

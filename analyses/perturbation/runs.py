@@ -11,6 +11,7 @@ from torch import Tensor
 from analyses.data.patch_labels import token_labels
 from analyses.projection import project, stream_names
 from hooked_vit import HookedViT, KeptTokens, TokenLayout
+from hooked_vit.input_checks import require_one_grid
 from hooked_vit.running import Hooks
 
 __all__ = ["PerturbedRun", "Region", "perturb", "perturb_stream", "region_mask"]
@@ -98,6 +99,7 @@ def perturb(
     >>> identifiability_rate(run.rank_after, model.token_layout).patches.shape
     torch.Size([8])
     """
+    require_one_grid(images)
     names = ["hook_tokens", *stream_names(model.cfg, "resid_post")]
     with torch.no_grad():
         logits, cache = model.run_with_cache(images, names_filter=names)

@@ -33,6 +33,7 @@ class AttentionCore(nn.Module):
         super().__init__()
         self.fused = True
         self.scale = d_head**-0.5
+        self.scale_scores = False
         self.q_norm = Norm(d_head, qk_norm) if qk_norm else None
         self.k_norm = Norm(d_head, qk_norm) if qk_norm else None
         self.rotate_half = None if rotary is None else rotary.rotate_half or rotary.kind == "mrope"
@@ -63,7 +64,8 @@ class AttentionCore(nn.Module):
         k, v = self._repeat(k, q), self._repeat(v, q)
         bias = self._bias(terms)
         fused = self.fused and is_only_read(self.hook_attn_scores) and is_only_read(self.hook_pattern)
-        if not fused or is_watched(self.hook_attn_scores) or is_watched(self.hook_pattern):
+        watched = not fused or is_watched(self.hook_attn_scores) or is_watched(self.hook_pattern)
+        if watched and not (fused and self._offers_pattern(q, k, bias, terms.mask)):
             scores = self._scores(q, k, bias, terms.mask)
             pattern = self.hook_pattern(self.hook_attn_scores(scores).softmax(dim=-1))
             if not fused:
@@ -94,6 +96,14 @@ class AttentionCore(nn.Module):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=_sum(bias, terms.mask)).transpose(1, 2)
         return (self._scores(q, k, bias, terms.mask).softmax(dim=-1) @ v).transpose(1, 2)
 
+    def _offers_pattern(self, *reads: Tensor | None) -> bool:
+        """Whether caches compute scores and pattern from the queries and keys when they are read."""
+        points = {self.hook_attn_scores: self._scores, self.hook_pattern: self._pattern}
+        return all(point.offer(compute, *reads) for point, compute in points.items())
+
+    def _pattern(self, q: Tensor, k: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
+        return self._scores(q, k, bias, mask).softmax(dim=-1)
+
     def _rotate(self, x: Tensor, rotation: Tensor | None) -> Tensor:
         if rotation is None:
             raise ValueError(
@@ -114,8 +124,9 @@ class AttentionCore(nn.Module):
         return bias if terms.kept is None else bias_at(bias, terms.kept)
 
     def _scores(self, q: Tensor, k: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
-        # timm scales the query before the product; scaling the scores instead would differ in the last bit
-        scores = (q * self.scale) @ k.transpose(-2, -1)
+        # timm scales the query before the product, transformers the scores after it: they differ in the last bit
+        keys = k.transpose(-2, -1)
+        scores = q @ keys * self.scale if self.scale_scores else (q * self.scale) @ keys
         scores = scores if bias is None else scores + bias
         return scores if mask is None else scores + mask
 
@@ -140,7 +151,7 @@ class Attention(AttentionCore):
     def __init__(self, cfg: HookedViTConfig, layer: int = 0):
         super().__init__(cfg.d_head, cfg.qk_norm, cfg.rotary)
         self.n_heads, self.d_head, self.d_model = cfg.n_heads, cfg.d_head, cfg.d_model
-        self.n_key_value_heads = cfg.n_key_value_heads_at(layer)
+        self.n_key_value_heads, self.scale_scores = cfg.n_key_value_heads_at(layer), cfg.scale_scores
         self.qkv = made_qkv(cfg, layer)
         self.gate = nn.Linear(cfg.d_model, cfg.n_heads * cfg.d_head, bias=cfg.qkv_bias) if cfg.gated_attn else None
         self.out = nn.Linear(cfg.n_heads * cfg.d_head, cfg.d_model, bias=cfg.attn_out_bias)

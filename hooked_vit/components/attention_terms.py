@@ -41,12 +41,15 @@ NO_TERMS = AttentionTerms()
 
 
 def rotation_at(
-    rotation: Float[Tensor, "layer head token sin_cos"], kept: Int[Tensor, "batch kept"]
+    rotation: Float[Tensor, "layer head token sin_cos"] | Float[Tensor, "layer batch head token sin_cos"],
+    kept: Int[Tensor, "batch kept"],
 ) -> Float[Tensor, "layer batch head kept sin_cos"]:
-    """The rotations of the kept tokens of each image."""
-    n_layers, n_heads, _, width = rotation.shape
+    """The rotations of the kept tokens of each image, of those of all images or of each."""
+    if rotation.ndim == 4:
+        rotation = rotation[:, None].expand(-1, len(kept), -1, -1, -1)
+    n_layers, _, n_heads, _, width = rotation.shape
     index = kept[None, :, None, :, None].expand(n_layers, -1, n_heads, -1, width)
-    return rotation[:, None].expand(-1, len(kept), -1, -1, -1).gather(3, index)
+    return rotation.gather(3, index)
 
 
 def bias_at(

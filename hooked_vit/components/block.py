@@ -32,11 +32,11 @@ class Block(nn.Module):
     def __init__(self, cfg: HookedViTConfig, layer: int = 0):
         super().__init__()
         self.n_heads, self.post_norm = cfg.n_heads, cfg.post_norm
-        self.ln1 = Norm(cfg.d_model, cfg.block_norm)
+        self.ln1 = Norm(cfg.d_model, cfg.block_norm, input_is_cached=not cfg.post_norm)
         self.attn = Attention(cfg, layer) if cfg.differential is None else DifferentialAttention(cfg, layer)
         self.ls1 = nn.Parameter(torch.ones(cfg.d_model)) if cfg.layer_scale else None
         has_two = not cfg.parallel_attn_mlp  # norms and LayerScales
-        self.ln2 = Norm(cfg.d_model, cfg.block_norm) if has_two else None
+        self.ln2 = Norm(cfg.d_model, cfg.block_norm, input_is_cached=not cfg.post_norm) if has_two else None
         self.mlp = Mlp.from_config(cfg)
         self.ls2 = nn.Parameter(torch.ones(cfg.d_model)) if has_two and cfg.layer_scale is True else None
         self.hook_resid_pre = HookPoint()

@@ -9,9 +9,38 @@ from torch.nn import functional as F
 
 from hooked_vit.components.norm import Norm
 from hooked_vit.components.stem import Stem
-from hooked_vit.config import HookedViTConfig
+from hooked_vit.config import HookedViTConfig, Resampling
 from hooked_vit.hook_point import HookPoint, is_watched
 from hooked_vit.token_layout import TokenLayout
+
+
+def resample_positions(
+    positions: Float[Tensor, "token d_model"],
+    grid: tuple[int, int],
+    old_grid: tuple[int, int],
+    n_prefix: int,
+    resampling: Resampling = "bicubic_antialias",
+) -> Float[Tensor, "new_token d_model"]:
+    """Positions learnt on one grid of patches, resampled to another; those of prefix tokens are kept.
+
+    `"bicubic_antialias"` is what timm does. `"bicubic"`, without antialiasing, and `"bilinear_antialias"` are what
+    models of Hugging Face transformers do.
+
+    >>> resample_positions(torch.zeros(7, 4), (3, 5), (2, 3), n_prefix=1).shape
+    torch.Size([16, 4])
+    """
+    if resampling == "bicubic_antialias":
+        # timm's own function: its steps in another order give other bits
+        from timm.layers import resample_abs_pos_embed
+
+        return resample_abs_pos_embed(
+            positions[None], new_size=list(grid), old_size=list(old_grid), num_prefix_tokens=n_prefix
+        )[0]
+    on_grid = positions[n_prefix:].unflatten(0, old_grid)[None].permute(0, 3, 1, 2)
+    mode, _, antialias = resampling.partition("_")
+    on_grid = F.interpolate(on_grid.float(), grid, mode=mode, align_corners=False, antialias=bool(antialias))
+    resampled = on_grid.to(positions.dtype).permute(0, 2, 3, 1).flatten(0, 2)
+    return torch.cat([positions[:n_prefix], resampled])
 
 
 class Embed(nn.Module):
@@ -38,9 +67,9 @@ class Embed(nn.Module):
         self.dist = nn.Parameter(torch.zeros(layout.n_dist, cfg.d_model)) if cfg.has_dist else None
         self.registers = nn.Parameter(torch.zeros(cfg.n_registers, cfg.d_model)) if cfg.n_registers else None
         n_patch_positions = prod(cfg.position_grid)
-        n_positions = {"tokens": layout.n_prefix + n_patch_positions, "patches": n_patch_positions, "none": 0}[
-            cfg.positions
-        ]
+        n_positions = {"tokens": layout.n_prefix + n_patch_positions, "patches": n_patch_positions}.get(
+            cfg.positions, 0
+        )
         self.pos = nn.Parameter(torch.zeros(n_positions, cfg.d_model)) if n_positions else None
 
     @property
@@ -96,15 +125,9 @@ class Embed(nn.Module):
         positions = self.pos
         n_prefix = layout.n_prefix if self.cfg.positions == "tokens" else 0
         if layout.grid != self.cfg.position_grid:
-            # timm's own resampling (bicubic, antialiased): its steps in another order give other bits
-            from timm.layers import resample_abs_pos_embed
-
-            positions = resample_abs_pos_embed(
-                positions[None],
-                new_size=list(layout.grid),
-                old_size=list(self.cfg.position_grid),
-                num_prefix_tokens=n_prefix,
-            )[0]
+            positions = resample_positions(
+                positions, layout.grid, self.cfg.position_grid, n_prefix, self.cfg.position_resampling
+            )
         if self.cfg.positions == "patches" and layout.n_prefix:
             positions = torch.cat([positions.new_zeros(layout.n_prefix, positions.shape[1]), positions])
         return positions
@@ -120,10 +143,18 @@ class Embed(nn.Module):
     ) -> Float[Tensor, "batch token d_model"]:
         """Tokens with their positions added."""
         tokens = hook_embed(self.tokens(hook_patch_embed(self.patches(images, hook_stem))))
-        positions = self.positions(layout)
-        if not is_watched(hook_pos_embed):
-            return tokens if positions is None else tokens + positions
-        if positions is None:
-            positions = torch.zeros_like(tokens[0])
-        # a copy: an edit in place must not reach the parameter
-        return tokens + hook_pos_embed(positions.repeat(tokens.shape[0], 1, 1))
+        return add_positions(tokens, self.positions(layout), hook_pos_embed)
+
+
+def add_positions(
+    tokens: Float[Tensor, "batch token d_model"],
+    positions: Float[Tensor, "*batch token d_model"] | None,
+    hook_pos_embed: HookPoint,
+) -> Float[Tensor, "batch token d_model"]:
+    """Tokens with positions added, of every image alike or of each image; the hook sees what is added to each."""
+    if not is_watched(hook_pos_embed):
+        return tokens if positions is None else tokens + positions
+    if positions is None:
+        positions = torch.zeros_like(tokens)
+    # a copy: an edit in place must not reach the parameter
+    return tokens + hook_pos_embed(positions.expand_as(tokens).clone())

@@ -1,6 +1,7 @@
 """The MLP of a block, plain or gated, with hook points at the coefficients of its key-value memories."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -31,6 +32,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "sigmoid": torch.sigmoid,
 }
+
+
+def _activated(act: Callable[[Tensor], Tensor], pre: Tensor, linear: Tensor | None) -> Tensor:
+    return act(pre) if linear is None else act(pre) * linear
 
 
 class Mlp(nn.Module):
@@ -90,10 +95,12 @@ class Mlp(nn.Module):
         pre = self.hook_pre(pre)
         if linear is not None and self.hook_pre_linear is not None:
             linear = self.hook_pre_linear(linear)
-        post = self._activate(pre, linear)
-        if self.ln is not None and self.hook_mid is not None:
-            post = self.ln(self.hook_mid(post))
-        return self.hook_post(post)
+        post, point = self._activate(pre, linear), self.hook_post if self.hook_mid is None else self.hook_mid
+        if not point.offer(partial(_activated, self.act), pre, linear):
+            post = point(post)
+        if self.ln is not None:
+            post = self.hook_post(self.ln(post))
+        return post
 
     def neurons(self, x: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_mlp"]:
         """From the normed residual stream to what `hook_post` holds, past the hook points."""
@@ -113,7 +120,7 @@ class Mlp(nn.Module):
         return (second, first) if self.gate_last else (first, second)
 
     def _activate(self, pre: Tensor, linear: Tensor | None) -> Tensor:
-        return self.act(pre) if linear is None else self.act(pre) * linear
+        return _activated(self.act, pre, linear)
 
     def _half(self, stored: Tensor, gate: bool) -> Tensor:
         first, second = stored.chunk(2, dim=0)

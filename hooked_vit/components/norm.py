@@ -13,16 +13,17 @@ class Norm(nn.Module):
     """`weight * (x - mean) / scale + bias`, with `scale = sqrt(variance + eps)`; RMSNorm has no mean.
 
     `hook_scale` [... 1] is what the input is divided by; `hook_normalized` [... width] is the output.
-    It is one fused call, unless a hook edits the scale or gradients flow through it.
+    It is one fused call, unless a hook edits the scale or gradients flow through it. With `input_is_cached`, a cache of
+    everything holds the input under another name, and computes the output from it.
 
     >>> norm = Norm(4, NormConfig())
     >>> norm(torch.tensor([[1.0, 2.0, 3.0, 4.0]])).sum().abs().item() < 1e-6
     True
     """
 
-    def __init__(self, width: int, cfg: NormConfig):
+    def __init__(self, width: int, cfg: NormConfig, input_is_cached: bool = False):
         super().__init__()
-        self.cfg = cfg
+        self.cfg, self.input_is_cached = cfg, input_is_cached
         self.width = (width,)
         self.weight = nn.Parameter(torch.ones(width)) if cfg.has_weight else None
         self.bias = nn.Parameter(torch.zeros(width)) if cfg.has_bias else None
@@ -32,11 +33,16 @@ class Norm(nn.Module):
     def forward(self, x: Float[Tensor, "*axes width"]) -> Float[Tensor, "*axes width"]:
         """Normalise the last axis."""
         if not is_watched(self.hook_scale):
-            return self.hook_normalized(self.fused(x))
+            return self._named(self.fused(x), x)
         if not is_only_read(self.hook_scale):
             return self.hook_normalized(self.divide(x, self.hook_scale(self.scale(x))))
         out, scale = self._fused_with_scale(x)
         self.hook_scale(scale)
+        return self._named(out, x)
+
+    def _named(self, out: Tensor, x: Tensor) -> Tensor:
+        if self.input_is_cached and self.hook_normalized.offer(self._normalised, x, weights=(self.weight, self.bias)):
+            return out
         return self.hook_normalized(out)
 
     def _fused_with_scale(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,7 +54,10 @@ class Norm(nn.Module):
 
     def fused(self, x: Float[Tensor, "*axes width"]) -> Float[Tensor, "*axes width"]:
         """The norm in one call, past the hook points."""
-        weight, bias, dtype = self.weight, self.bias, x.dtype
+        return self._normalised(x, self.weight, self.bias)
+
+    def _normalised(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        dtype = x.dtype
         if self.cfg.in_float32:
             x = x.float()
             weight = None if weight is None else weight.float()

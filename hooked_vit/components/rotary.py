@@ -1,6 +1,7 @@
 """Rotary positions: the angles by which the queries and keys of each patch are rotated, by timm's own modules."""
 
 from math import prod
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from timm import layers
 from torch import Tensor, nn
 
 from hooked_vit.config import HookedViTConfig
+from hooked_vit.patch_sequences import PatchSequences
 from hooked_vit.token_layout import TokenLayout
 
 
@@ -57,18 +59,37 @@ class Rotary(nn.Module):
     def __init__(self, cfg: HookedViTConfig):
         super().__init__()
         self.own_grid, self.dynamic = cfg.position_grid, cfg.dynamic_image_size
+        self.n_prefix = cfg.token_layout.n_prefix
         self.rope = made_rope(cfg)
 
-    def forward(self, layout: TokenLayout) -> Float[Tensor, "layer head token sin_cos"]:
-        """Sines, then cosines. Axes of layers and heads are of length one if all are rotated alike."""
+    def forward(
+        self, layout: TokenLayout | PatchSequences
+    ) -> Float[Tensor, "layer head token sin_cos"] | Float[Tensor, "layer batch head token sin_cos"]:
+        """Sines, then cosines. Axes of layers and heads are of length one if all are rotated alike.
+
+        Of sequences, those of each image on its own grid; padding is rotated to zero.
+        """
+        if isinstance(layout, PatchSequences):
+            return self._after_prefix(self._of_sequences(layout))
         rope: Any = self.rope
         # timm computes the angles of a fixed grid once, in the dtype of the weights, those of other grids in float32
         angles = rope.get_embed(layout.grid) if self.dynamic or not hasattr(rope, "feat_shape") else rope.get_embed()
         if angles.ndim == 2:
             angles = angles[None, None]
         assert angles.shape[2] == prod(layout.grid), "angles of another grid"
-        if not layout.n_prefix:
+        return self._after_prefix(angles)
+
+    def _of_sequences(self, sequences: PatchSequences) -> Float[Tensor, "layer batch head patch sin_cos"]:
+        from timm.models.naflexvit import NaFlexVit
+
+        mixed = isinstance(self.rope, layers.RotaryEmbeddingMixed)
+        vit: Any = SimpleNamespace(rope=self.rope, rope_is_mixed=mixed, num_prefix_tokens=0)
+        angles: Any = NaFlexVit._generate_rope_naflex(vit, sequences.patches, sequences.coordinates)
+        return torch.stack(list(angles)) if mixed else angles[None]
+
+    def _after_prefix(self, angles: Float[Tensor, "*axes patch sin_cos"]) -> Float[Tensor, "*axes token sin_cos"]:
+        if not self.n_prefix:
             return angles
         # a rotation by zero leaves a number as it is, to the bit
-        sin = angles.new_zeros(*angles.shape[:2], layout.n_prefix, angles.shape[3] // 2)
-        return torch.cat([torch.cat([sin, torch.ones_like(sin)], dim=-1), angles], dim=2)
+        sin = angles.new_zeros(*angles.shape[:-2], self.n_prefix, angles.shape[-1] // 2)
+        return torch.cat([torch.cat([sin, torch.ones_like(sin)], dim=-1), angles], dim=-2)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooked_vit.hook_names import NamesFilter
+from hooked_vit.input_checks import require_one_grid
 from hooked_vit.model import HookedViT
 
 
@@ -36,6 +37,7 @@ def mean_activations(
     """
     n_images, sums, dtypes = 0, {}, {}
     for images in batches:
+        require_one_grid(images)
         _, cache = model.run_with_cache(images, names_filter=names)
         n_images += len(images)
         for name, activation in cache.items():

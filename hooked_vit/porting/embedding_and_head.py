@@ -40,8 +40,10 @@ def refuse_other_projections(embed: Any) -> None:
         refuse("a patch embedding without an image size (img_size=None)")
 
 
-def read_head(module: Any) -> dict[str, Any]:
+def read_head(module: Any, has_cls: bool | None = None) -> dict[str, Any]:
     """The config fields of the final norm, the pooling and the head of a module with one head.
+
+    `has_cls` is read off `module.cls_token` unless it is given.
 
     Raises:
         ValueError: If one of them is not covered.
@@ -58,7 +60,7 @@ def read_head(module: Any) -> dict[str, Any]:
         pool = pools[module.global_pool]
     else:
         refuse(f"global_pool={module.global_pool!r}, features that are not pooled; create it with global_pool='avg'")
-    if pool == "cls" and module.cls_token is None:
+    if pool == "cls" and not (module.cls_token is not None if has_cls is None else has_cls):
         refuse("token pooling without a CLS token")
     return {
         **read_linear_head(module.head),

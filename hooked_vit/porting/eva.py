@@ -19,7 +19,7 @@ from hooked_vit.porting.parts import has_query_bias, read_blocks, read_gate, rea
 from hooked_vit.porting.weights import join_projections, renamed_weights
 
 _BLOCKS, _ATTENTIONS = (EvaBlock, EvaBlockPostNorm), (EvaAttention, layers.AttentionRope)
-_PARTS = (
+PARTS = (
     *_BLOCKS, *_ATTENTIONS, layers.RotaryEmbeddingCat, layers.RotaryEmbeddingDinoV3, layers.RotaryEmbeddingMixed,
     layers.RotaryEmbeddingMRope,
 )  # fmt: skip
@@ -33,14 +33,8 @@ def read_config(module: Any) -> HookedViTConfig:
     """
     refuse_replaced_methods(module, Eva, ("forward", "forward_features", "forward_head", "pool", "_pos_embed"))
     refuse_hidden_computation(module)
-    blocks = read_blocks(module.blocks, _read_block)
-    rotary = None if module.rope is None else _read_rope(module.rope)
-    for index, block in enumerate(module.blocks):
-        attn = block.attn
-        if rotary is not None and bool(attn.rotate_half) != (rotary.rotate_half or rotary.kind == "mrope"):
-            refuse(f"attention that rotates other numbers together than the rotary positions say, in block {index}")
-        if attn.num_prefix_tokens != module.num_prefix_tokens:
-            refuse(f"attention with another number of prefix tokens than the model's, in block {index}")
+    blocks = read_blocks(module.blocks, read_block)
+    rotary = read_rope(module)
     if module.pos_embed is None:
         positions = "none"
     else:
@@ -63,15 +57,13 @@ def read_config(module: Any) -> HookedViTConfig:
         device=weight.device,
         dtype=weight.dtype,
     )
-    if rotary is not None:
-        buffers = dict(module.get_submodule("rope").named_buffers())
-        for name, values in made_rope(cfg).named_buffers():
-            refuse_changed_buffer(buffers[name], values, f"rope.{name}")
-    refuse_unknown_parts(module, Eva, _PARTS)
+    refuse_changed_rope(module, cfg)
+    refuse_unknown_parts(module, Eva, PARTS)
     return cfg
 
 
-def _read_block(block: Any, where: str) -> dict[str, Any]:
+def read_block(block: Any, where: str) -> dict[str, Any]:
+    """The config fields of an EvaBlock or EvaBlockPostNorm."""
     if type(block) not in _BLOCKS:
         refuse(f"a {type(block).__name__} as {where}")
     attn = block.attn
@@ -122,6 +114,32 @@ def read_attention(attn: Any, where: str) -> dict[str, Any]:
         "qkv_bias_separate": joined and qkv_bias and bool(getattr(attn, "qkv_bias_separate", False)),
         "attn_out_bias": attn.proj.bias is not None,
     }
+
+
+def read_rope(module: Any) -> RotaryConfig | None:
+    """The rotary positions of a model whose `rope` is one of timm's modules, or `None`.
+
+    Raises:
+        ValueError: If they are of another kind, or a block applies them in another way.
+    """
+    if module.rope is None:
+        return None
+    rotary = _read_rope(module.rope)
+    for index, block in enumerate(module.blocks):
+        attn = block.attn
+        if bool(attn.rotate_half) != (rotary.rotate_half or rotary.kind == "mrope"):
+            refuse(f"attention that rotates other numbers together than the rotary positions say, in block {index}")
+        if attn.num_prefix_tokens != module.num_prefix_tokens:
+            refuse(f"attention with another number of prefix tokens than the model's, in block {index}")
+    return rotary
+
+
+def refuse_changed_rope(module: Any, cfg: HookedViTConfig) -> None:
+    """Raise ValueError unless the buffers of rotary positions are what timm computes from the architecture."""
+    if cfg.rotary is not None:
+        buffers = dict(module.get_submodule("rope").named_buffers())
+        for name, values in made_rope(cfg).named_buffers():
+            refuse_changed_buffer(buffers[name], values, f"rope.{name}")
 
 
 def _read_rope(rope: nn.Module) -> RotaryConfig:

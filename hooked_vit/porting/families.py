@@ -4,18 +4,20 @@ from types import ModuleType
 
 from timm.models.beit import Beit
 from timm.models.eva import Eva
+from timm.models.naflexvit import NaFlexVit
 from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 
 from hooked_vit.config import HookedViTConfig
-from hooked_vit.porting import beit, eva, relative_positions, vision_transformer
+from hooked_vit.porting import beit, eva, naflex, relative_positions, vision_transformer
 from hooked_vit.porting.parts import refuse
 
 READERS: dict[type[nn.Module], ModuleType] = {
     VisionTransformer: vision_transformer,
     Eva: eva,
     Beit: beit,
+    NaFlexVit: naflex,
     VisionTransformerRelPos: relative_positions,
 }
 """Class -> the file with its `read_config` and `read_weights`; a subclass is read as the class that it extends."""
@@ -25,8 +27,7 @@ def _reader(module: nn.Module) -> ModuleType:
     for cls in type(module).__mro__:
         if cls in READERS:
             return READERS[cls]
-    hint = " (unset TIMM_USE_NAFLEXVIT to get a VisionTransformer)" if type(module).__name__ == "NaFlexVit" else ""
-    refuse(f"the family {type(module).__name__}{hint}")
+    refuse(f"the family {type(module).__name__}")
 
 
 def read_config(module: nn.Module) -> HookedViTConfig:

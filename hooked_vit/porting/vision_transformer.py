@@ -47,7 +47,7 @@ def read_config(module: nn.Module) -> HookedViTConfig:
     weight = next(module.parameters())
     cfg = HookedViTConfig(
         d_model=module.embed_dim,
-        **read_blocks(module.blocks, _read_block),
+        **read_blocks(module.blocks, read_block),
         differential=read_differential(module.blocks),
         **_read_embedding(module, distilled),
         **_read_head(module, distilled),
@@ -58,7 +58,8 @@ def read_config(module: nn.Module) -> HookedViTConfig:
     return cfg
 
 
-def _read_block(block: Any, where: str) -> dict[str, Any]:
+def read_block(block: Any, where: str) -> dict[str, Any]:
+    """The config fields of a block."""
     if type(block) in PARALLEL_BLOCKS:
         return read_parallel_block(block, where)
     if type(block) not in (Block, ResPostBlock):

@@ -335,3 +335,17 @@ def test_positions_of_a_grid_that_is_not_square_are_not_resampled(tmp_path: Path
     torch.save(timm.create_model("vit_tiny_patch16_224", **ARCHITECTURE).state_dict(), path)
     with pytest.raises(ValueError, match=r"pos_embed is \(1, 7, 192\), not \(1, 17, 192\)"):
         HookedViT.from_pretrained("vit_tiny_patch16_224", weights=path, **{**ARCHITECTURE, "img_size": 64})
+
+
+def test_a_file_without_a_head_gives_a_model_without_classes(tmp_path: Path) -> None:
+    module = timm.create_model("vit_tiny_patch16_224", **{**ARCHITECTURE, "num_classes": 0}).eval()
+    torch.save(module.state_dict(), tmp_path / "backbone.pth")
+    images = torch.randn(2, 3, 32, 48)
+    for arguments in ({}, {"num_classes": 0}):
+        model = HookedViT.from_pretrained(
+            "vit_tiny_patch16_224", weights=tmp_path / "backbone.pth", img_size=(32, 48), depth=2, **arguments
+        )
+        assert model.cfg.n_classes == 0
+        assert model.verify(module, images).relative < 1e-6
+    with pytest.raises(ValueError, match=r"it lacks \['head.bias', 'head.weight'\]"):
+        HookedViT.from_pretrained("vit_tiny_patch16_224", weights=tmp_path / "backbone.pth", **ARCHITECTURE)

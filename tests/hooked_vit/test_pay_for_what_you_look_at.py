@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from hooked_vit import HookedViT
 from hooked_vit.components.attention import Attention
 from hooked_vit.components.norm import Norm
+from hooked_vit.hook_names import ON_DEMAND
 
 STREAMS = ["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "embed", "pos_embed"]
 
@@ -83,12 +84,24 @@ def test_edits_elsewhere_leave_attention_and_norms_fused(
 def test_patterns_and_scales_are_cached_in_addition_to_the_fused_calls(
     model: HookedViT, images: Tensor, calls: Counter
 ) -> None:
-    model.run_with_cache(images)
+    model.run_with_cache(images, names_filter=lambda name: name.rsplit(".", 1)[-1] not in ON_DEMAND)
     cost, expected = dict(calls), fused(model)
     assert cost.pop("softmax") == expected["attention"]
     assert cost.pop("scale", 0) <= expected["norm"]
     assert cost == expected
     assert not {"divide", "project_heads", "forward_split"} & set(calls)
+
+
+def test_a_cache_of_everything_computes_patterns_and_neurons_when_they_are_read(
+    model: HookedViT, images: Tensor, calls: Counter
+) -> None:
+    _, cache = model.run_with_cache(images)
+    assert {name: count for name, count in calls.items() if name != "scale"} == fused(model)
+    _ = cache["pattern", 1], cache["pattern", 1]
+    assert calls["softmax"] == 1
+    norms = calls["norm"]
+    _ = cache["normalized", 1, "ln2"]
+    assert calls["norm"] == norms + (not model.cfg.post_norm)
 
 
 def test_an_edit_of_one_pattern_costs_that_layer_its_fused_call(

@@ -1,4 +1,4 @@
-"""Explorer: one picture and one model, as one interactive HTML page."""
+"""Explorer: one picture or two, and one model, as one interactive HTML page."""
 
 from analyses.pages.explorer.build import ExplorerPage, explore
 

@@ -1,4 +1,4 @@
-"""The data of an explorer page: everything that it shows of one picture, from one forward pass."""
+"""The data of an explorer page: everything that it shows of one picture, or of two."""
 
 import json
 from collections.abc import Sequence
@@ -8,51 +8,66 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.feature_importance.importance import importance_names
-from analyses.memory_pairs.coefficients import coefficient_names
 from analyses.pages.explorer.attention import attention
 from analyses.pages.explorer.classes import choose_classes
-from analyses.pages.explorer.contributions import contribution_names, contributions
-from analyses.pages.explorer.importance import importances
-from analyses.pages.explorer.memories import most_active_memories
-from analyses.pages.explorer.projections import EXPLORED_STREAMS, projections
-from analyses.projection import stream_names
+from analyses.pages.explorer.memories import N_ADDING
+from analyses.pages.explorer.patches import patching_effects
+from analyses.pages.explorer.projections import EXPLORED_STREAMS
+from analyses.pages.explorer.run import explored_run, run_data
 from hooked_vit import HookedViT, TokenLayout
 
-__all__ = ["ROOM", "explorer_data", "explorer_names"]
+__all__ = ["ROOM", "explorer_data"]
 
 ROOM = 7_300_000
 """Characters that a page's data may take: the page is under 8 MB with the picture, the script and the markup."""
 
-_ROOM_FOR_IMPORTANCE = 800_000  # numbers
+# numbers, of all classes and pictures together
+_ROOM_FOR_RANKS = 750_000
+_ROOM_FOR_IMPORTANCE = 800_000
+_ROOM_FOR_MEMORIES = 300_000
 
 
 @torch.no_grad()
 def explorer_data(
-    model: HookedViT, image: Float[Tensor, "1 channel height width"], asked: Sequence[int] = (), room: int = ROOM
+    model: HookedViT,
+    images: Float[Tensor, "picture channel height width"],
+    asked: Sequence[int] = (),
+    room: int = ROOM,
+    *,
+    patching: bool = False,
+    progress: bool | None = False,
 ) -> dict[str, Any]:
     """The data that the script of `explorer.html` reads, ready for JSON.
 
     Args:
         model: Any model with classes.
-        image: One preprocessed image.
+        images: One preprocessed image, or two.
         asked: Classes that the page must show, by index.
         room: Number of characters.
+        patching: Whether to patch the first picture's activations into the second picture's run.
+        progress: Whether to show how far patching is; `None` shows it if standard error is a terminal.
 
     Raises:
-        ValueError: If the model has no classes or a single one, or does not accept the image.
+        ValueError: If the model has no classes or a single one, or does not accept the images; or if patching has no
+            difference to restore.
 
     >>> data = explorer_data(HookedViT.from_pretrained("emoji-vit"), torch.zeros(1, 3, 64, 64), asked=[3])
-    >>> data["grid"], data["prefix"], data["shown"][0], data["attention"]["kept"]
+    >>> data["grid"], data["prefix"], data["shown"][0], data["runs"][0]["attention"]["kept"]
     ([8, 8], ['CLS'], 3, 'everything')
     """
     cfg = model.cfg
     model.require_several_classes("an explorer page, which shows ranks,")
-    logits, cache = model.run_with_cache(image, names_filter=explorer_names(model))
-    layout = cfg.token_layout_at(*image.shape[-2:])
-    per_class = (cfg.n_layers + 1) * (cfg.n_heads + 1) * layout.n_patches
-    choice = choose_classes(logits[0], asked, room_for=_ROOM_FOR_IMPORTANCE // per_class)
-    best = logits[0].softmax(-1).topk(min(5, cfg.n_classes))
+    runs = [explored_run(model, image[None]) for image in images]
+    layout = cfg.token_layout_at(*images.shape[-2:])
+    per_class = len(runs) * cfg.n_layers * layout.n_tokens
+    choice = choose_classes(
+        torch.stack([run.logits for run in runs]),
+        asked,
+        room_for=_ROOM_FOR_RANKS // (len(EXPLORED_STREAMS) * per_class),
+        room_for_leading=_ROOM_FOR_IMPORTANCE
+        // (len(runs) * (cfg.n_layers + 1) * (cfg.n_heads + 1) * layout.n_patches),
+        room_for_remembered=_ROOM_FOR_MEMORIES // (N_ADDING * per_class),
+    )
     data = {
         "grid": list(layout.grid),
         "prefix": _prefix_names(layout),
@@ -65,28 +80,22 @@ def explorer_data(
         "streams": list(EXPLORED_STREAMS),
         "shown": list(choice.shown),
         "n_leading": len(choice.leading),
+        "n_remembered": len(choice.remembered),
         "n_asked": choice.asked,
-        "predicted": [list(pair) for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)],
-        "projections": projections(model, cache, choice.shown),
-        "importance": importances(model, cache, choice.leading),
-        "contributions": contributions(model, cache, choice.leading),
-        "memories": most_active_memories(model, cache),
+        "patching": _patching(model, images, asked, progress) if patching else None,
+        "runs": [run_data(model, run, choice.shown, choice.leading, choice.remembered) for run in runs],
     }
-    return {**data, "attention": attention(model, cache, room - len(json.dumps(data)))}
+    left = (room - len(json.dumps(data))) // len(runs)
+    for run, found in zip(runs, data["runs"], strict=True):
+        found["attention"] = attention(model, run.cache, left)
+    return data
 
 
-def explorer_names(model: HookedViT) -> list[str]:
-    """The hook points that all parts of a page read.
-
-    >>> "blocks.7.attn.hook_pattern" in explorer_names(HookedViT.from_pretrained("emoji-vit"))
-    True
-    """
-    cfg = model.cfg
-    names = [name for stream in EXPLORED_STREAMS for name in stream_names(cfg, stream)]
-    names += importance_names(cfg) + contribution_names(model)
-    names += coefficient_names(cfg, "mlp", "post") + coefficient_names(cfg, "attn", "post")
-    names += [f"blocks.{layer}.attn.hook_pattern" for layer in range(cfg.n_layers)]
-    return list(dict.fromkeys(names))
+def _patching(model: HookedViT, images: Tensor, asked: Sequence[int], progress: bool | None) -> dict[str, Any]:
+    """Between the first two classes asked for; else the first picture's class against the second's."""
+    first, second = model(images).argmax(dim=-1).tolist()
+    label, against = [*asked[:2], *[first, second][len(asked[:2]) :]]
+    return patching_effects(model, images, label, None if against == label else against, progress=progress)
 
 
 def _prefix_names(layout: TokenLayout) -> list[str]:

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from analyses.catalogue.published import SETTING, SOURCE, in_published_setting, published_of
 from analyses.pages.page import render_page, write_page
 from analyses.pages.pdf import print_page
-from analyses.pages.report.published import SETTING, SOURCE, in_published_setting, published_of
 from analyses.pages.report.run_record import record_rows
 from analyses.pages.report.section import section_of
 from analyses.sweep.output import SweepOutput, read_sweep
@@ -54,7 +54,7 @@ def report(
         null: The null control: the folder of the same sweep for the model freshly initialised, over the same images.
             By default the folder `null` inside, if it exists.
         model: The model's name, if the record does not contain it.
-        published: The paper's model to compare with, as in `analyses.pages.report.published`; by default the one with
+        published: The paper's model to compare with, as in `analyses.catalogue.published`; by default the one with
             the same weights, by the model's name.
 
     Raises:
@@ -81,7 +81,7 @@ def report(
     untrained = bool(asked.get("random_weights"))
     known = published_of(published or name)
     if published is not None and known is None:
-        raise ValueError(f"no values were published for '{published}': see analyses.pages.report.published.PUBLISHED")
+        raise ValueError(f"no values were published for '{published}': see analyses.catalogue.published.PUBLISHED")
     if published is None and (untrained or asked.get("weights")):
         known = None  # not the weights that the name refers to
     sections = [section_of(found, table, control, known) for table in found.tables if table not in _SWEEP_TABLES]

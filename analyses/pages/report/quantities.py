@@ -28,6 +28,7 @@ class Quantity:
         control: The value of the control, which the section names; NaN if there is none.
         published: The published value; NaN if there is none.
         published_control: The published value of the untrained model.
+        key: The key of the published value; "" if the paper has none.
     """
 
     label: str
@@ -38,6 +39,7 @@ class Quantity:
     control: float = np.nan
     published: float = np.nan
     published_control: float = np.nan
+    key: str = ""
 
 
 def quantities_of(
@@ -53,7 +55,7 @@ def quantities_of(
         name: The analysis, as in `CATALOGUE`; others have no headlines.
         table: The table of the analysis.
         null: The same table for the untrained model.
-        published: Published values by key, as in `analyses.pages.report.published`.
+        published: Published values by key, as in `analyses.catalogue.published`.
         published_null: The same for the untrained model.
     """
     published, published_null = published or {}, published_null or {}
@@ -75,6 +77,7 @@ def quantities_of(
                 np.nan if untrained is None else float(untrained[headline.column]),
                 published.get(headline.published, np.nan),
                 published_null.get(headline.published, np.nan),
+                headline.published,
             )
         )
     if name in _MORE_QUANTITIES:
@@ -112,7 +115,8 @@ def _accuracies(table: pd.DataFrame, null: pd.DataFrame | None, published: Mappi
         interval = binomtest(round(row[column] * n_images / 100), n_images).proportion_ci(method="wilson")
         control = np.nan if null is None else float(null.iloc[0][column])
         known = published.get(key, np.nan)
-        quantities.append(Quantity(label, "%", row[column], 100 * interval.low, 100 * interval.high, control, known))
+        low, high = 100 * interval.low, 100 * interval.high
+        quantities.append(Quantity(label, "%", row[column], low, high, control, known, key=key))
     return quantities
 
 
@@ -161,8 +165,9 @@ def _areas(table: pd.DataFrame, null: pd.DataFrame | None, published: Mapping[st
         for row in rows:
             method = str(row["method"])
             label = f"{method.replace('_', ' ')}: area, {direction} ({better})"
-            known = published.get(f"auc_{direction}/{method}", np.nan)
-            quantities.append(Quantity(label, "", row["value"], row["low"], row["high"], chance, known))
+            key = f"auc_{direction}/{method}"
+            known = published.get(key, np.nan)
+            quantities.append(Quantity(label, "", row["value"], row["low"], row["high"], chance, known, key=key))
     return quantities
 
 

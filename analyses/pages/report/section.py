@@ -11,8 +11,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from analyses.catalogue import CATALOGUE, Definition, definition_of, figures_of
+from analyses.catalogue.published import PublishedModel
 from analyses.pages.page import picture_url
-from analyses.pages.report.published import PublishedModel
 from analyses.pages.report.quantities import Quantity, has_blocks, quantities_of
 from analyses.sweep.output import SweepOutput
 

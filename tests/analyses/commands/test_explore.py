@@ -37,7 +37,9 @@ def test_by_default_the_page_is_named_after_the_picture(tmp_path: Path, monkeypa
     ("arguments", "status", "message"),
     [
         (["no.png"], 1, "error: no picture at 'no.png'"),
-        ([SCENE.path, SCENE.path], 2, "a page shows one picture, got 2"),
+        ([SCENE.path] * 3, 2, "a page shows one picture, or compares two, got 3"),
+        ([SCENE.path, "--patching"], 2, "name two pictures"),
+        ([SCENE.path, SCENE.path, "--patching"], 1, "two pictures that the model tells apart"),
         ([__file__], 1, "cannot be read as a picture"),
         ([SCENE.path, "--class", "crocodil"], 2, "did you mean 'crocodile'"),
         ([SCENE.path, "--class", "100"], 2, "class index 100 is out of range"),

@@ -32,6 +32,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scenes = EmojiScenes(4, seed=11, scale=(0.6, 0.8))
     scenes.picture(2).save(folder / "clean.png")
     scenes.swap_object().picture(2).save(folder / "corrupt.png")
+    for index in range(4):
+        (folder / "pictures" / "ab"[index % 2]).mkdir(parents=True, exist_ok=True)
+        scenes.picture(index).save(folder / "pictures" / "ab"[index % 2] / f"{index}.png")
     arguments = ["sweep", "--data", "emoji-scenes:4", "--analyses", "identifiability", "--out", str(folder / "found")]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     return folder
@@ -49,6 +52,8 @@ def arguments_of(name: str, folder: Path) -> list[str]:
         "sweep": ["--data", "emoji-scenes:4", "--analyses", "identifiability", *out],
         "plot": [str(folder / "found"), *out],
         "report": [str(folder / "found"), "--out", str(folder / "report.html")],
+        "prototypes": [str(folder / "pictures"), "--out", str(folder / "classes.safetensors")],
+        "reproduce": ["--data", "imagenet-s:DIR", "--models", "cifar", "--estimate", *out],
         "models": ["test_vit"],
     }[name]]  # fmt: skip
 
@@ -67,7 +72,7 @@ def test_json_is_one_document_and_nothing_else(name: str, folder: Path, monkeypa
         assert document["tables"]
         assert all(rows for table, rows in document["tables"].items() if table != "skipped")
     assert all(Path(path).is_file() for path in document["files"])
-    assert bool(document["files"]) == (name != "models")
+    assert bool(document["files"]) == (name not in ("models", "reproduce"))
 
 
 @pytest.mark.parametrize("name", NAMES)

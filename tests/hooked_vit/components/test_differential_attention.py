@@ -120,7 +120,7 @@ def test_the_sign_of_lambda(x: Tensor) -> None:
     with torch.no_grad():
         attn.lambdas["q1"].fill_(0.5)
         attn.lambdas["k1"].fill_(1.0)
-    assert float(attn.lambda_full()) == pytest.approx(2.718281828**1.5 - 1 + 0.2, rel=1e-5)
+    assert attn.lambda_full().item() == pytest.approx(2.718281828**1.5 - 1 + 0.2, rel=1e-5)
 
 
 def test_there_is_no_single_qk(attn: DifferentialAttention) -> None:

@@ -33,7 +33,7 @@ def data_of(page: ExplorerPage) -> dict[str, Any]:
 
 
 def picture_of_page(page: ExplorerPage) -> np.ndarray:
-    [data] = re.findall(r'src="data:image/\w+;base64,([^"]+)"', page.html)
+    data = re.findall(r'src="data:image/\w+;base64,([^"]+)"', page.html)[0]
     with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
         return np.array(picture.convert("RGB"))
 
@@ -42,7 +42,7 @@ def test_a_page_of_a_file(emoji: HookedViT, tmp_path: Path) -> None:
     page = explore(emoji, SCENE.path, ["crocodile", 3], model_name="emoji-vit")
     data = data_of(page)
     assert data["shown"][:2] == [emoji.class_index("crocodile"), 3]
-    assert (data["n_asked"], data["title"], data["model"]) == (2, SCENE.path.name, "emoji-vit")
+    assert (data["n_asked"], data["runs"][0]["title"], data["model"]) == (2, SCENE.path.name, "emoji-vit")
     assert np.array_equal(picture_of_page(page), np.array(SCENE.picture))
     written = page.save(tmp_path / "new" / "page.html")
     assert written.read_text("utf-8") == page.html
@@ -53,8 +53,10 @@ def test_arrays_and_pictures_are_accepted(emoji: HookedViT) -> None:
     of_file, of_picture, of_array = (
         data_of(explore(emoji, picture)) for picture in (SCENE.path, SCENE.picture, np.array(SCENE.picture))
     )
-    assert of_picture["title"] == of_array["title"] == "picture"
-    assert of_file["projections"] == of_picture["projections"] == of_array["projections"]
+    assert of_picture["runs"][0]["title"] == of_array["runs"][0]["title"] == "picture"
+    assert (
+        of_file["runs"][0]["projections"] == of_picture["runs"][0]["projections"] == of_array["runs"][0]["projections"]
+    )
 
 
 def test_the_picture_is_the_models_input() -> None:
@@ -91,7 +93,7 @@ def test_many_classes_one_head(changes: dict[str, int]) -> None:
     data = data_of(explore(model, Image.new("RGB", (24, 32)), [0]))
     n_shown = {300: 10}.get(model.cfg.n_classes, 7)
     assert len(data["shown"]) in (n_shown, n_shown + 1)  # one more if the class asked for is not among the ten
-    assert data["projections"]["rank"]["shape"] == [3, model.cfg.n_layers, 13, len(data["shown"])]
+    assert data["runs"][0]["projections"]["rank"]["shape"] == [3, model.cfg.n_layers, 13, len(data["shown"])]
 
 
 def test_a_single_logit_has_a_page_as_two_classes() -> None:
@@ -103,7 +105,7 @@ def test_a_single_logit_has_a_page_as_two_classes() -> None:
 
 def test_half_precision_is_accepted() -> None:
     model = HookedViT.from_timm(make_timm("cls").to(torch.bfloat16))
-    assert data_of(explore(model, Image.new("RGB", (24, 32))))["attention"]["kept"] == "everything"
+    assert data_of(explore(model, Image.new("RGB", (24, 32))))["runs"][0]["attention"]["kept"] == "everything"
 
 
 def test_a_notebook_shows_the_page_in_a_sandboxed_frame(emoji: HookedViT) -> None:
@@ -125,7 +127,8 @@ def test_the_model_is_unchanged(emoji: HookedViT) -> None:
 @pytest.mark.parametrize(
     ("picture", "classes", "says"),
     [
-        ([SCENE.path, SCENE.path], [], "expected one picture, got 2: make a page for each"),
+        ([SCENE.path] * 3, [], "expected one picture, or two to compare, got 3"),
+        ([], [], "got 0"),
         (SCENE.path, ["crocodil"], "did you mean 'crocodile'"),
         (SCENE.path, [100], "class index 100 is out of range"),
         (__file__, [], "cannot be read as a picture"),

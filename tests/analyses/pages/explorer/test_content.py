@@ -49,13 +49,13 @@ def test_classes_and_predictions(kind: str) -> None:
 def test_an_image_of_another_size_has_its_own_grid() -> None:
     data = explorer_data(ported("dynamic"), torch.randn(1, 3, 16, 40))
     assert data["grid"] == [2, 5]
-    assert data["importance"]["shape"] == [7, 4, 4, 10]
+    assert data["runs"][0]["importance"]["shape"] == [7, 4, 4, 10]
 
 
 def test_the_data_fit_into_the_room() -> None:
-    whole = len(json.dumps(explored("cls")[2]))
+    whole = len(json.dumps(explorer_data(ported("cls"), an_image(), ASKED)))
     data = explorer_data(ported("cls"), an_image(), ASKED, room=whole - 2000)
-    assert data["attention"]["kept"] != "everything"
+    assert data["runs"][0]["attention"]["kept"] != "everything"
     assert len(json.dumps(data)) <= whole - 2000
 
 

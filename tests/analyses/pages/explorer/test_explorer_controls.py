@@ -14,7 +14,7 @@ from analyses.data.emoji_scenes.sample_pictures import sample_scenes
 from analyses.memory_pairs.coefficients import memory_coefficients
 from analyses.pages.explorer.build import explore
 from analyses.projection import Stream
-from analyses.value_vectors.vectors import top_classes
+from analyses.value_vectors.vectors import top_classes, value_logits
 from hooked_vit import HookedViT
 
 SCENE = sample_scenes()[0]  # an eggplant and a crocodile
@@ -81,8 +81,8 @@ def test_block_stream_and_class_by_mouse(read: Reading, truth: Truth) -> None:
     read.page.mouse.click(box["x"] + 2, box["y"] + box["height"] / 2)
     shows(read, truth, truth.model.class_index("crocodile"), "resid_post", 0, 0)
     eggplant = truth.model.class_index("eggplant")
-    read.page.locator("#class").select_option(label=truth.model.class_names[eggplant])
-    read.page.locator("#tops tbody tr").nth(4).click()
+    read.choose("eggplant")
+    read.to_block(4)
     for stream in STREAMS:
         read.page.locator("#stream label", has_text=stream).click()
         shows(read, truth, eggplant, stream, 4, 0)
@@ -108,7 +108,7 @@ def test_all_selections_by_keyboard(read: Reading, truth: Truth) -> None:
     assert read.page.evaluate("document.activeElement.getAttribute('aria-selected')") == "true"
     keys.press("End")
     assert read.text("#token-name") == "Row 1, column 7"
-    keys.press("4")
+    keys.press("5")
     keys.press(".")
     read.page.locator("#readout", has_text="attention from Row 1, column 1").wait_for()
     pattern = truth.cache["pattern", 5][0, 0, 10]
@@ -116,10 +116,12 @@ def test_all_selections_by_keyboard(read: Reading, truth: Truth) -> None:
     keys.press("]")
     assert "block 6" in read.text("#readout")
     keys.press("c")
-    assert read.page.evaluate("document.activeElement.id") == "class"
+    assert read.page.evaluate("document.activeElement.closest('.picker').id") == "class"
     keys.press("ArrowDown")
-    assert read.page.locator("#class").input_value() == "1"
-    for key, view in zip("12345", ("rank", "identifiability", "logit", "attention", "importance"), strict=True):
+    keys.press("Enter")
+    predicted = [label for label in truth.logits.argsort(descending=True).tolist() if label != crocodile]
+    assert read.chosen() == truth.model.class_names[predicted[0]]
+    for key, view in zip("123456", ("top", "rank", "identifiability", "logit", "attention", "importance"), strict=True):
         read.page.locator("#block").focus()
         keys.press(key)
         assert read.page.locator("#view input:checked").input_value() == view
@@ -146,7 +148,7 @@ def test_attention_of_a_head_and_their_mean(read: Reading, truth: Truth) -> None
     read.patch(12).click()
     read.view("attention")
     for block, head in ((7, None), (7, 2), (3, 2), (3, 0)):
-        read.page.locator("#tops tbody tr").nth(block).click()
+        read.to_block(block)
         read.page.locator("#head").select_option("all" if head is None else f"{head}")
         pattern = truth.cache["pattern", block][0, :, 13]
         row = pattern.mean(0) if head is None else pattern[head]
@@ -193,21 +195,34 @@ def test_importance_by_block_and_head(read: Reading, truth: Truth) -> None:
 @pytest.mark.parametrize("sublayer", ["mlp", "attn"])
 def test_most_active_memories(read: Reading, truth: Truth, sublayer: str) -> None:
     read.page.locator(f"#sublayer input[value={sublayer}]").check(force=True)
-    read.page.locator("#tops tbody tr").nth(6).click()
+    read.page.locator("#order input[value=fired]").check(force=True)
+    read.to_block(6)
     read.patch(21).hover()
+    crocodile = truth.model.class_index("crocodile")
+    logits = value_logits(truth.model, 6, sublayer, layer_scale=True)[:, crocodile]  # pyright: ignore[reportArgumentType]
     fired = memory_coefficients(truth.model, truth.cache, 6, sublayer, "post")[0, 22].topk(5)  # pyright: ignore[reportArgumentType]
     rows = read.page.locator("#memories tbody tr").all()
     for row, memory, coefficient in zip(rows, fired.indices.tolist(), fired.values.tolist(), strict=True):
-        name, shown, classes = row.locator("td").all_inner_texts()
+        name, adds, shown, classes = row.locator("td").all_inner_texts()
+        assert number(adds) == pytest.approx(coefficient * logits[memory].item(), abs=0.0062)
         assert name == (f"neuron {memory}" if sublayer == "mlp" else f"head {memory // 32}, {memory % 32}")
         assert number(shown) == pytest.approx(coefficient, abs=0.0052)
         table = top_classes(truth.model, 6, [memory], sublayer, k=3)  # pyright: ignore[reportArgumentType]
         assert classes == ", ".join(name.split(",")[0] for name in table["class_name"])
+    all_logits = value_logits(truth.model, 6, sublayer, layer_scale=True)  # pyright: ignore[reportArgumentType]
+    coefficients = memory_coefficients(truth.model, truth.cache, 6, sublayer, "post")[0, 22]  # pyright: ignore[reportArgumentType]
+    read.page.locator("#order input[value=adding]").check(force=True)
+    for name in ("crocodile", "eggplant"):
+        read.choose(name)
+        read.patch(21).hover()
+        adds = (coefficients * all_logits[:, truth.model.class_index(name)]).sort(descending=True).values.tolist()
+        shown = [number(text) for text in read.page.locator("#memories tbody td:nth-child(2)").all_inner_texts()]
+        assert shown == pytest.approx([*adds[:4], *adds[-2:]], abs=0.0062)
 
 
 def test_bars_add_up_to_the_logit(read: Reading, truth: Truth) -> None:
     eggplant = truth.model.class_index("eggplant")
-    read.page.locator("#class").select_option(label=truth.model.class_names[eggplant])
+    read.choose("eggplant")
     parts = truth.attribution(eggplant)
     bars = read.page.locator("#parts .bar")
     values = [float(bar.get_attribute("data-value") or "nan") for bar in bars.all()]

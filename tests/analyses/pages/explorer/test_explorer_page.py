@@ -44,12 +44,12 @@ def test_it_opens_at_the_predicted_class_and_the_last_block(emoji: Path, visit: 
     assert read.text("h1") == SCENE.path.name
     assert read.text("#verdict > span:first-child").split("\n")[0].startswith(name)
     assert read.value(name, "#verdict > span:first-child") == pytest.approx(100 * probability, abs=0.06)
-    assert read.text("#class option:checked") == truth.model.class_names[truth.predicted]
+    assert read.chosen() == truth.model.class_names[truth.predicted]
     assert read.text("#token-name") == "CLS"
     p = truth.projected(truth.predicted)
     assert p.rank is not None
     assert read.value("rank of passenger ship") == p.rank[-1, 0, 0]
-    shown = read.page.locator("#picture").evaluate(
+    shown = read.page.locator("#picture-0").evaluate(
         "async p => { await p.decode(); return [p.naturalWidth, p.naturalHeight]; }"
     )
     assert shown == [64, 64]
@@ -88,13 +88,17 @@ def test_nasty_and_long_names_are_text(width: int, visit: Callable[..., Visit], 
     page = explore(model, small_picture(), [0], title=f"{NASTY}.png", model_name=NASTY)
     read = Reading.when_ready(visit(page.save(tmp_path / "page.html"), width=width).page)
     assert read.text("h1") == f"{NASTY}.png"
-    assert NASTY in read.page.locator("#class option").all_inner_texts()
+    read.page.locator("#class input").focus()
+    assert NASTY in read.page.locator("#class [role=option]").all_inner_texts()
     assert NASTY in read.text("#readout")
     assert any(cell.startswith(names[2]) for row in read.tops() for cell in row)
-    for chosen in range(len(names)):
-        read.page.locator("#class").select_option(f"{chosen}")
-        assert read.page.evaluate("document.documentElement.scrollWidth") <= width
-    assert read.page.locator("img").count() == 1
+    for name in names:
+        read.choose(name)
+        assert read.chosen() == name
+        for view in ("top", "importance"):
+            read.view(view)
+            assert read.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert read.page.locator("img").count() == 2  # the picture, large and small
     assert read.page.title() != "owned"
     # the logit behind a name that is cut off is there to be read
     cell = read.page.locator("#tops td:nth-child(3)").first.bounding_box()
@@ -116,7 +120,18 @@ def test_light_and_dark_have_contrast(scheme: str, emoji: Path, visit: Callable[
 
     ground = luminance("body", "backgroundColor")
     assert (ground > 0.5) == (scheme == "light")
-    for text in ("body", ".means", "#tops th", ".top-class small", "#more-tops", ".is-class", "#precision"):
+    for text in (
+        "body",
+        ".means",
+        "#tops th",
+        ".takeaway",
+        ".link",
+        ".class-legend small",
+        ".top-class small",
+        "#more-tops",
+        ".is-class",
+        "#precision",
+    ):
         behind = luminance(text, "backgroundColor") if text == ".is-class" else ground
         lighter, darker = sorted([luminance(text, "color"), behind], reverse=True)
         assert (lighter + 0.05) / (darker + 0.05) >= 4.5, text
@@ -125,7 +140,7 @@ def test_light_and_dark_have_contrast(scheme: str, emoji: Path, visit: Callable[
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (320, 600), (1024, 768), (1366, 768)])
 def test_nothing_scrolls_sideways(width: int, height: int, emoji: Path, visit: Callable[..., Visit]) -> None:
     read = Reading.when_ready(visit(emoji, width=width, height=height).page)
-    for view in ("rank", "attention", "importance"):
+    for view in ("top", "rank", "attention", "importance"):
         read.view(view)
         assert read.page.evaluate("document.documentElement.scrollWidth") == width
     picture = read.page.locator(".picture").bounding_box()
@@ -143,16 +158,17 @@ def test_a_single_logit_and_many_classes(n_classes: int, visit: Callable[..., Vi
     model = HookedViT.from_timm(make_timm("cls", num_classes=n_classes, depth=1))
     model = model.with_two_classes(["class 0", "class 1"]) if n_classes == 1 else model
     read = Reading.when_ready(visit(explore(model, small_picture(), [0]).save(tmp_path / "page.html")).page)
-    for view in ("rank", "identifiability", "logit", "attention", "importance"):
+    for view in ("top", "rank", "identifiability", "logit", "attention", "importance"):
         read.view(view)
         read.patch(5).hover()
         assert "NaN" not in read.page.locator("body").inner_text()
-    assert read.text("#class option:checked") == "class 0"
+    assert read.chosen() == "class 0"
+    assert "NaN" not in read.text("#takeaway")
 
 
 def test_reduced_motion_is_respected(emoji: Path, visit: Callable[..., Visit]) -> None:
     read = Reading.when_ready(visit(emoji, reduced_motion="reduce").page)
-    read.page.locator("#tops tbody tr").nth(2).click()
+    read.to_block(2)
     read.patch(7).hover()
     assert read.page.evaluate("document.getAnimations().length") == 0
     assert "smooth" not in read.page.evaluate("getComputedStyle(document.documentElement).scrollBehavior")

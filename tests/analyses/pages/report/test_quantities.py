@@ -6,13 +6,13 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
+from analyses.catalogue.published import PUBLISHED
 from analyses.categorical_updates.over_dataset import CategoricalUpdates
 from analyses.data.emoji_scenes.scenes import EmojiScenes
 from analyses.faithfulness.over_dataset import Faithfulness, Localisation
 from analyses.identifiability import Identifiability
 from analyses.memory_pairs.agreement import KeyValueAgreement
 from analyses.memory_pairs.composition import Compositionality
-from analyses.pages.report.published import PUBLISHED
 from analyses.pages.report.quantities import Quantity, quantities_of
 from analyses.perturbation.over_dataset import Perturbation
 from analyses.statistics import Resampling

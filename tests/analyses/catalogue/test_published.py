@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import timm
 
+from analyses.catalogue.published import PUBLISHED, in_published_setting, published_of
 from analyses.data.imagenet_s import ImageNetS
-from analyses.pages.report.published import PUBLISHED, in_published_setting, published_of
 from analyses.sweep.describe import describe
 
 

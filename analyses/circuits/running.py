@@ -1,0 +1,169 @@
+"""One forward pass in which every reader sees some writes of this run, and the corrupt run's value of all others."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from analyses.circuits.graph import CircuitGraph
+from analyses.circuits.recording import Recording, WriteHooks
+from hooked_vit import HookedViT
+
+__all__ = ["CircuitRun"]
+
+
+class CircuitRun:
+    """Hooks for one run of clean images through circuits, one circuit per row of the batch.
+
+    A reader's input is
+
+        corrupt stream + sum over its edges in the circuit of (the sender's write in this run - its corrupt write),
+
+    one product of differences and masks per block. Where all edges of a reader are in the circuit, it reads the run's
+    own stream, and where none is, its corrupt value: so the whole graph gives the clean run, and no edge the corrupt
+    run, to the last bit.
+
+    Keys and values of split tokens depend on the group of the query: they are mixed once for each group.
+    """
+
+    def __init__(
+        self,
+        model: HookedViT,
+        graph: CircuitGraph,
+        edges: Bool[Tensor, "#row sender reader"],
+        corrupt: Recording,
+        members: Bool[Tensor, "#row group token"],
+    ):
+        """Configure the run.
+
+        Args:
+            model: The model, without hooks.
+            graph: Its graph.
+            edges: The edges of each row's circuit.
+            corrupt: The values outside the circuit, one row each (or one for all).
+            members: The tokens of each group.
+        """
+        device = corrupt.writes.device
+        self.model, self.graph, self.corrupt = model, graph, corrupt
+        self.edges, self.members = edges.to(device), members.to(device)
+        self._written = WriteHooks(model, less=corrupt.writes)
+        self._q: Tensor | None = None
+        self._kv: dict[str, Tensor] = {}
+
+    @property
+    def hooks(self) -> list[Any]:
+        """The hooks of the run."""
+        hooks = list(self._written.hooks)
+        split = self.graph.n_groups > 1
+        for layer in range(self.graph.n_layers):
+            attn = f"blocks.{layer}.attn"
+            hooks.append((f"{attn}.hook_q", self._editing(self._queries, layer)))
+            for kind in "kv":
+                read = self._split_keys if split else self._keys
+                hooks.append((f"{attn}.hook_{kind}", self._editing(read, kind, layer)))
+            if split:
+                before_norm = self.model.blocks[layer].attn.hook_z_pre is not None
+                hooks.append((f"{attn}.hook_z_pre" if before_norm else f"{attn}.hook_z", self._editing(self._z, layer)))
+            hooks.append((f"blocks.{layer}.hook_mlp_in", self._editing(self._mlp, layer)))
+        last = f"blocks.{self.graph.n_layers - 1}.hook_resid_post"
+        return [*hooks, (last, self._editing(self._logits))]
+
+    def _editing(self, edit: Any, *at: Any) -> Any:
+        def hook_function(activation: Tensor, hook: Any) -> Tensor:
+            return edit(activation, *at)
+
+        hook_function.leaves_storage = True  # pyright: ignore[reportFunctionMemberAccess]  (see HookPoint)
+        return hook_function
+
+    # ------------------------------------------------------------------ what readers see
+
+    def _queries(self, own: Tensor, layer: int) -> Tensor:
+        edges = self._edges_to("q", layer).unflatten(-1, (self.graph.n_heads, self.graph.n_groups))
+        edges = self._at_tokens(edges.movedim(-1, 1))
+        project = partial(self._project, layer, "Q")
+        self._q = self._read(own, edges, self.corrupt.attn_in[layer], self.corrupt.q[layer], project)
+        return self._q
+
+    def _keys(self, own: Tensor, kind: str, layer: int) -> Tensor:
+        edges = self._edges_to(kind, layer)[:, None]
+        project = partial(self._project, layer, kind.upper())
+        return self._read(own, edges, self.corrupt.attn_in[layer], getattr(self.corrupt, kind)[layer], project)
+
+    def _split_keys(self, own: Tensor, kind: str, layer: int) -> Tensor:
+        n_heads, n_groups = self.graph.n_key_value_heads[layer], self.graph.n_groups
+        edges = self._edges_to(kind, layer).unflatten(-1, (n_heads, n_groups, n_groups))
+        edges = self._at_tokens(edges.movedim(-2, 1).flatten(-2))  # [row token sender (head written_group)]
+        corrupt = getattr(self.corrupt, kind)[layer].repeat_interleave(n_groups, dim=2)
+        project = partial(self._project, layer, kind.upper())
+        found = self._read(own.repeat_interleave(n_groups, dim=2), edges, self.corrupt.attn_in[layer], corrupt, project)
+        self._kv[kind] = found.unflatten(2, (n_heads, n_groups))
+        return own
+
+    def _z(self, own: Tensor, layer: int) -> Tensor:
+        """The mix of values of each group of queries, with the keys and values that this group sees."""
+        attn, q = self.model.blocks[layer].attn, self._q
+        assert q is not None
+        z = torch.zeros_like(own)
+        for group in range(self.graph.n_groups):
+            k, v = self._kv["k"][:, :, :, group], self._kv["v"][:, :, :, group]
+            mixed = attn.attend_unhooked(q, k, v, attn.fused)
+            z = torch.where(self.members[:, group, :, None, None], mixed, z)
+        return z
+
+    def _mlp(self, own: Tensor, layer: int) -> Tensor:
+        return self._whole(own, self._edges_to("mlp", layer), self.corrupt.mlp_in[layer])
+
+    def _logits(self, own: Tensor) -> Tensor:
+        return self._whole(own, self.edges[:, :, self.graph.logits_slice], self.corrupt.final)
+
+    def _whole(self, own: Tensor, edges: Tensor, corrupt: Tensor) -> Tensor:
+        edges = self._at_tokens(edges.movedim(-1, 1).unsqueeze(-1))
+        found = self._read(
+            own.unsqueeze(2), edges, corrupt, corrupt.unsqueeze(2).expand(len(own), -1, -1, -1), lambda x, _: x
+        )
+        return found.squeeze(2)
+
+    # ------------------------------------------------------------------ the product of differences and masks
+
+    def _edges_to(self, kind: str, layer: int) -> Tensor:
+        before = self.graph.n_before(kind, layer)
+        return self.edges[:, :before, self.graph.reader_slice(kind, layer)]
+
+    def _at_tokens(self, edges: Tensor) -> Tensor:
+        """From [row group sender reader] to [row token sender reader], or a token axis of length one."""
+        if self.graph.n_groups == 1:
+            return edges
+        index = self.members.to(torch.uint8).argmax(dim=1)  # [row token]
+        if len(index) == len(edges) == 1:
+            return edges[:, index[0]]
+        rows = torch.arange(max(len(index), len(edges)), device=edges.device)[:, None]
+        edges = edges.expand(len(rows), -1, -1, -1)
+        return edges[rows, index.expand(len(rows), -1)]
+
+    def _read(self, own: Tensor, edges: Tensor, stream: Tensor, corrupt: Tensor, project: Any) -> Tensor:
+        """What readers see: `own` and `corrupt` [row token reader width], edges [#row #token sender reader].
+
+        `project` turns streams [row token reader d_model] of some of the readers into their inputs.
+        """
+        n_in = edges.sum(dim=2)
+        everything, nothing = (n_in == edges.shape[2])[..., None], (n_in == 0)[..., None]
+        out = torch.where(everything, own, corrupt)
+        partly = (~(everything | nothing)).flatten(0, 1).squeeze(-1).any(dim=0).nonzero()[:, 0]  # readers
+        if not len(partly):
+            return out
+        differences = self._written.writes[:, :, : edges.shape[2]]
+        mask = edges[..., partly].transpose(-1, -2).to(differences.dtype)
+        seen = project(stream.unsqueeze(2) + mask @ differences, partly)
+        settled = (everything | nothing)[:, :, partly]
+        out[:, :, partly] = torch.where(settled, out[:, :, partly], seen)
+        return out
+
+    def _project(self, layer: int, matrix: str, streams: Tensor, readers: Tensor) -> Tensor:
+        """Queries, keys or values of some readers, each with a stream of its own."""
+        block = self.model.blocks[layer]
+        heads = readers if matrix == "Q" else readers // self.graph.n_groups
+        weight, bias = getattr(block.attn, f"W_{matrix}")[heads], getattr(block.attn, f"b_{matrix}")[heads]
+        normed = streams if self.model.cfg.post_norm else block.ln1.fused(streams)
+        return torch.einsum("btrd,rde->btre", normed, weight) + bias

@@ -1,0 +1,29 @@
+"""The twin of a model shares its weights, has none of its hooks, and leaves them on the model."""
+
+import torch
+from conftest import make_timm
+from torch import Tensor
+
+from hooked_vit import HookedViT
+from hooked_vit.hook_point import is_watched
+from hooked_vit.unhooked import unhooked
+
+
+def test_the_twin_has_no_hooks_and_the_model_keeps_its_own(kind: str, images: Tensor) -> None:
+    model = HookedViT.from_timm(make_timm(kind))
+    expected = model(images)
+    model.add_hook("resid_post", lambda residual, hook: 2 * residual)
+    model.add_hook(("z", 1), lambda gradient, hook: None, dir="bwd")
+    model.blocks[0].register_forward_hook(lambda module, args, out: out + 1)
+    model.blocks[1].mlp.register_forward_pre_hook(lambda module, args: None)
+    model.set_live_hook_points("pattern")
+    edited = model(images)
+    twin = unhooked(model)
+    assert torch.equal(twin(images), expected)
+    assert torch.equal(model(images), edited)
+    assert not any(map(is_watched, twin.hook_points()))
+    assert list(twin.hook_dict) == list(model.hook_dict)
+    assert all(a is b for a, b in zip(twin.parameters(), model.parameters(), strict=True))
+    twin.add_hook("hook_tokens", lambda tokens, hook: 0 * tokens)
+    twin.blocks[0].attn.out = torch.nn.Identity()
+    assert torch.equal(model(images), edited)
