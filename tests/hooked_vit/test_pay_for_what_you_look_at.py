@@ -100,7 +100,7 @@ def test_a_cache_of_everything_computes_patterns_and_neurons_when_they_are_read(
     _ = cache["pattern", 1], cache["pattern", 1]
     assert calls["softmax"] == 1
     norms = calls["norm"]
-    _ = cache["normalized", 1, "ln2"]
+    _ = cache["normalized", 1, "ln1" if model.cfg.parallel_attn_mlp else "ln2"]
     assert calls["norm"] == norms + (not model.cfg.post_norm)
 
 

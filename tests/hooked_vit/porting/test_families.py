@@ -61,7 +61,7 @@ def switch_fused_off(model: HookedViT, module: nn.Module) -> None:
 
 def test_the_list_of_covered_entrypoints() -> None:
     tags = [tag for tag in timm.list_pretrained() if tag.split(".")[0] in set(COVERED)]
-    assert len(COVERED) == 197
+    assert len(COVERED) == 204
     assert len(tags) >= 327
 
 
@@ -216,10 +216,19 @@ def _with(name: str, part: nn.Module) -> nn.Module:
     return module
 
 
+def mixed_blocks() -> nn.Module:
+    """A parallel block after others."""
+    module, parallel = make_timm("cls"), make_timm("parallel")
+    module.blocks[1] = parallel.blocks[1]
+    return module
+
+
 @pytest.mark.parametrize(
     ("module", "feature"),
     [
         (lambda: timm.create_model("resnet18"), "the family ResNet"),
+        (lambda: timm.create_model("samvit_base_patch16_224", depth=1), "VisionTransformerSAM .it attends within wind"),
+        (lambda: mixed_blocks(), "block 1 and block 0 differ in"),
         (lambda: make_timm("cls", embed_layer=Overlapping), "a patch embedding by Overlapping"),
         (lambda: make_timm("cls", global_pool=""), "global_pool='', features that are not pooled"),
         (lambda: make_timm("cls", global_pool="prr"), "pooling by AttentionPoolPrr"),
