@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib.resources import as_file, files
@@ -11,7 +10,6 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import resample_abs_pos_embed
 from timm.models import split_model_name_tag
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -20,6 +18,7 @@ from hooked_vit.porting import read_config
 from hooked_vit.porting.by_name import load_by_name, timm_name
 from hooked_vit.porting.ported import Ported
 from hooked_vit.porting.sources import source_of
+from hooked_vit.timm_files import n_classes_in, timm_module_from
 from hooked_vit.weight_files import fit_state_dict, read_weight_file, select_keys
 
 EMBEDDED = ("emoji-vit", "emoji-vit-gap", "emoji-vit-context")
@@ -70,10 +69,9 @@ def load_pretrained(
     if weights is not None:
         state_dict = select_keys(read_weight_file(Path(weights), weights_key), ignore_keys, prefix, Path(weights))
     if state_dict is not None:
-        if "head.weight" in state_dict and name not in EMBEDDED:
-            timm_kwargs.setdefault("num_classes", len(state_dict["head.weight"]))
-        elif name not in EMBEDDED and _is_backbone(state_dict):
-            timm_kwargs.setdefault("num_classes", 0)
+        n_classes = n_classes_in(state_dict)
+        if n_classes is not None and name not in EMBEDDED:
+            timm_kwargs.setdefault("num_classes", n_classes)
     else:
         given = {"ignore_keys": ignore_keys, "prefix": prefix, "weights_key": weights_key}
         for name_of_option, value in given.items():
@@ -84,37 +82,11 @@ def load_pretrained(
             raise ValueError(f"'{name}' takes no timm arguments, got {sorted(timm_kwargs)}")
         module, embedded_names = _embedded_module(name, load_weights=weights is None)
         class_names = embedded_names if class_names is None else class_names
+        if state_dict is not None:
+            module.load_state_dict(fit_state_dict(state_dict, module, Path(str(weights))))
     else:
-        module = _timm_module(name, pretrained=weights is None, **timm_kwargs)
-    if weights is not None and state_dict is not None:
-        if "img_size" in timm_kwargs:
-            state_dict = _with_resampled_positions(state_dict, module)
-        module.load_state_dict(fit_state_dict(state_dict, module, Path(weights)))
+        module = _timm_module(name, state_dict, Path(str(weights)), **timm_kwargs)
     return port(module, class_names, copy=False)
-
-
-def _is_backbone(state_dict: Mapping[str, Tensor]) -> bool:
-    """Whether a file in timm's layout has blocks and no head."""
-    return any(key.startswith("blocks.") for key in state_dict) and not any(
-        key.startswith("head") for key in state_dict
-    )
-
-
-def _with_resampled_positions(state_dict: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """The state dict with positions for the module's grid, if its own are for another, square one.
-
-    Resampled by timm's function, as timm does with published weights.
-    """
-    stored, needed = state_dict.get("pos_embed"), getattr(module, "pos_embed", None)
-    if stored is None or needed is None or stored.shape == needed.shape or stored.ndim != 3:
-        return state_dict
-    n_prefix = 0 if getattr(module, "no_embed_class", False) else int(getattr(module, "num_prefix_tokens", 1))
-    n_patches = stored.shape[1] - n_prefix
-    if n_patches <= 0 or math.isqrt(n_patches) ** 2 != n_patches:
-        return state_dict
-    embed: Any = module.get_submodule("patch_embed")
-    resampled = resample_abs_pos_embed(stored, new_size=list(embed.grid_size), num_prefix_tokens=n_prefix)
-    return {**state_dict, "pos_embed": resampled}
 
 
 _PROCESSING = (
@@ -157,20 +129,22 @@ def _embedded_module(name: str, load_weights: bool) -> tuple[nn.Module, list[str
     return module, [emoji_class["name"] for emoji_class in classes]
 
 
-def _timm_module(name: str, pretrained: bool, **timm_kwargs: Any) -> nn.Module:
+def _timm_module(name: str, state_dict: Mapping[str, Tensor] | None, path: Path, **timm_kwargs: Any) -> nn.Module:
+    """A timm model with its published weights, or with those of the file at `path`."""
     if not name.startswith(_SCHEMES):
         _check_name(name)
         # check that the architecture is covered before gigabytes are downloaded
         with torch.device("meta"):
             read_config(timm.create_model(name, pretrained=False, **timm_kwargs))
+    if state_dict is not None:
+        return timm_module_from(name, state_dict, path, **timm_kwargs)
     try:
-        return timm.create_model(name, pretrained=pretrained, **timm_kwargs)
+        return timm.create_model(name, pretrained=True, **timm_kwargs)
     except Exception as error:
-        if pretrained:
-            error.add_note(
-                f"timm could not load the weights of '{name}'. Without network access, pass a local file: "
-                f"HookedViT.from_pretrained('{name}', weights='model.safetensors')."
-            )
+        error.add_note(
+            f"timm could not load the weights of '{name}'. Without network access, pass a local file: "
+            f"HookedViT.from_pretrained('{name}', weights='model.safetensors')."
+        )
         raise
 
 
