@@ -7,7 +7,7 @@ import conftest
 import pytest
 import timm
 import torch
-from conftest import make_timm
+from conftest import make_timm, perturb
 from timm.models import vision_transformer
 from torch import Tensor, nn
 
@@ -148,7 +148,7 @@ def test_gated_attention_is_exact_and_its_gate_moves_the_logits(images: Tensor) 
 def test_entrypoints_are_exact(entrypoint: str) -> None:
     with torch.device("meta"):
         height, width = timm.create_model(entrypoint, depth=1).patch_embed.patch_size
-    module = timm.create_model(entrypoint, depth=1, img_size=(2 * height, 3 * width), num_classes=5).eval()
+    module = perturb(timm.create_model(entrypoint, depth=1, img_size=(2 * height, 3 * width), num_classes=5))
     model = HookedViT.from_timm(module)
     plain(model, module)
     assert why_not_covered(entrypoint) is None
