@@ -169,6 +169,7 @@ class HookedViTConfig:
     mlp_inner_norm: NormConfig | None = None
     final_norm: NormConfig | None = field(default_factory=NormConfig)
     norm_after_pool: bool = False
+    pooled_norm: NormConfig | None = None  # a second norm, after the pool, of models with one before it, too
 
     pool: Pool = "cls"
     pool_includes_prefix: bool = False

@@ -77,6 +77,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layers))
         on_stream = not cfg.norm_after_pool
         self.ln_final = Norm(cfg.d_model, cfg.final_norm, input_is_cached=on_stream) if cfg.final_norm else None
+        self.ln_pooled = Norm(cfg.d_model, cfg.pooled_norm) if cfg.pooled_norm else None
         self.attn_pool = AttentionPool(cfg) if cfg.pool == "attention" else None
         self.hook_pooled = HookPoint()
         has_head, has_dist = cfg.n_classes > 0, cfg.pool == "cls_and_dist"
@@ -310,7 +311,7 @@ class HookedViT(Parameters, ClassSpace, Running):
             layout = self._layout_of_input(input, image_size)
             residual, kept = self._start_of_stream(input, layout, token_mask)
         else:
-            layout = self._layout_of_stream(input, image_size, token_mask, sequences)
+            layout = self._layout_of_stream(input, image_size, token_mask, sequences, attends=first < last)
             residual, kept = self._resume_stream(input, layout, token_mask)
         terms = self._attention_terms(layout, kept, residual.dtype)
         for layer in range(first, last):
@@ -349,6 +350,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         image_size: tuple[int, int] | None,
         token_mask: Tensor | None,
         sequences: Mapping[str, Any] | None,
+        attends: bool,
     ) -> TokenLayout | PatchSequences:
         """The layout of the images that a resumed stream comes from."""
         if isinstance(residual, Mapping):
@@ -362,7 +364,7 @@ class HookedViT(Parameters, ClassSpace, Running):
             check_size(image_size, self.cfg)
         layout = self.cfg.token_layout_at(*(image_size or self.cfg.image_size))
         has_all = residual if token_mask is None else token_mask.T[None]
-        if image_size is None and self.rotary is not None and has_all.ndim == 3:
+        if attends and image_size is None and self.rotary is not None and has_all.ndim == 3:
             check_known_grid(has_all.shape[1], layout)
         return layout
 
@@ -466,6 +468,8 @@ class HookedViT(Parameters, ClassSpace, Running):
         if self.ln_final is not None and self.cfg.norm_after_pool:
             # with a token axis of length one, so that its scale is shaped like that of any other norm
             pooled = self.ln_final(pooled[:, None])[:, 0]
+        if self.ln_pooled is not None:
+            pooled = self.ln_pooled(pooled[:, None])[:, 0]
         pooled = self.hook_pooled(pooled)
         return self.hook_logits(pooled if self.head is None else self.head(pooled))
 

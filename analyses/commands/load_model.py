@@ -81,7 +81,8 @@ def _loaded(options: ModelOptions, arguments: Mapping[str, Any]) -> HookedViT:
             **arguments,
         )
     except (OSError, RuntimeError) as error:  # raised by hubs and timm
-        hint = "" if weights else "; without network access, pass --weights FILE or --random-weights"
+        of_timm = not isinstance(error, FileNotFoundError) and not name.startswith(("hf:", "open_clip:"))
+        hint = "; without network access, pass --weights FILE or --random-weights" if of_timm and not weights else ""
         fail(f"cannot load '{name}': {str(error).rstrip('.')}{hint}")
 
 

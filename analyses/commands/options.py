@@ -17,7 +17,12 @@ class ModelOptions:
     """The options that select a model."""
 
     model: Annotated[
-        str, typer.Option(metavar="NAME", help="emoji-vit, which is bundled; a timm name with its tag; or hf-hub:…")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="emoji-vit, which is bundled; a timm name with its tag, or hf-hub:…; hf:owner/model, of transformers; "
+            "open_clip:architecture/weights; or a folder with config.json and weights.",
+        ),
     ] = "emoji-vit"
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Weights for the model: .safetensors, .pt, .pth or .bin.")

@@ -83,7 +83,8 @@ def load_by_name(name: str, class_names: Sequence[str] | None, options: Mapping[
         if not cfg.dynamic_image_size:
             raise ValueError(
                 f"the processor of '{name}' makes images of {made[0]} × {made[1]} pixels, the model takes "
-                f"{cfg.image_size[0]} × {cfg.image_size[1]}: pass img_size={made} to resample its positions, or "
+                f"{cfg.image_size[0]} × {cfg.image_size[1]}: pass img_size=({made[0]}, {made[1]}) to resample its "
+                "positions, or "
                 "correct its preprocessor_config.json"
             )
         size = made
