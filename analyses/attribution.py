@@ -103,11 +103,13 @@ def attribution_names(cfg: HookedViTConfig, *, neurons: bool = False, sources: b
     names = ["hook_logits"] + (["hook_tokens"] if cfg.pre_norm else ["hook_embed", "hook_pos_embed"])
     names += ["hook_logits_cls", "hook_logits_dist"] if cfg.pool == "cls_and_dist" else []
     names += ["ln_final.hook_scale"] if cfg.final_norm else []
+    names += ["ln_pooled.hook_scale"] if cfg.pooled_norm else []
     points = ["attn.hook_z", "hook_mlp_out"]
     points += ["ln1.hook_scale", "ln2.hook_scale"] if cfg.post_norm else []
     points += ["mlp.hook_post"] if neurons else []
     points += ["attn.hook_pattern", "attn.hook_v"] if sources else []
     points += ["attn.ln.hook_scale"] if sources and cfg.attn_inner_norm else []
+    points += ["attn.hook_gate"] if sources and cfg.gated_attn else []
     return names + [f"blocks.{layer}.{point}" for layer in range(cfg.n_layers) for point in points]
 
 
@@ -178,6 +180,10 @@ def _readout(model: HookedViT, cache: ViTActivationCache, classes: Tensor, n_tok
     gradients, constant, logit = [], torch.zeros((), device=classes.device), torch.zeros((), device=classes.device)
     for W, b, name, read in _heads(model, n_tokens):
         direction = W.T[classes][:, None]
+        if model.ln_pooled is not None:
+            shift = model.ln_pooled.bias
+            constant = constant + (0 if shift is None else direction[:, 0] @ shift)
+            direction = _back_through(model.ln_pooled, direction, cache["ln_pooled.hook_scale"])
         constant = constant + (b[classes] + (0 if norm is None or norm.bias is None else direction[:, 0] @ norm.bias))
         logit = logit + (cache[name].gather(-1, classes[:, None])[:, 0] if name else 0)
         if norm is not None:
@@ -228,14 +234,16 @@ def _block_parts(
         parts["mlp_bias"] = _dot(block.mlp_out_bias(scales[1]).expand_as(gradient), gradient)
         parts["neuron"] = (cache[f"{prefix}mlp.hook_post"][:, read] * (mlp_gradient @ block.mlp.W_out.T)).sum(dim=1)
     if sources:
-        mix_gradient, bias = z_gradient, torch.zeros_like(parts["head"])
+        gate = cache[f"{prefix}attn.hook_gate"][:, read] if attn.gate is not None else 1
+        mix_gradient, bias = z_gradient * gate, torch.zeros_like(parts["head"])
         if attn.ln is not None:
-            flat = rearrange(z_gradient, "batch token head d_head -> batch token (head d_head)")
+            flat = rearrange(mix_gradient, "batch token head d_head -> batch token (head d_head)")
             scale = cache[f"{prefix}attn.ln.hook_scale"][:, read]
-            mix_gradient = _back_through(attn.ln, flat, scale).view_as(z_gradient)
             if attn.ln.bias is not None:
-                bias = (attn.ln.bias.view(attn.n_heads, attn.d_head) * z_gradient).sum(dim=(1, 3))
+                bias = (attn.ln.bias.view(attn.n_heads, attn.d_head) * mix_gradient).sum(dim=(1, 3))
+            mix_gradient = _back_through(attn.ln, flat, scale).view_as(z_gradient)
         pattern, v = cache[f"{prefix}attn.hook_pattern"][:, :, read], cache[f"{prefix}attn.hook_v"]
+        v = attn.for_query_heads(v, dim=2)
         v_gradient = einsum(
             "batch head query key, batch query head d_head -> batch key head d_head", pattern, mix_gradient
         )
@@ -266,7 +274,8 @@ def _index(model: HookedViT, classes: Any, n_images: int) -> Tensor:
 
 
 def _check(model: HookedViT, cache: ViTActivationCache, neurons: bool, sources: bool) -> None:
-    _ = model.tokens_to_residual_directions(0)  # raises an error if the head does not read the stream linearly
+    model.require_classes()
+    model.require_linear_readout()
     cache.require(
         attribution_names(model.cfg, neurons=neurons, sources=sources),
         how=f"attribution_names(model.cfg, neurons={neurons}, sources={sources})",

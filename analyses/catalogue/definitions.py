@@ -7,6 +7,7 @@ __all__ = [
     "ABLATION",
     "CATEGORICAL_UPDATES",
     "CAUSAL_MEMORIES",
+    "CIRCUIT_FAITHFULNESS",
     "CLASS_VALUE_AGREEMENT",
     "COMPOSITIONALITY",
     "FAITHFULNESS",
@@ -150,4 +151,17 @@ ABLATION = Definition(
         "output. The figure shows the change, after minus before: accuracy, the correct class's logit, and "
         "identifiability of patches after the last block."
     },
+)
+CIRCUIT_FAITHFULNESS = Definition(
+    "Faithfulness of circuits",
+    "",
+    {
+        "Circuit": "Some edges of the model's graph, from what one part writes to what another reads. Edges outside it "
+        "carry their value in a run of another image, one of another class. The metric is the correct class's logit "
+        "minus the other image's; each image's edges are ranked by edge attribution.",
+        "Faithfulness": "The share of the metric's change from the other image to this one that the circuit keeps: 1 "
+        "where it does what the model does. CPR and CMD are the areas under faithfulness, and under its distance from "
+        "1, over the share of edges (MIB benchmark).",
+    },
+    "Random connected circuits of as many edges, and all edges but the circuit.",
 )

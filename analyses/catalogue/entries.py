@@ -13,6 +13,7 @@ from analyses.catalogue import definitions, headlines
 from analyses.catalogue.definitions import Definition
 from analyses.catalogue.headlines import Headline
 from analyses.categorical_updates import CategoricalUpdates
+from analyses.circuits import CircuitFaithfulness
 from analyses.faithfulness import Faithfulness, Localisation
 from analyses.identifiability import Identifiability
 from analyses.memory_pairs import CausalMemories, Compositionality, KeyValueAgreement
@@ -20,6 +21,7 @@ from analyses.patching import AblationStudy
 from analyses.perturbation import Perturbation
 from analyses.plots.categorical_updates import categorical_updates_figure
 from analyses.plots.causal_memories import causal_memories_figure
+from analyses.plots.circuit_curves import circuit_faithfulness_figure
 from analyses.plots.class_value_agreement import value_vector_statistics_figure
 from analyses.plots.explanation_quality import faithfulness_figure, localisation_figure
 from analyses.plots.identifiability import identifiability_figure
@@ -91,6 +93,13 @@ _ENTRIES = (
     Entry(Faithfulness, "faithfulness", faithfulness_figure, definitions.FAITHFULNESS, compares_methods=True),
     Entry(Localisation, "localisation", localisation_figure, definitions.LOCALISATION, compares_methods=True),
     Entry(AblationStudy, "ablation", ablation_figure, definitions.ABLATION),
+    Entry(
+        CircuitFaithfulness,
+        "circuits",
+        circuit_faithfulness_figure,
+        definitions.CIRCUIT_FAITHFULNESS,
+        draws_null=True,
+    ),
 )
 
 CATALOGUE: Mapping[str, Entry] = MappingProxyType({analysis_name(entry.analysis): entry for entry in _ENTRIES})

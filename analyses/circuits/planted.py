@@ -108,6 +108,7 @@ def _prepare(model: HookedViT, generator: torch.Generator) -> None:
         parameter.zero_()
     embed = model.embed
     assert embed.cls is not None
+    assert embed.patch is not None
     assert embed.pos is not None
     assert model.head is not None
     for name, parameter in model.named_parameters():

@@ -125,7 +125,7 @@ def record(model: HookedViT, images: Float[Tensor, "batch channel height width"]
     >>> torch.allclose(kept.writes.sum(dim=2) + sum(block.attn.b_O for block in model.blocks), kept.final, atol=1e-4)
     True
     """
-    check_images(images, model.cfg, model.embed.patch.weight)
+    check_images(images, model.cfg, model.embed.weight)
     check_unhooked(model)
     n_layers = model.cfg.n_layers
     names = ["q", "k", "v", "resid_pre", "mlp_in", ("resid_post", n_layers - 1)]

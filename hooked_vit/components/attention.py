@@ -33,6 +33,7 @@ class AttentionCore(nn.Module):
         super().__init__()
         self.fused = True
         self.scale = d_head**-0.5
+        self.scale_scores = False
         self.q_norm = Norm(d_head, qk_norm) if qk_norm else None
         self.k_norm = Norm(d_head, qk_norm) if qk_norm else None
         self.rotate_half = None if rotary is None else rotary.rotate_half or rotary.kind == "mrope"
@@ -57,7 +58,8 @@ class AttentionCore(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.hook_rot_q is not None and self.hook_rot_k is not None:
-            q, k = self._rotate(q, terms.rotation).type_as(v), self._rotate(k, terms.rotation).type_as(v)
+            # contiguous, as timm's are: the product's last bit depends on it
+            q, k = (self._rotate(x, terms.rotation).type_as(v).contiguous() for x in (q, k))
             q = self.hook_rot_q(q.transpose(1, 2)).transpose(1, 2)
             k = self.hook_rot_k(k.transpose(1, 2)).transpose(1, 2)
         k, v = self._repeat(k, q), self._repeat(v, q)
@@ -123,8 +125,9 @@ class AttentionCore(nn.Module):
         return bias if terms.kept is None else bias_at(bias, terms.kept)
 
     def _scores(self, q: Tensor, k: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
-        # timm scales the query before the product; scaling the scores instead would differ in the last bit
-        scores = (q * self.scale) @ k.transpose(-2, -1)
+        # timm scales the query before the product, transformers the scores after it: they differ in the last bit
+        keys = k.transpose(-2, -1)
+        scores = q @ keys * self.scale if self.scale_scores else (q * self.scale) @ keys
         scores = scores if bias is None else scores + bias
         return scores if mask is None else scores + mask
 
@@ -149,7 +152,7 @@ class Attention(AttentionCore):
     def __init__(self, cfg: HookedViTConfig, layer: int = 0):
         super().__init__(cfg.d_head, cfg.qk_norm, cfg.rotary)
         self.n_heads, self.d_head, self.d_model = cfg.n_heads, cfg.d_head, cfg.d_model
-        self.n_key_value_heads = cfg.n_key_value_heads_at(layer)
+        self.n_key_value_heads, self.scale_scores = cfg.n_key_value_heads_at(layer), cfg.scale_scores
         self.qkv = made_qkv(cfg, layer)
         self.gate = nn.Linear(cfg.d_model, cfg.n_heads * cfg.d_head, bias=cfg.qkv_bias) if cfg.gated_attn else None
         self.out = nn.Linear(cfg.n_heads * cfg.d_head, cfg.d_model, bias=cfg.attn_out_bias)

@@ -22,7 +22,7 @@ PROMISED = {
     "patching": "activation_patching attribution_patching path_patching AblationStudy logit_difference agreement "
     "PatchResult",
     "circuits": "Circuit EdgeScores circuit_graph edge_attribution edge_patching "
-    "top_circuit greedy_circuit pruned_circuit",
+    "circuit_curve minimality CircuitFaithfulness top_circuit greedy_circuit pruned_circuit",
     "sweep": "sweep read_sweep",
     "analysis": "Analysis AnalysisBatch token_groups TOKEN_GROUPS GroupSums ratio_rows difference_rows",
     "statistics": "signed_rank_test permutation_test permutation_tests pooled_permutation_test adjust_p_values "
