@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
         window.wait_for_selector("html[data-ready]")
         window.screenshot(path=str(TARGET))
     with Image.open(TARGET) as picture:
-        picture.convert("RGB").quantize(256).save(TARGET, optimize=True)
+        picture.convert("RGB").save(TARGET, optimize=True)
 
 
 if __name__ == "__main__":
