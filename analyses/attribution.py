@@ -222,7 +222,7 @@ def _block_parts(
     scales = [None if name is None else cache[f"{prefix}{name}.hook_scale"][:, read] for name in names]
     attn_gradient, mlp_gradient = (
         _back_to_sublayer(gradient, norm, layer_scale, scale)
-        for norm, layer_scale, scale in zip(block.write_norms, (block.ls1, block.ls2), scales, strict=True)
+        for norm, layer_scale, scale in zip(block.write_norms, (block.ls1, block.mlp_ls), scales, strict=True)
     )
     z = cache[f"{prefix}attn.hook_z"][:, read]
     z_gradient = einsum("batch token d_model, head d_head d_model -> batch token head d_head", attn_gradient, attn.W_O)

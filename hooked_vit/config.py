@@ -103,6 +103,19 @@ class StemConfig:
 
 
 @dataclass(frozen=True)
+class DifferentialConfig:
+    """Differential attention: a head subtracts a second pattern, times λ, from its first.
+
+    Attributes:
+        lambda_init: The constant in λ, per layer.
+        dual: Whether λ is learnt as two numbers; otherwise as four vectors.
+    """
+
+    lambda_init: tuple[float, ...]
+    dual: bool = False
+
+
+@dataclass(frozen=True)
 class HookedViTConfig:
     """Everything about a model's architecture that its forward pass depends on, and nothing else.
 
@@ -154,6 +167,10 @@ class HookedViTConfig:
     sandwich_norm: bool = False  # a norm before each sub-layer and another one after it
     v_norm: NormConfig | None = None
     attn_scale: float | None = None  # of the scores; 1 / sqrt(d_head) by default
+    # Attention and MLP of a block both read its input. `fused_out`: the original has one output projection for both.
+    parallel_attn_mlp: bool = False
+    fused_out: bool = False
+    differential: DifferentialConfig | None = None
 
     # None: as many as queries. Per layer if they differ.
     n_key_value_heads: int | tuple[int, ...] | None = None
