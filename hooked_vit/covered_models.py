@@ -17,6 +17,11 @@ from hooked_vit.porting import read_config
 __all__ = ["covered_models", "describe_architecture", "why_not_covered"]
 
 _TABLE = "covered_models.csv"
+PLAIN_VIT_MODULES = (
+    "beit", "deepseek_vit", "deit", "eva", "gemma4_vit", "naflexvit", "qwen3_vit", "vision_transformer",
+    "vision_transformer_hybrid", "vision_transformer_relpos", "vision_transformer_sam", "vitamin",
+)  # fmt: skip
+"""The modules of timm that hold plain Vision Transformers."""
 
 
 def covered_models() -> pd.DataFrame:
