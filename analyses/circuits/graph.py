@@ -246,5 +246,5 @@ def circuit_graph(model: HookedViT, groups: Sequence[str] = ()) -> CircuitGraph:
     if len(set(groups)) != len(groups):
         raise ValueError(f"expected groups with different names, got {', '.join(map(repr, groups))}")
     heads = tuple(len(block.attn.W_K) for block in model.blocks)
-    parallel = tuple(bool(getattr(block, "parallel", False)) for block in model.blocks)
+    parallel = (model.cfg.parallel_attn_mlp,) * model.cfg.n_layers
     return CircuitGraph(model.cfg.n_layers, model.cfg.n_heads, heads, parallel, tuple(groups))
