@@ -248,5 +248,5 @@ def circuit_graph(model: HookedViT, groups: Sequence[str] = ()) -> CircuitGraph:
     if model.cfg.gated_attn:
         raise ValueError("the gate of a gated attention reads the stream too, and a circuit has no edge for it")
     heads = tuple(model.cfg.per_layer_num_key_value_heads)
-    parallel = tuple(bool(getattr(block, "parallel", False)) for block in model.blocks)
+    parallel = (model.cfg.parallel_attn_mlp,) * model.cfg.n_layers
     return CircuitGraph(model.cfg.n_layers, model.cfg.n_heads, heads, parallel, tuple(groups))
