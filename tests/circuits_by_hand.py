@@ -1,6 +1,7 @@
 """Circuits run edge by edge and token by token, and edge attribution by its definition, without the package's code."""
 
 import torch
+from timm.layers import apply_rot_embed_cat
 from torch import Tensor
 
 from analyses.circuits import CircuitGraph
@@ -56,15 +57,20 @@ def run_by_hand(
         def project(x: Tensor, kind: str, head: int, attn=attn, normed=normed) -> Tensor:
             return normed(x) @ getattr(attn, f"W_{kind}")[head] + getattr(attn, f"b_{kind}")[head]
 
+        terms, sharing = model.attention_terms().at(layer), cfg.n_heads // cfg.n_key_value_heads_at(layer)
+        bias = 0 if attn.relative_bias is None else attn.relative_bias()[0]
+
         z = torch.zeros(len(clean), len(tokens), cfg.n_heads, cfg.d_head)
         for head in range(cfg.n_heads):
             keys: dict[int, list[Tensor]] = {}
             for written in sorted(set(group_of)):
                 for kind in "kv":
 
-                    def reader(group: int, kind=kind, written=written, head=head, layer=layer) -> tuple:
+                    def reader(
+                        group: int, kind=kind, written=written, head=head, layer=layer, sharing=sharing
+                    ) -> tuple:
                         split = (graph.groups[group], graph.groups[written]) if graph.groups else ()
-                        return (kind, layer, head, *split)
+                        return (kind, layer, head // sharing, *split)
 
                     rows = [project(stream(reader, token), kind.upper(), head) for token in tokens]
                     keys.setdefault(written, []).append(torch.stack(rows, 1))
@@ -77,7 +83,11 @@ def run_by_hand(
                 k, v = keys[group_of[token]]
                 if attn.q_norm is not None:
                     q, k = attn.q_norm.fused(q), attn.k_norm.fused(k)
-                pattern = (scale * torch.einsum("be,bte->bt", q, k)).softmax(-1)
+                if terms.rotation is not None:
+                    q = apply_rot_embed_cat(q, terms.rotation[0, token], half=attn.rotate_half)
+                    k = apply_rot_embed_cat(k, terms.rotation[0], half=attn.rotate_half)
+                scores = scale * torch.einsum("be,bte->bt", q, k)
+                pattern = (scores if attn.relative_bias is None else scores + bias[head, token]).softmax(-1)
                 z[:, token, head] = torch.einsum("bt,bte->be", pattern, v)
         z = attn.norm_z(z)
         out = attn.project(z)

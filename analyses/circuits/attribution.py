@@ -199,7 +199,7 @@ def _products(
             at_heads |= _split_gradients(model, layer, found, members)
         for kind in "qkv":
             before = graph.n_before(kind, layer)
-            weight = getattr(block.attn, f"W_{kind.upper()}")
+            weight, _ = block.attn.reading(kind)
             gradient = at_heads[kind]  # [batch token head group d_head]
             n_split = gradient.shape[3]
             at_norm = projected(gradient.flatten(2, 3), weight.repeat_interleave(n_split, dim=0))
@@ -223,7 +223,7 @@ def _split_gradients(
     by_group: dict[str, list[Tensor]] = {"k": [], "v": []}
     with torch.enable_grad():
         k, v = k.clone().requires_grad_(), v.clone().requires_grad_()
-        z = attn.norm_z(attn.attend_unhooked(q, k, v, attn.fused))
+        z = attn.norm_z(attn.attend_unhooked(q, k, v, attn.fused, model.attention_terms().at(layer)))
         for group in range(members.shape[1]):
             through = gradient * members[:, group, :, None, None]
             for kind, part in zip("kv", torch.autograd.grad(z, (k, v), through, retain_graph=True), strict=True):

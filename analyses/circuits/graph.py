@@ -237,7 +237,7 @@ def circuit_graph(model: HookedViT, groups: Sequence[str] = ()) -> CircuitGraph:
         groups: The names of the groups of tokens that every part is split into; none to keep the tokens together.
 
     Raises:
-        ValueError: If a group has two entries.
+        ValueError: If a group has two entries, or the model's attention is gated.
 
     >>> graph = circuit_graph(HookedViT.from_pretrained("emoji-vit"))
     >>> graph.n_senders, graph.n_readers, graph.n_edges
@@ -245,6 +245,8 @@ def circuit_graph(model: HookedViT, groups: Sequence[str] = ()) -> CircuitGraph:
     """
     if len(set(groups)) != len(groups):
         raise ValueError(f"expected groups with different names, got {', '.join(map(repr, groups))}")
-    heads = tuple(len(block.attn.W_K) for block in model.blocks)
+    if model.cfg.gated_attn:
+        raise ValueError("the gate of a gated attention reads the stream too, and a circuit has no edge for it")
+    heads = tuple(model.cfg.per_layer_num_key_value_heads)
     parallel = (model.cfg.parallel_attn_mlp,) * model.cfg.n_layers
     return CircuitGraph(model.cfg.n_layers, model.cfg.n_heads, heads, parallel, tuple(groups))

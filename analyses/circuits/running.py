@@ -105,10 +105,10 @@ class CircuitRun:
         """The mix of values of each group of queries, with the keys and values that this group sees."""
         attn, q = self.model.blocks[layer].attn, self._q
         assert q is not None
-        z = torch.zeros_like(own)
+        z, terms = torch.zeros_like(own), self.model.attention_terms().at(layer)
         for group in range(self.graph.n_groups):
             k, v = self._kv["k"][:, :, :, group], self._kv["v"][:, :, :, group]
-            mixed = attn.attend_unhooked(q, k, v, attn.fused)
+            mixed = attn.attend_unhooked(q, k, v, attn.fused, terms)
             z = torch.where(self.members[:, group, :, None, None], mixed, z)
         return z
 
@@ -164,6 +164,6 @@ class CircuitRun:
         """Queries, keys or values of some readers, each with a stream of its own."""
         block = self.model.blocks[layer]
         heads = readers if matrix == "Q" else readers // self.graph.n_groups
-        weight, bias = getattr(block.attn, f"W_{matrix}")[heads], getattr(block.attn, f"b_{matrix}")[heads]
+        weight, bias = (of_heads[heads] for of_heads in block.attn.reading(matrix.lower()))
         normed = streams if self.model.cfg.post_norm else block.ln1.fused(streams)
         return torch.einsum("btrd,rde->btre", normed, weight) + bias

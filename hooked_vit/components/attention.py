@@ -1,5 +1,7 @@
 """Multi-head attention with a name for every activation."""
 
+from typing import Literal
+
 import torch
 from einops import rearrange
 from fancy_einsum import einsum
@@ -296,6 +298,13 @@ class Attention(AttentionCore):
         """Values of the key and value heads, repeated for the query heads that share them."""
         n_sharing = self.n_heads // self.n_key_value_heads
         return per_head if n_sharing == 1 else per_head.repeat_interleave(n_sharing, dim)
+
+    def reading(
+        self, kind: Literal["q", "k", "v"]
+    ) -> tuple[Float[Tensor, "kv_head d_model d_head"], Float[Tensor, "kv_head d_head"]]:
+        """Weights and biases that make `hook_q`, `hook_k` or `hook_v`: one per stored head, where heads share them."""
+        index = "qkv".index(kind)
+        return self._weight(index), self._part_bias(index)
 
     @property
     def W_Q(self) -> Float[Tensor, "head d_model d_head"]:
