@@ -32,7 +32,7 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pattern", nargs="?", default="*", help="which entrypoints; * matches anything")
-    parser.add_argument("--shard", default="0/1", metavar="I/N", help="only each N-th entrypoint, from I; for processes")
+    parser.add_argument("--shard", default="0/1", metavar="I/N", help="only each N-th entrypoint, from I")
     parser.add_argument("--out", type=Path, help="write the two tables here instead of into the package")
     options = parser.parse_args()
     names = [name for module in PLAIN_VIT_MODULES for name in timm.list_models(module=module)]
