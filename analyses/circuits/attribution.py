@@ -1,6 +1,6 @@
 """Edge attribution: all edges' effects at once, to first order, from gradients at the readers' inputs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -110,35 +110,39 @@ def _scores(
     model: HookedViT, graph: CircuitGraph, clean: Tensor, corrupt: Recording, metric: Metric, method: Method,
     steps: int, rule: StepRule, members: Tensor, per_image: bool,
 ) -> EdgeScores:  # fmt: skip
-    n_images = len(clean)
-    written = WriteHooks(model, less=corrupt.writes)
-    first = _gradients(model, clean, metric, written.hooks, start=None)
-    differences = -written.writes
+    differences, first, points = _along(model, clean, corrupt, metric, method, steps, rule)
     # a metric of the corrupt logits, which may be one row for all images
-    ends = first.value, checked_metric(metric, corrupt.logits.expand(n_images, -1), per_image)
+    ends = first.value, checked_metric(metric, corrupt.logits.expand(len(clean), -1), per_image)
     if first.value.shape != ends[1].shape:
         raise ValueError(
             f"metric must return {'one number per image' if per_image else 'one number (a scalar)'}, got shape "
             f"{tuple(first.value.shape)}"
         )
-    if method == "eap":
-        values = _edge_scores(model, graph, differences, first, members)
-        return EdgeScores(graph, method, values if per_image else values.sum(dim=0), *ends)
-    tokens = first.tokens
     total, per_step = torch.zeros(()), []
-    count = 0
+    for found in points:
+        total = total + _edge_scores(model, graph, differences, found, members)
+        so_far = total[:, 0].sum(dim=-1) / (len(per_step) + 1)
+        per_step.append(so_far if per_image else so_far.sum())
+    values = total / len(per_step)
+    convergence = None if method == "eap" else torch.stack(per_step)
+    return EdgeScores(graph, method, values if per_image else values.sum(dim=0), *ends, convergence)
+
+
+def _along(
+    model: HookedViT, clean: Tensor, corrupt: Recording, metric: Metric, method: Method, steps: int, rule: StepRule
+) -> "tuple[Tensor, _Gradients, Iterable[_Gradients]]":
+    """The differences of the writes, the gradients in the clean run, and those at each point of the method's path."""
+    written = WriteHooks(model, less=corrupt.writes)
+    first = _gradients(model, clean, metric, written.hooks, start=None)
+    differences = -written.writes
+    if method == "eap":
+        return differences, first, [first]
 
     def gradients_at(embedding: Tensor) -> "_Gradients":
         return _gradients(model, clean, metric, [], start=embedding)
 
-    towards = tokens + differences[:, :, 0]
-    for found in points_of(method, tokens, towards, steps, rule, gradients_at):
-        total = total + _edge_scores(model, graph, differences, found, members)
-        count += 1
-        so_far = total[:, 0].sum(dim=-1) / count
-        per_step.append(so_far if per_image else so_far.sum())
-    values = total / count
-    return EdgeScores(graph, method, values if per_image else values.sum(dim=0), *ends, torch.stack(per_step))
+    towards = first.tokens + differences[:, :, 0]
+    return differences, first, points_of(method, first.tokens, towards, steps, rule, gradients_at)
 
 
 @dataclass(frozen=True)
@@ -237,10 +241,13 @@ def edge_maps(
     corrupt: Float[Tensor, "batch channel height width"] | Recording,
     metric: Metric,
     edges: Bool[Tensor, "sender reader"],
+    method: Method = "eap",
     *,
+    steps: int = 5,
+    rule: StepRule = "right",
     per_image: bool = False,
 ) -> Float[Tensor, "edge batch token"]:
-    """The EAP score of some edges, token by token: where in the picture the sender writes what the reader reads.
+    """The scores of some edges, token by token: where in the picture the sender writes what the reader reads.
 
     Args:
         model: The model.
@@ -248,6 +255,9 @@ def edge_maps(
         corrupt: As above.
         metric: As above.
         edges: The edges, as a mask of a graph without groups.
+        method: As above.
+        steps: As above.
+        rule: As above.
         per_image: As above.
 
     Returns:
@@ -261,19 +271,21 @@ def edge_maps(
     torch.Size([2, 1, 65])
     """
     graph, kept = circuit_graph(model), corrupt_recording(model, clean, corrupt)
-    written = WriteHooks(model, less=kept.writes)
-    found = _gradients(model, clean, metric, written.hooks, start=None)
+    differences, _, points = _along(model, clean, kept, metric, method, steps, rule)
     checked_metric(metric, kept.logits.expand(len(clean), -1), per_image)
     members = torch.ones(1, 1, kept.writes.shape[1], dtype=torch.bool, device=clean.device)
     maps = clean.new_zeros(int(edges.sum()), len(clean), kept.writes.shape[1])
     position = torch.full(edges.shape, -1, dtype=torch.long)
     position[edges] = torch.arange(len(maps))
-    with torch.no_grad():
-        for readers, before, products in _products(model, graph, -written.writes, found, members):
-            at = position[:before, readers]
-            sender, reader = (at >= 0).nonzero(as_tuple=True)
-            maps[at[sender, reader]] = products.flatten(3)[:, :, sender, reader].movedim(-1, 0)
-    return maps
+    n_points = 0
+    for found in points:
+        n_points += 1
+        with torch.no_grad():
+            for readers, before, products in _products(model, graph, differences, found, members):
+                at = position[:before, readers]
+                sender, reader = (at >= 0).nonzero(as_tuple=True)
+                maps[at[sender, reader]] += products.flatten(3)[:, :, sender, reader].movedim(-1, 0)
+    return maps / n_points
 
 
 def _each_image(metric: Metric, n_images: int) -> Callable[[Tensor], Tensor]:
