@@ -78,10 +78,10 @@ def circuit_figure(circuit: Circuit, scores: EdgeScores, *, title: str = "", lab
 
 def _places(n_layers: int, n_heads: int) -> dict[tuple[Any, ...], tuple[float, float]]:
     middle = n_heads / 2
-    places: dict[tuple[Any, ...], tuple[float, float]] = {("embed",): (middle, 0), ("logits",): (middle, n_layers + 1)}
+    places: dict[tuple[Any, ...], tuple[float, float]] = {("embed",): (middle, 0.0), ("logits",): (middle, n_layers + 1.0)}
     for layer in range(n_layers):
         for head in range(n_heads):
-            places["head", layer, head] = (head, 1 + layer)
+            places["head", layer, head] = (float(head), 1.0 + layer)
         places["mlp", layer] = (n_heads + 0.4, 1.45 + layer)
     return places
 
@@ -100,4 +100,6 @@ def _draw_edge(
 
 def _label(name: tuple[Any, ...]) -> str:
     kind, *at = name
-    return {"head": ".".join(map(str, at)), "mlp": f"MLP {at[0] if at else ''}"}.get(kind, kind)
+    if kind == "head":
+        return f"{at[0]}.{at[1]}"
+    return f"MLP {at[0]}" if kind == "mlp" else kind

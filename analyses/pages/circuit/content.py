@@ -65,8 +65,8 @@ def circuit_data(
             "sender": list(graph.senders[sender]),
             "reader": list(graph.readers[reader]),
             "to": [list(graph.senders[part]) for part in graph.parts_of(reader)] or [["logits"]],
-            "score": round(float(scores.mean[sender, reader]), 6),
-            "largest": round(largest, 6),
+            "score": float(f"{scores.mean[sender, reader]:.6g}"),
+            "largest": float(f"{largest:.6g}"),
             "map": (maps[index] / largest * _LEVELS).round().int().tolist(),
         })  # fmt: skip
     circuits = [
