@@ -103,6 +103,7 @@ def attribution_names(cfg: HookedViTConfig, *, neurons: bool = False, sources: b
     names = ["hook_logits"] + (["hook_tokens"] if cfg.pre_norm else ["hook_embed", "hook_pos_embed"])
     names += ["hook_logits_cls", "hook_logits_dist"] if cfg.pool == "cls_and_dist" else []
     names += ["ln_final.hook_scale"] if cfg.final_norm else []
+    names += ["ln_pooled.hook_scale"] if cfg.pooled_norm else []
     points = ["attn.hook_z", "hook_mlp_out"]
     points += ["ln1.hook_scale", "ln2.hook_scale"] if cfg.post_norm else []
     points += ["mlp.hook_post"] if neurons else []
@@ -178,6 +179,10 @@ def _readout(model: HookedViT, cache: ViTActivationCache, classes: Tensor, n_tok
     gradients, constant, logit = [], torch.zeros((), device=classes.device), torch.zeros((), device=classes.device)
     for W, b, name, read in _heads(model, n_tokens):
         direction = W.T[classes][:, None]
+        if model.ln_pooled is not None:
+            shift = model.ln_pooled.bias
+            constant = constant + (0 if shift is None else direction[:, 0] @ shift)
+            direction = _back_through(model.ln_pooled, direction, cache["ln_pooled.hook_scale"])
         constant = constant + (b[classes] + (0 if norm is None or norm.bias is None else direction[:, 0] @ norm.bias))
         logit = logit + (cache[name].gather(-1, classes[:, None])[:, 0] if name else 0)
         if norm is not None:
@@ -266,7 +271,8 @@ def _index(model: HookedViT, classes: Any, n_images: int) -> Tensor:
 
 
 def _check(model: HookedViT, cache: ViTActivationCache, neurons: bool, sources: bool) -> None:
-    _ = model.tokens_to_residual_directions(0)  # raises an error if the head does not read the stream linearly
+    model.require_classes()
+    model.require_linear_readout()
     cache.require(
         attribution_names(model.cfg, neurons=neurons, sources=sources),
         how=f"attribution_names(model.cfg, neurons={neurons}, sources={sources})",

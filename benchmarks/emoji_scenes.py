@@ -1,15 +1,12 @@
 """How fast Emoji Scenes are drawn, in scenes per second, by their content.
 
-python benchmarks/emoji_scenes.py [--threads 2] [--batch-size 256] [--seconds 3]
+python benchmarks/emoji_scenes.py [--threads 2] [--batch-size 256] [--seconds 3] [--quick]
 """
 
-import argparse
 import statistics
 import time
 
-import torch
-from rich.console import Console
-from rich.table import Table
+from report import Report, options, parse
 from torch.utils.data import DataLoader
 
 from analyses.data import EmojiScenes
@@ -43,12 +40,8 @@ def loaded_per_second(scenes: EmojiScenes, batch_size: int, seconds: float, work
 
 def main() -> None:
     """Print one row for each kind of scenes."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each row")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    parser = options(__doc__ or "", {"seconds": 1.0}, batch_size=256, seconds=3.0)
+    arguments = parse(parser)
     one, mixed = EmojiScenes(_MANY, seed=0), EmojiScenes(_MANY, seed=0, objects="mixed")
     kinds = {
         "one object": one,
@@ -58,14 +51,12 @@ def main() -> None:
         "mixed, object half hidden (drawn twice)": mixed.occlude(0.5),
         "one object, 224 pixels": EmojiScenes(_MANY, seed=0, image_size=224),
     }
-    table = Table(title=f"Emoji Scenes, batches of {options.batch_size}, {options.threads} threads")
-    table.add_column("scenes")
-    table.add_column("scenes / s", justify="right")
+    report = Report("emoji_scenes", ("scenes", f"scenes / s, batches of {arguments.batch_size}"), arguments)
     for name, scenes in kinds.items():
-        table.add_row(name, f"{scenes_per_second(scenes, options.batch_size, options.seconds):,.0f}")
-    loaded = loaded_per_second(mixed, options.batch_size, options.seconds, options.threads)
-    table.add_row(f"mixed, DataLoader with {options.threads} workers", f"{loaded:,.0f}")
-    Console().print(table)
+        report.row(name, f"{scenes_per_second(scenes, arguments.batch_size, arguments.seconds):,.0f}")
+    loaded = loaded_per_second(mixed, arguments.batch_size, arguments.seconds, arguments.threads)
+    report.row(f"mixed, DataLoader with {arguments.threads} workers", f"{loaded:,.0f}")
+    report.finish()
 
 
 if __name__ == "__main__":

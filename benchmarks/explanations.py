@@ -1,6 +1,6 @@
 """The cost of explanations, as ratios to plain forward passes measured alternately in the same run.
 
-    python benchmarks/explanations.py [--models B/32,B/16] [--batch 32] [--threads 2] [--seconds 60] [--markdown]
+    python benchmarks/explanations.py [--models B/32,B/16] [--batch 32] [--threads 2] [--seconds 60] [--quick]
 
 Importance of one class (and of ten and a hundred), all blocks and heads, over one forward pass (target: 1.15); a curve
 of 49 removals over as many full passes (target at B/32, 32 images: 0.65). For comparison, the cost of the same
@@ -8,21 +8,19 @@ importance by autograd, one local gradient per block for the sum over images, an
 Random weights, 1000 classes. On a machine with a GPU: --device cuda.
 """
 
-import argparse
 import statistics
 from collections.abc import Callable
 
 import timm
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from tables import print_table
+from report import Report, options, parse
 from timing import paired_seconds, ratio
 from torch import Tensor
 
 from analyses.faithfulness import removal_curve
 from analyses.feature_importance import feature_importance, relevance
-from hooked_vit import HookedViT
+from hooked_vit import HookedViT, keep_freed_memory
 
 ARCHITECTURES = {"B/32": "vit_base_patch32_224", "B/16": "vit_base_patch16_224", "L/16": "vit_large_patch16_224"}
 N_STEPS = 49
@@ -73,32 +71,22 @@ def contenders(name: str, batch: int, device: str) -> dict[str, tuple[float, flo
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default="B/32,B/16")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=60, help="time for each row of the table, at least 3 rounds")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--markdown", action="store_true")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-
-    rows: list[tuple[str, ...]] = []
+    quick = {"models": "B/32", "batch": 4, "seconds": 3.0}
+    parser = options(__doc__ or "", quick, models="B/32,B/16", batch=32, seconds=60.0)
+    arguments = parse(parser)
+    keep_freed_memory()
+    header = ("task", "model", "ms per image", "plain pass, ms per image", "ratio", "target")
+    report = Report("explanations", header, arguments)
     for model in arguments.models.split(","):
-        for name, (n_passes, target, runs) in contenders(
-            ARCHITECTURES[model], arguments.batch, arguments.device
-        ).items():
+        tasks = contenders(ARCHITECTURES[model], arguments.batch, arguments.device)
+        for name, (n_passes, target, runs) in tasks.items():
             with torch.no_grad():
                 seconds = paired_seconds(runs, arguments.seconds)
             each = [1000 * statistics.median(seconds[who]) / arguments.batch for who in ("ours", "base")]
             relative = ratio(seconds, "ours", "base") / n_passes
-            rows.append((name, model, f"{each[0]:.1f}", f"{each[1]:.1f}", f"{relative:.3f}",
-                         "–" if target is None else f"{target}"))  # fmt: skip
-            Console(stderr=True).print(*rows[-1])
-
-    header = ("task", "model", "ms per image", "plain pass, ms per image", "ratio", "target")
-    title = f"batch {arguments.batch}, {arguments.threads} threads, {arguments.device}"
-    print_table(header, rows, title, arguments.markdown)
+            goal = "–" if target is None else target
+            report.row(name, model, f"{each[0]:.1f}", f"{each[1]:.1f}", f"{relative:.3f}", goal)
+    report.finish()
 
 
 if __name__ == "__main__":

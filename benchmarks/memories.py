@@ -1,6 +1,6 @@
 """Key-value memories against the published loops, and what they add to a sweep, as ratios measured in one run.
 
-    python benchmarks/memories.py [--model B/32] [--batch 16] [--threads 2] [--seconds 60] [--markdown]
+    python benchmarks/memories.py [--model B/32] [--batch 16] [--threads 2] [--seconds 60] [--quick]
 
 `one layer` is agreement and compositionality of one MLP, coefficients and projected outputs given, against loops over
 images, tokens and memories as in the published code (targets: a twelfth of their time, 0.3 ms per image). `added to a
@@ -9,15 +9,13 @@ alone, and next to CategoricalUpdates, which projects the same outputs (target: 
 classes. On a machine with a GPU: --device cuda.
 """
 
-import argparse
 import statistics
 from collections.abc import Callable
 
 import timm
 import torch
-from rich.console import Console
+from report import Report, options, parse
 from sweep import NoiseImages
-from tables import print_table
 from timing import paired_seconds
 from torch import Tensor
 
@@ -26,7 +24,7 @@ from analyses.categorical_updates import CategoricalUpdates
 from analyses.data import ItemReader
 from analyses.memory_pairs import Compositionality, KeyValueAgreement, MemoryTables, first_match
 from analyses.sweep.run import run_batch
-from hooked_vit import HookedViT
+from hooked_vit import HookedViT, keep_freed_memory
 
 ARCHITECTURES = {"B/32": "vit_base_patch32_224", "B/16": "vit_base_patch16_224"}
 Contenders = dict[str, Callable[[], object]]
@@ -103,37 +101,29 @@ def added(module: torch.nn.Module, model: HookedViT, batch: int) -> Contenders:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="B/32")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=60, help="for each part, at least 3 rounds")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--markdown", action="store_true")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    parser = options(__doc__ or "", {"batch": 4, "seconds": 4.0}, model="B/32", batch=16, seconds=60.0)
+    arguments = parse(parser)
+    keep_freed_memory()
+    report = Report("memories", ("what", f"{arguments.model}, batch {arguments.batch}", "target"), arguments)
 
     module = timm.create_model(ARCHITECTURES[arguments.model]).eval().to(arguments.device)
     model, batch = HookedViT.from_timm(module), arguments.batch
     labels = torch.arange(batch, device=arguments.device) * 7 % 1000
-    rows: list[tuple[str, str, str]] = []
     with torch.no_grad():
         images = torch.randn(batch, 3, 224, 224, device=arguments.device)
         seconds = paired_seconds(one_layer(model, images, labels), arguments.seconds, (3, 60))
         ours, theirs = (1000 * statistics.median(seconds[name]) / batch for name in ("ours", "loops"))
         times = statistics.median(b / a for a, b in zip(seconds["ours"], seconds["loops"], strict=True))
-        rows.append(("one layer, ms per image", f"{ours:.3f}; loops {theirs:.2f}", "0.3; 2.9"))
-        rows.append(("one layer, times faster than the loops", f"{times:.0f}", "12"))
-        Console(stderr=True).print(*rows)
+        report.row("one layer, ms per image", f"{ours:.3f}; loops {theirs:.2f}", "0.3; 2.9")
+        report.row("one layer, times faster than the loops", f"{times:.0f}", "12")
         seconds = paired_seconds(added(module, model, batch), arguments.seconds, (3, 60))
         for base in ("alone", "with updates"):
             for kind, words in ((" before f", "coefficients before f"), (" both", "before and after f")):
                 rounds = zip(seconds[base + kind], seconds[base], seconds["forward"], strict=True)
                 share = statistics.median((a - b) / plain for a, b, plain in rounds)
                 where = "alone in a sweep" if base == "alone" else "next to CategoricalUpdates"
-                rows.append((f"added {where}, {words}, forward passes", f"{share:.2f}", "0.3"))
-    header = ("what", f"{arguments.model}, batch {batch}, {arguments.threads} threads", "target")
-    print_table(header, rows, "key-value memories", arguments.markdown)
+                report.row(f"added {where}, {words}, forward passes", f"{share:.2f}", "0.3")
+    report.finish()
 
 
 if __name__ == "__main__":

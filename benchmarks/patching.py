@@ -1,13 +1,12 @@
 """Activation patching against TransformerLens's `generic_activation_patch`, one full pass per patch, on the same model.
 
-    python benchmarks/patching.py [--models B/32] [--sweeps resid_pre,z] [--threads 2] [--seconds 120] [--markdown]
+    python benchmarks/patching.py [--models B/32] [--sweeps resid_pre,z] [--threads 2] [--seconds 120] [--quick]
 
 One pair of images, random weights, 1000 classes: layer × token of `resid_pre`, and layer × head of `z`. Ratios are of
 times measured alternately in one run; the results of both are compared, too. Attribution patching, which estimates
 the same numbers, is timed as well. On a machine with a GPU: --device cuda. Targets: 3 on two cores, 20 on a GPU.
 """
 
-import argparse
 import itertools
 import statistics
 from collections.abc import Callable
@@ -17,14 +16,13 @@ from typing import Any
 import pandas as pd
 import timm
 import torch
-from rich.console import Console
-from tables import print_table
+from report import Report, options, parse
 from timing import paired_seconds, ratio
 from torch import Tensor
 from transformer_lens import patching
 
 from analyses.patching import PatchStream, activation_patching, attribution_patching, logit_difference
-from hooked_vit import HookedViT
+from hooked_vit import HookedViT, keep_freed_memory
 
 ARCHITECTURES = {"B/32": "vit_base_patch32_224", "B/16": "vit_base_patch16_224"}
 SETTERS = {
@@ -68,29 +66,18 @@ def _keep(name: str, run: Callable[[], Tensor], results: dict[str, Tensor]) -> N
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default="B/32")
-    parser.add_argument("--sweeps", default="resid_pre,z")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=120, help="time for each row of the table")
-    parser.add_argument("--rounds", type=int, default=3, help="minimum, after two warm-up rounds")
-    parser.add_argument("--layers", default=",".join(map(str, range(12))), help="fewer for a quick look: 1,4,7,10")
-    parser.add_argument("--every", type=int, default=1, help="only every n-th token or head, for a quick look")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--memory-limit", type=float, default=None, help="bytes, for the patched runs")
-    parser.add_argument("--markdown", action="store_true")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-
-    columns = ("model", "sweep", "patches", "TransformerLens, s", "hooked_vit, s", "times faster", "largest difference",
-               "attribution, s")  # fmt: skip
-    rows: list[list[str]] = []
+    quick = {"layers": "1,7", "every": 6, "seconds": 4.0, "rounds": 1}
+    parser = options(__doc__ or "", quick, models="B/32", sweeps="resid_pre,z", seconds=120.0, rounds=3, every=1,
+                     layers=",".join(map(str, range(12))), memory_limit=0.0)  # fmt: skip
+    arguments = parse(parser)
+    keep_freed_memory()
+    header = ("sweep", "model", "patches", "TransformerLens, s", "hooked_vit, s", "times faster", "largest difference",
+              "attribution, s")  # fmt: skip
+    report = Report("patching", header, arguments)
+    layers, limit = [int(layer) for layer in arguments.layers.split(",")], arguments.memory_limit or None
     for model in arguments.models.split(","):
         for stream in arguments.sweeps.split(","):
-            layers = [int(layer) for layer in arguments.layers.split(",")]
-            runs = contenders(
-                ARCHITECTURES[model], stream, arguments.device, arguments.memory_limit, layers, arguments.every
-            )
+            runs = contenders(ARCHITECTURES[model], stream, arguments.device, limit, layers, arguments.every)
             results: dict[str, Tensor] = {}
             kept: dict[str, Callable[[], object]] = {
                 name: partial(_keep, name, run, results) for name, run in runs.items()
@@ -98,12 +85,12 @@ def main() -> None:
             with torch.no_grad():
                 seconds = paired_seconds(kept, arguments.seconds, rounds=(arguments.rounds, 60))
             expected, found = results["TransformerLens"], results["hooked_vit"]
-            times = {name: statistics.median(one) for name, one in seconds.items()}
-            rows.append([model, stream, str(expected.numel()), f"{times['TransformerLens']:.2f}",
-                         f"{times['hooked_vit']:.2f}", f"{ratio(seconds, 'TransformerLens', 'hooked_vit'):.2f}",
-                         f"{(expected - found).abs().max().item():.1e}", f"{times['attribution']:.2f}"])  # fmt: skip
-            Console(stderr=True).print(*rows[-1])
-    print_table(columns, rows, f"activation patching, one pair, {arguments.device}", arguments.markdown)
+            times = {name: f"{statistics.median(one):.2f}" for name, one in seconds.items()}
+            faster = f"{ratio(seconds, 'TransformerLens', 'hooked_vit'):.2f}"
+            difference = f"{(expected - found).abs().max().item():.1e}"
+            report.row(stream, model, expected.numel(), times["TransformerLens"], times["hooked_vit"], faster,
+                       difference, times["attribution"])  # fmt: skip
+    report.finish()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A sweep against timm's plain forward pass, the projection against its matrix product, and memory over a dataset.
 
-    python benchmarks/sweep.py [--models B/32,B/16] [--batch 16] [--threads 2] [--seconds 120] [--markdown]
+    python benchmarks/sweep.py [--models B/32,B/16] [--batch 16] [--threads 2] [--seconds 60] [--quick]
 
 Ratios are of times measured alternately in one run, with random weights and 1000 classes (targets: 1.6 and 1.15).
 `a batch` is what each batch costs: the forward pass with its cache, every analysis, and their totals. `all of it` is
@@ -8,15 +8,14 @@ the sweep of `--images` images from the first to the last line, tables and their
 On a machine with a GPU: --device cuda.
 """
 
-import argparse
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 
 import timm
 import torch
-from rich.console import Console
-from tables import print_table
+from report import Report, options, parse
 from timing import paired_seconds, ratio
 from torch import Tensor
 
@@ -28,7 +27,7 @@ from analyses.projection import project
 from analyses.sweep import Accuracy, sweep
 from analyses.sweep.run import run_batch
 from analyses.sweep.share import Share
-from hooked_vit import HookedViT
+from hooked_vit import HookedViT, keep_freed_memory
 
 ARCHITECTURES = {"B/32": "vit_base_patch32_224", "B/16": "vit_base_patch16_224"}
 TARGETS = {"a batch": 1.6, "all of it": 1.6, "projection with rank": 1.15, "with rank and top class": "–"}
@@ -116,36 +115,29 @@ first = peak({few}); print((peak({many}) - first) / 1024)
 
 def main() -> None:
     """Measure and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default="B/32,B/16")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--images", type=int, default=256, help="of the whole sweep")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=120, help="time for each row of the table, at least 5 rounds")
-    parser.add_argument("--memory", default="200,2000", help="two numbers of images to compare peak memory at")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--markdown", action="store_true")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-
-    rows: list[tuple[str, ...]] = []
+    quick = {"models": "B/32", "images": 64, "seconds": 4.0, "memory": ""}
+    parser = options(__doc__ or "", quick, models="B/32,B/16", batch=16, images=512, seconds=60.0, memory="200,2000")
+    arguments = parse(parser)
+    keep_freed_memory()
+    header = ("task", "model", "ours, ms per image", "base, ms per image", "ratio", "target")
+    report = Report("sweep", header, arguments)
     for model in arguments.models.split(","):
         tasks = contenders(ARCHITECTURES[model], arguments.batch, arguments.images, arguments.device)
         for task, runs in tasks.items():
             with torch.no_grad():
-                seconds = paired_seconds(runs, arguments.seconds)
+                # a whole sweep is long enough to be measured once, next to one of plain passes
+                rounds = (1, 3) if task == "all of it" else (3, 60)
+                seconds = paired_seconds(runs, arguments.seconds, rounds)
             n_images = arguments.images if task == "all of it" else arguments.batch
-            best = [f"{1000 * sorted(seconds[who])[len(seconds[who]) // 2] / n_images:.1f}" for who in ("ours", "base")]
-            rows.append((task, model, *best, f"{ratio(seconds, 'ours', 'base'):.3f}", str(TARGETS[task])))
-            Console(stderr=True).print(*rows[-1])
+            each = [f"{1000 * statistics.median(seconds[who]) / n_images:.1f}" for who in ("ours", "base")]
+            report.row(task, model, *each, f"{ratio(seconds, 'ours', 'base'):.3f}", TARGETS[task])
         del tasks
-    few, many = map(int, arguments.memory.split(","))
-    growth = memory_growth(ARCHITECTURES["B/32"], arguments.batch, arguments.threads, few, many)
-    rows.append((f"peak memory, {few} to {many} images", "B/32", "", "", f"{growth:+.0f} MB", f"{MEMORY_TARGET} MB"))
-
-    header = ("task", "model", "ours, ms per image", "base, ms per image", "ratio", "target")
-    title = f"batch {arguments.batch}, {arguments.threads} threads, {arguments.device}"
-    print_table(header, rows, title, arguments.markdown)
+    if arguments.memory:
+        few, many = map(int, arguments.memory.split(","))
+        growth = memory_growth(ARCHITECTURES["B/32"], arguments.batch, arguments.threads, few, many)
+        task = f"peak memory, {few} to {many} images"
+        report.row(task, "B/32", "–", "–", f"{growth:+.0f} MB", f"{MEMORY_TARGET} MB")
+    report.finish()
 
 
 if __name__ == "__main__":

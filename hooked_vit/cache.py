@@ -47,7 +47,7 @@ def at_tokens(
         except IndexError as error:
             n_tokens = activation.shape[axis]
             raise ValueError(f"pos_slice={tokens.slice} is out of range: '{name}' has {n_tokens} tokens") from error
-    if tokens.mode == "int" and name.startswith("ln_final."):
+    if tokens.mode == "int" and name.startswith(("ln_final.", "ln_pooled.")):
         return activation[:, 0]  # a norm after pooling has a token axis of length one, which an index drops
     return activation
 

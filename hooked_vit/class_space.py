@@ -56,6 +56,7 @@ class ClassSpace(nn.Module):
     cfg: HookedViTConfig
     class_names: Sequence[str]
     ln_final: Norm | None
+    ln_pooled: Norm | None
     attn_pool: AttentionPool | None
     head: nn.Linear | None
     head_dist: nn.Linear | None
@@ -165,6 +166,18 @@ class ClassSpace(nn.Module):
         """`class_index`, under the name that TransformerLens's cache uses."""
         return self.class_index(name)
 
+    def require_linear_readout(self) -> None:
+        """Check that the head reads the stream linearly, but for the scales of norms.
+
+        Raises:
+            ValueError: If it reads a maximum over tokens, or an attention pool.
+        """
+        if self.cfg.pool not in ("cls", "avg", "cls_and_dist", "cls_and_mean"):
+            raise ValueError(
+                f"a head after {self.cfg.pool} pooling does not read the stream linearly, so no class has a "
+                "direction: use `class_logits`, or gradients (`run_with_gradients`)"
+            )
+
     def tokens_to_residual_directions(self, tokens: str | int | Int[Tensor, "*axes"]) -> Float[Tensor, "*axes d_model"]:
         """The direction of each class in the stream after the final norm has centred and scaled it.
 
@@ -176,10 +189,11 @@ class ClassSpace(nn.Module):
         Raises:
             ValueError: If the class is unknown, or the head does not read the stream linearly.
         """
-        if self.cfg.pool not in ("cls", "avg", "cls_and_dist", "cls_and_mean"):
+        self.require_linear_readout()
+        if self.ln_pooled is not None:
             raise ValueError(
-                f"a head after {self.cfg.pool} pooling does not read the stream linearly, so no class has a "
-                "direction: use `class_logits`, or gradients (`run_with_gradients`)"
+                "this model norms what it has pooled once more, so the direction of a class depends on the image: use "
+                "`analyses.attribution.logit_attribution`, which freezes both scales, or `class_logits`"
             )
         index = torch.as_tensor(self.class_index(tokens) if isinstance(tokens, str | int) else tokens)
         directions = self.W_U.T[index.to(self.W_U.device)]
@@ -236,4 +250,6 @@ class ClassSpace(nn.Module):
             rows = norm.fused(rows)
         if self.attn_pool is not None:
             rows = self.attn_pool.pool_alone(rows)
-        return norm.fused(rows) if norm is not None and self.cfg.norm_after_pool else rows
+        if norm is not None and self.cfg.norm_after_pool:
+            rows = norm.fused(rows)
+        return self.ln_pooled.fused(rows) if normalise and self.ln_pooled is not None else rows

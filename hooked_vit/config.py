@@ -1,4 +1,4 @@
-"""The architecture of a HookedViT, as read from a timm module: counts, widths and which parts it has."""
+"""The architecture of a HookedViT, as read from a module: counts, widths and which parts it has."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,6 +13,7 @@ from hooked_vit.token_layout import TokenLayout
 NormKind = Literal["layer", "rms"]
 MlpKind = Literal["plain", "glu_packed", "glu_split"]
 Pool = Literal["cls", "avg", "max", "avgmax", "attention", "cls_and_dist", "cls_and_mean"]
+Resampling = Literal["bicubic_antialias", "bicubic", "bilinear_antialias"]
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ class HookedViTConfig:
     has_dist: bool = False
     n_registers: int = 0
     positions: Literal["tokens", "patches", "axes", "none"] = "tokens"
+    position_resampling: Resampling = "bicubic_antialias"
     grid_positions: GridPositions | None = None
     linear_patches: LinearPatches | None = None
     rotary: RotaryConfig | None = None
@@ -155,6 +157,7 @@ class HookedViTConfig:
     # How the original computes queries, keys and values, which decides the last bit: by three products instead of one,
     # and with the bias added after the product.
     separate_qkv: bool = False
+    scale_scores: bool = False
     qkv_bias_separate: bool = False
 
     block_norm: NormConfig = field(default_factory=NormConfig)
@@ -166,6 +169,7 @@ class HookedViTConfig:
     mlp_inner_norm: NormConfig | None = None
     final_norm: NormConfig | None = field(default_factory=NormConfig)
     norm_after_pool: bool = False
+    pooled_norm: NormConfig | None = None  # a second norm, after the pool, of models with one before it, too
 
     pool: Pool = "cls"
     pool_includes_prefix: bool = False

@@ -28,7 +28,7 @@ def fold(cfg: HookedViTConfig, weights: dict[str, Tensor]) -> tuple[HookedViTCon
             readers[f"blocks.{layer}.{norm}"] = [f"blocks.{layer}.mlp.inp", *gate]
     if cfg.pool == "attention" and not cfg.norm_after_pool:
         readers["ln_final"] = ["attn_pool.kv"]
-    elif cfg.n_classes and (cfg.norm_after_pool or cfg.pool not in ("max", "avgmax")):
+    elif cfg.n_classes and cfg.pooled_norm is None and (cfg.norm_after_pool or cfg.pool not in ("max", "avgmax")):
         # a maximum over tokens does not commute with the norm's weight
         readers["ln_final"] = ["head", "head_dist"] if cfg.pool == "cls_and_dist" else ["head"]
     with torch.no_grad():

@@ -34,7 +34,7 @@ def hook_axes(name: str, cfg: HookedViTConfig) -> tuple[str, ...]:
     tokens = "patch" if name == "hook_patch_embed" or path[:1] == ["embed"] else "token"
     if pool:
         tokens = "pooled" if last in ("hook_k", "hook_v") or path[-1] == "k_norm" else "1"
-    elif path[:1] == ["ln_final"] and cfg.norm_after_pool:
+    elif path[:1] == ["ln_pooled"] or (path[:1] == ["ln_final"] and cfg.norm_after_pool):
         tokens = "1"
     heads = f"{pool}head"
     if path[:1] == ["blocks"] and (last in _OF_KEYS_AND_VALUES or path[-1] == "k_norm"):

@@ -77,6 +77,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layers))
         on_stream = not cfg.norm_after_pool
         self.ln_final = Norm(cfg.d_model, cfg.final_norm, input_is_cached=on_stream) if cfg.final_norm else None
+        self.ln_pooled = Norm(cfg.d_model, cfg.pooled_norm) if cfg.pooled_norm else None
         self.attn_pool = AttentionPool(cfg) if cfg.pool == "attention" else None
         self.hook_pooled = HookPoint()
         has_head, has_dist = cfg.n_classes > 0, cfg.pool == "cls_and_dist"
@@ -94,7 +95,7 @@ class HookedViT(Parameters, ClassSpace, Running):
     @classmethod
     def from_pretrained(
         cls,
-        name: str,
+        name: str | Path,
         *,
         weights: str | Path | None = None,
         ignore_keys: Sequence[str] = (),
@@ -105,10 +106,17 @@ class HookedViT(Parameters, ClassSpace, Running):
         dtype: torch.dtype | None = None,
         **timm_kwargs: Any,
     ) -> "HookedViT":
-        """Load a model by name: `"emoji-vit"`, a timm name with its tag, or `"hf-hub:owner/model"`.
+        """Load a model by name, or from a folder.
+
+        The name is `"emoji-vit"`, a timm name with its tag, `"hf-hub:owner/model"` for timm on the Hugging Face hub,
+        `"hf:owner/model"` for transformers, or `"open_clip:architecture/weights"`.
 
         Args:
-            name: The embedded model, or anything `timm.create_model` knows.
+            name: The embedded model, anything `timm.create_model` knows, a name of transformers after `hf:`, such as
+                `"hf:facebook/dinov2-small"`, a name of open_clip, such as `"open_clip:ViT-B-32/laion2b_s34b_b79k"`,
+                or a folder with `config.json` and `model.safetensors` of timm, transformers or open_clip. Models of
+                transformers come with their preprocessing and `id2label`; where their pictures have another size
+                than their positions, as in DINOv2, the positions are resampled.
             weights: A `.safetensors`, `.pt`, `.pth`, `.bin`, `.ckpt` or `.pth.tar` file for the architecture
                 `name`, instead of the published weights. It is read without unpickling code. With an `img_size` that
                 is not the file's, its positions are resampled as timm does.
@@ -120,26 +128,61 @@ class HookedViT(Parameters, ClassSpace, Running):
                 embedded models.
             device: The device of the weights.
             dtype: The dtype of the weights.
-            timm_kwargs: Passed to `timm.create_model`, such as `img_size`, `num_classes`.
+            timm_kwargs: Passed to `timm.create_model`, such as `img_size`, `num_classes`. Models of other libraries
+                take `img_size` only.
 
         Raises:
             ValueError: If the name is unknown (similar names are suggested), its architecture has a part that is
                 not covered, or the file does not fit.
-            FileNotFoundError: If there is no such weights file.
+            FileNotFoundError: If there is no such weights file or folder, or the folder lacks a file.
+            OSError: If the weights are not in the cache and cannot be downloaded.
 
         >>> HookedViT.from_pretrained("emoji-vit").class_names[:3]
         ('monkey', 'dog', 'cat')
         """
         from hooked_vit.loading import load_pretrained
 
-        class_names = None if class_names is None else ordered_class_names(class_names)
+        class_names, name = None if class_names is None else ordered_class_names(class_names), str(name)
         with torch.inference_mode(False):  # weights made in inference mode could never be differentiated
             ported = load_pretrained(name, weights, tuple(ignore_keys), class_names, prefix, weights_key, **timm_kwargs)
             return cls._from_ported(ported).to(device=device, dtype=dtype)
 
     @classmethod
+    def from_module(cls, module: nn.Module, class_names: ClassNames | None = None) -> "HookedViT":
+        """Port a module of timm, Hugging Face transformers, open_clip or OpenAI's clip; its weights are copied.
+
+        Hugging Face: ViT, DeiT, I-JEPA, DINOv2 with and without registers, CLIP, SigLIP and SigLIP 2: the encoder, its
+        image classifier, CLIP with its projection, or the encoder inside a larger model, such as a vision-language
+        model, of which only the encoder is read. Without a head, the features are the normed CLS token, the attention
+        pool's output, or the mean of the normed patches if the encoder has neither.
+
+        A Hugging Face module does not know its preprocessing: `from_pretrained` with `"hf:..."` or a folder does.
+
+        Args:
+            module: The module, in any mode; its evaluation mode is what the port computes.
+            class_names: One name per class, as a list or a dict by class index; by default those that the module
+                knows (`pretrained_cfg`, `id2label`).
+
+        Raises:
+            ValueError: If the module comes from another library or has a part that is not covered; the message names
+                it.
+
+        >>> from transformers import Dinov2Config, Dinov2Model
+        >>> sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
+        >>> module = Dinov2Model(Dinov2Config(**sizes, image_size=28, patch_size=7)).eval()
+        >>> model = HookedViT.from_module(module)
+        >>> model.verify(module, torch.randn(2, 3, 28, 28)).relative < 1e-6
+        True
+        """
+        from hooked_vit.loading import port
+
+        class_names = None if class_names is None else ordered_class_names(class_names)
+        with torch.inference_mode(False):
+            return cls._from_ported(port(module, class_names, copy=True))
+
+    @classmethod
     def from_timm(cls, module: nn.Module, class_names: ClassNames | None = None) -> "HookedViT":
-        """Port a timm module, however it was made; its weights are copied.
+        """`from_module`, for a timm module, however it was made; its weights are copied.
 
         Raises:
             ValueError: If the module has a part that is not covered; the message names it.
@@ -151,11 +194,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         >>> model.verify(module, images).relative < 1e-6
         True
         """
-        from hooked_vit.loading import port
-
-        class_names = None if class_names is None else ordered_class_names(class_names)
-        with torch.inference_mode(False):
-            return cls._from_ported(port(module, class_names, copy=True))
+        return cls.from_module(module, class_names)
 
     @classmethod
     def _from_ported(cls, ported: "Ported") -> "HookedViT":
@@ -428,6 +467,8 @@ class HookedViT(Parameters, ClassSpace, Running):
         if self.ln_final is not None and self.cfg.norm_after_pool:
             # with a token axis of length one, so that its scale is shaped like that of any other norm
             pooled = self.ln_final(pooled[:, None])[:, 0]
+        if self.ln_pooled is not None:
+            pooled = self.ln_pooled(pooled[:, None])[:, 0]
         pooled = self.hook_pooled(pooled)
         return self.hook_logits(pooled if self.head is None else self.head(pooled))
 
@@ -606,9 +647,9 @@ class HookedViT(Parameters, ClassSpace, Running):
                 module.fused = fused
 
     def verify(
-        self, timm_module: nn.Module, images: Float[Tensor, "batch channel height width"] | Mapping[str, Any]
+        self, module: nn.Module, images: Float[Tensor, "batch channel height width"] | Mapping[str, Any]
     ) -> "Verification":
-        """Compare this port with the timm module it was made from: the largest difference, and where it arises.
+        """Compare this port with the module it was made from: the largest difference, and where it arises.
 
         See `hooked_vit.porting.verify`.
 
@@ -617,7 +658,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         """
         from hooked_vit.porting.verify import verify
 
-        return verify(self, timm_module, images)
+        return verify(self, module, images)
 
     def preprocess(self, images: Any) -> Float[Tensor, "batch channel height width"]:
         """Turn pictures into the model's input, by timm's own transform for the loaded weights, on the model's device.

@@ -1,7 +1,7 @@
 """From pictures to a model's input, by timm's own transform for its weights, and back."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,10 @@ def _pictures(
 ) -> tuple[Iterator[Image.Image], tuple[tuple[str, Any], ...]]:
     """Pictures in the model's mode, one after the other, and what timm's transform is made from."""
     if data_config is None:
-        raise ValueError("the model's preprocessing is unknown: load the model with from_pretrained or from_timm")
+        raise ValueError(
+            "the model's preprocessing is unknown: load the model with from_pretrained, or pass images that are "
+            "prepared already"
+        )
     if isinstance(images, list | tuple):
         if not images:
             raise ValueError("expected at least one picture, got an empty list")
@@ -93,9 +96,31 @@ def _for_channels(data_config: Mapping[str, Any], n_channels: int) -> dict[str, 
 
 @cache
 def _transform(data_config: tuple[tuple[str, Any], ...], **options: Any) -> Any:
-    from timm.data import create_transform
+    return evaluation_transform({**dict(data_config), **options})
 
-    return create_transform(**dict(data_config), is_training=False, **options)
+
+def evaluation_transform(data_config: Mapping[str, Any]) -> Any:
+    """timm's evaluation transform. A `crop_offset` of `"down"` rounds half a pixel down where torchvision would not.
+
+    >>> evaluation_transform({"input_size": (3, 8, 8), "crop_pct": 1.0})(Image.new("RGB", (11, 9))).shape
+    torch.Size([3, 8, 8])
+    """
+    from timm.data import create_transform
+    from torchvision.transforms import CenterCrop, Compose
+
+    config = dict(data_config)
+    down = config.pop("crop_offset", "nearest") == "down"
+    transform: Any = create_transform(**config, is_training=False)
+    if not down:
+        return transform
+    return Compose(
+        [partial(_crop_down, size=step.size) if isinstance(step, CenterCrop) else step for step in transform.transforms]
+    )
+
+
+def _crop_down(picture: Image.Image, size: Sequence[int]) -> Image.Image:
+    top, left = ((side - crop) // 2 for side, crop in zip((picture.height, picture.width), size, strict=True))
+    return picture.crop((left, top, left + size[1], top + size[0]))
 
 
 def picture_of(

@@ -18,14 +18,20 @@ _PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 _TIMM_CHOICE = ("state_dict_ema", "model_ema", "state_dict", "model")  # in timm's order, which prefers averages
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _SHOWN = 5
+_BY_TRANSFORMERS = (
+    "Hugging Face transformers: put the file as model.safetensors or pytorch_model.bin into a folder with the model's "
+    "config.json, and load `HookedViT.from_pretrained('folder')`"
+)
 _LAYOUTS = {
-    "embeddings.patch_embeddings.projection.weight": "a Hugging Face ViT",
-    "vision_model.embeddings.patch_embedding.weight": "a Hugging Face CLIP or SigLIP",
-    "visual.conv1.weight": "OpenAI CLIP or open_clip",
-    "visual.trunk.patch_embed.proj.weight": "open_clip around a timm model",
-    "conv_proj.weight": "torchvision",
+    "embeddings.patch_embeddings.projection.weight": _BY_TRANSFORMERS,
+    "embeddings.patch_embedding.weight": _BY_TRANSFORMERS,
+    "embeddings.patch_embeddings.weight": _BY_TRANSFORMERS,
+    "visual.conv1.weight": "OpenAI CLIP or open_clip, for another architecture: name one of timm's with 'clip' in it, "
+    "or make the model with open_clip and pass it to `HookedViT.from_module`",
+    "visual.trunk.patch_embed.proj.weight": "open_clip around a timm model: name the architecture of its trunk",
+    "conv_proj.weight": "torchvision, which timm does not read: rename the keys as timm does",
 }
-"""A key that gives a layout away -> whose layout it is."""
+"""A key that gives a layout away -> whose layout it is, and what to do."""
 
 
 def read_weight_file(path: Path, weights_key: str | None = None) -> dict[str, Tensor]:
@@ -53,11 +59,25 @@ def read_weight_file(path: Path, weights_key: str | None = None) -> dict[str, Te
         else:
             kinds = ", ".join((".safetensors", *_PICKLED[:-1], ".pth.tar"))
             raise ValueError(f"'{path}' is not a weights file: expected one of {kinds}")
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(
-            f"'{path}' cannot be read as weights (truncated, damaged, or holding more than tensors): {_reason(error)}"
-        ) from error
+    except RuntimeError as error:
+        if "TorchScript" in str(error):
+            raise ValueError(
+                f"'{path}' is a TorchScript archive, which holds code: load it with the library that made it (OpenAI's "
+                "files: `open_clip.create_model('ViT-B-32', 'openai')`), and pass the model to `HookedViT.from_module`"
+            ) from error
+        raise ValueError(unreadable_message(path, error)) from error
+    except (SafetensorError, pickle.UnpicklingError, EOFError, OSError) as error:
+        raise ValueError(unreadable_message(path, error)) from error
     return _unwrap(content, path, weights_key)
+
+
+def unreadable_message(path: Path | str, error: Exception) -> str:
+    """The message for a file that torch or safetensors cannot read, without torch's paragraphs on unsafe loading.
+
+    >>> unreadable_message("x.pt", EOFError("Ran out of input"))
+    "'x.pt' cannot be read as weights (truncated, damaged, or holding more than tensors): Ran out of input"
+    """
+    return f"'{path}' cannot be read as weights (truncated, damaged, or holding more than tensors): {_reason(error)}"
 
 
 def _reason(error: Exception) -> str:
@@ -185,10 +205,7 @@ def _hint(state_dict: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> s
     """What would help, as far as the keys show it."""
     for key, owner in _LAYOUTS.items():
         if any(name.endswith(key) for name in state_dict):
-            return (
-                f". Its keys are in the layout of {owner}, not timm's: rename them as timm does, or load the file with "
-                "that library"
-            )
+            return f". Its keys are in the layout of {owner}"
     prefixes = Counter(
         name.removesuffix(own) for name in state_dict for own in (name.split(".", n)[-1] for n in range(1, 4))
         if own in expected and own != name

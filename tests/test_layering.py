@@ -22,6 +22,7 @@ FLOORS = (
         "feature_importance",
         "patching",
         "sweep",
+        "prototypes",
     },
     {"memory_pairs", "faithfulness", "circuits"},
     {"plots"},

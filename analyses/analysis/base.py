@@ -39,13 +39,18 @@ def analysis_name(analysis: type) -> str:
     return snake_case(analysis.__name__)
 
 
+def _nobody_counts(passes: float | int) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class AnalysisBatch:
     """One batch of a dataset after its forward pass: the input of an analysis.
 
     `index` is each image's index in the dataset; `object_mask` is True on the object's pixels, `None` where the
     dataset has no masks; `images` are the preprocessed pixels, which a sweep provides. The cache holds the hook points
-    that the analyses of the sweep name, and no others.
+    that the analyses of the sweep name, and no others. An analysis whose `passes` is not zero calls `passed` with the
+    number of passes per image that it has done since, for the progress bar.
     """
 
     model: HookedViT
@@ -55,6 +60,7 @@ class AnalysisBatch:
     index: Int[Tensor, "batch"]
     object_mask: Bool[Tensor, "batch height width"] | None = None
     images: Float[Tensor, "batch channel height width"] | None = None
+    passed: Callable[[float], None] = field(default=_nobody_counts, repr=False, compare=False)
     _computed: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, key: Hashable, compute: Callable[[], _Result]) -> _Result:
@@ -90,6 +96,10 @@ class Analysis(Metric):
     @abstractmethod
     def names(self, cfg: HookedViTConfig) -> list[str]:
         """The hook points that `update` reads from the batch's cache."""
+
+    def passes(self, cfg: HookedViTConfig) -> float:
+        """About how many forward passes `update` takes per image, besides the one that all analyses share."""
+        return 0.0
 
     @abstractmethod
     def update(self, batch: AnalysisBatch) -> None:

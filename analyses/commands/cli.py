@@ -14,6 +14,7 @@ from analyses.commands.lens import lens
 from analyses.commands.models import models
 from analyses.commands.patch import patch
 from analyses.commands.plot import plot
+from analyses.commands.prototypes import prototypes
 from analyses.commands.report import report
 from analyses.commands.reproduce import reproduce
 from analyses.commands.sweep import sweep
@@ -21,7 +22,7 @@ from analyses.commands.values import values
 
 __all__ = ["app", "main"]
 
-COMMANDS = (lens, explore, explain, values, patch, circuit, sweep, plot, report, reproduce, models)
+COMMANDS = (lens, explore, explain, values, patch, circuit, sweep, plot, report, reproduce, prototypes, models)
 """In the order in which `--help` lists them; the last paragraph of each docstring is an example that works."""
 
 _STATUS = (

@@ -18,9 +18,10 @@ USAGE = 2
 SPELLINGS = (
     (
         r"add them with `model\.with_class_embeddings.*",
-        "choose a model that has some, or weights with a head (--weights FILE); in Python, "
-        "`model.with_class_embeddings` adds classes",
+        "add some with --class-embeddings FILE; `hooked-vit prototypes DIR --model NAME --out FILE` makes them from a "
+        "folder of pictures for each class",
     ),
+    (r"takes no timm arguments, got \S+", "has one image size only: leave out --img-size"),
     (r"use `model\.with_two_classes\(\)`, the same model with", "pass --two-classes, for the same model with"),
     (
         r"pass classes='sorted'.*\(on the command line (\S+), or (.*)\)",
@@ -31,6 +32,20 @@ SPELLINGS = (
     (r"`timm\.list_models\('vit\*'\)` lists timm's", "`hooked-vit models` lists all"),
     (r"see analyses\.catalogue\.published\.PUBLISHED", "`hooked-vit report --help` lists them"),
     (r"samples='correct' leaves out all of them: use samples='all'", "faithfulness counts none"),
+    (r"pass img_size=\((\d+), (\d+)\) to resample its positions", r"pass --img-size \1,\2 to resample its positions"),
+    (r", and load `HookedViT\.from_pretrained\('folder'\)`", ", and pass the folder as --model"),
+    (
+        r"load its weights into an architecture of timm, with weights='(.*)'",
+        r"pass an architecture of timm as --model, and --weights \1",
+    ),
+    (
+        r"pass class_names=\[\.\.\.\], one for each class, or correct `module\.config\.id2label`",
+        "correct its config.json",
+    ),
+    (
+        r"load the model with transformers, pass it to `HookedViT\.from_module` and its input to the model",
+        "use it in Python",
+    ),
     (r"load with the img_size it was trained at, or any other", "pass the --img-size it was trained at, or any other"),
     (r"download=True downloads it", "the option download=yes, as in cifar100:DIR?download=yes, downloads it"),
     (r"masks=False", "the option masks=no"),

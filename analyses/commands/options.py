@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["ModelOptions", "RunOptions", "grouped", "parse_numbers"]
+__all__ = ["ModelOptions", "RunOptions", "grouped", "parse_numbers", "parse_size"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,12 @@ class ModelOptions:
     """The options that select a model."""
 
     model: Annotated[
-        str, typer.Option(metavar="NAME", help="emoji-vit, which is bundled; a timm name with its tag; or hf-hub:…")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="emoji-vit, which is bundled; a timm name with its tag, or hf-hub:…; hf:owner/model, of transformers; "
+            "open_clip:architecture/weights; or a folder with config.json and weights.",
+        ),
     ] = "emoji-vit"
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Weights for the model: .safetensors, .pt, .pth or .bin.")
@@ -31,6 +36,27 @@ class ModelOptions:
     ] = None
     ignore_keys: Annotated[
         str | None, typer.Option(metavar="KEY,…", help="Keys of FILE to leave out; * matches anything.")
+    ] = None
+    img_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="H,W",
+            help="Height and width of the model's input in pixels; positions are resampled. 224 is 224,224.",
+        ),
+    ] = None
+    class_embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Other classes, or classes for a model without any: .safetensors or .npy, one class embedding per "
+            "row. hooked-vit prototypes makes such a file from pictures.",
+        ),
+    ] = None
+    class_names_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--class-names", metavar="FILE", help="Names of the classes, one per line in their order, or a JSON list."
+        ),
     ] = None
     random_weights: Annotated[
         bool,
@@ -51,7 +77,10 @@ class ModelOptions:
     @property
     def record(self) -> Mapping[str, Any]:
         """What a JSON document says of the model."""
-        record = {"model": self.model, "random_weights": self.random_weights}
+        record: dict[str, Any] = {"model": self.model, "random_weights": self.random_weights}
+        files = {"class_embeddings": self.class_embeddings, "class_names": self.class_names_file}
+        record |= {name: str(path) for name, path in files.items() if path is not None}
+        record |= {} if self.img_size is None else {"img_size": list(parse_size("--img-size", self.img_size))}
         return {**record, "two_classes": True} if self.two_classes else record
 
 
@@ -134,6 +163,21 @@ def parse_numbers(option: str, text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"{option} takes numbers with commas between them, such as 0,4,8, got '{text}'") from None
+
+
+def parse_size(option: str, text: str) -> tuple[int, int]:
+    """Height and width from an option's text; a single number is both.
+
+    Raises:
+        ValueError: If the text is not one or two numbers above 0.
+
+    >>> parse_size("--img-size", "224,336"), parse_size("--img-size", "224")
+    ((224, 336), (224, 224))
+    """
+    numbers = [int(part) for part in text.split(",") if part.strip().isdecimal()]
+    if len(numbers) not in (1, 2) or len(numbers) != text.count(",") + 1 or min(numbers) < 1:
+        raise ValueError(f"{option} takes height and width in pixels, such as 224,336, or one number, got '{text}'")
+    return numbers[0], numbers[-1]
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -10,6 +10,8 @@ from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 
+from hooked_vit.preprocessing import evaluation_transform
+
 __all__ = ["as_mask", "mask_like"]
 
 
@@ -37,11 +39,9 @@ def mask_like(mask: Any, data_config: Mapping[str, Any]) -> Bool[Tensor, "height
 
 @cache
 def _transform(data_config: tuple[tuple[str, Any], ...]) -> Any:
-    from timm.data import create_transform
-
     # the transform fills borders with `mean`
     changes = {"interpolation": "nearest", "mean": (0.0,), "normalize": False}
-    return create_transform(**{**dict(data_config), **changes}, is_training=False)
+    return evaluation_transform({**dict(data_config), **changes})
 
 
 def as_mask(mask: Any) -> Bool[Tensor, "height width"]:

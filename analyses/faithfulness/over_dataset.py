@@ -120,17 +120,25 @@ class Faithfulness(_MethodMaps):
         self.add_state("n_removed", torch.tensor(0), dist_reduce_fx="max")
         self.add_state("n_patches", torch.tensor(0), dist_reduce_fx="max")
 
+    def passes(self, cfg: HookedViTConfig) -> float:
+        """Each removal is a pass on the tokens that remain, half of them on average."""
+        return len(self.methods) * len(get_args(RemovalOrder)) * len(self._steps(cfg)) / 2
+
+    def _steps(self, cfg: HookedViTConfig) -> list[int]:
+        most = most_removals(cfg, cfg.token_layout.n_patches)
+        return np.unique(np.linspace(0, most, min(self.n_steps, most) + 1).round().astype(int)).tolist()
+
     def update(self, batch: AnalysisBatch) -> None:
         """Remove patches of a batch, in each method's order and in the reverse order."""
         model, n_patches = batch.model, batch.model.token_layout.n_patches
-        most = most_removals(model.cfg, n_patches)
-        steps = np.unique(np.linspace(0, most, min(self.n_steps, most) + 1).round().astype(int)).tolist()
+        steps = self._steps(model.cfg)
         tokens, correct = batch.cache["hook_tokens"], []
         for name in self.methods:
             maps = self._map(batch, name)
             orders = [removal_order(maps, direction) for direction in get_args(RemovalOrder)]
             curves = [removal_curve(model, tokens, batch.labels, order, steps, start_at_layer=0) for order in orders]
             correct.append(torch.stack([curve.correct.T for curve in curves], dim=1))
+            batch.passed(self.passes(model.cfg) / len(self.methods))
         counted = torch.ones_like(batch.labels, dtype=torch.bool)
         if self.samples == "correct":
             counted = batch.logits.argmax(dim=-1) == batch.labels

@@ -110,4 +110,6 @@ def _features(model: HookedViT, vectors: Float[Tensor, "row read d_model"]) -> F
     pooled = pool_tokens(vectors, cfg.pool) if model.attn_pool is None else model.attn_pool.pool(vectors)
     if norm is not None and cfg.norm_after_pool:
         pooled = norm.fused(pooled)
+    if model.ln_pooled is not None:
+        pooled = model.ln_pooled.fused(pooled)
     return pooled[:, None]

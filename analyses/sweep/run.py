@@ -1,7 +1,7 @@
 """One pass over a dataset, one forward pass per batch, for any number of analyses."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 from analyses.analysis.base import Analysis, AnalysisBatch, analysis_name
 from analyses.data.dataset import LabelledImages
 from analyses.data.reading import ItemReader, ReadBatch
-from analyses.progress import progress_bar
+from analyses.progress import progress_bar, stated
 from analyses.sweep.accuracy import Accuracy
 from analyses.sweep.processes import join_processes
 from analyses.sweep.record import make_record
@@ -24,6 +24,7 @@ from hooked_vit.running import Hooks
 __all__ = ["run_batch", "sweep"]
 
 _OWN_TABLES = ("accuracy", "skipped")
+_MANY_PASSES = 20  # per image: such a sweep says what it costs
 
 
 def sweep(
@@ -73,7 +74,9 @@ def sweep(
         num_workers: Processes that read images ahead, as for torch's `DataLoader`.
         checkpoint_every: Seconds between checkpoints, which each process writes after the batch that it is running
             then; 0 for one after each batch. An interruption loses the work since the last checkpoint.
-        progress: Whether to show a bar; by default, if standard error is a terminal.
+        progress: Whether to show a bar; by default, if standard error is a terminal. Where an analysis takes many
+            forward passes per image, such as `Faithfulness`, a line says so before the start, and elsewhere than on a
+            terminal a line says every half minute how much time is left; False silences all.
 
     Returns:
         A table for each analysis; `accuracy` (`n_images`, `top1` and `top5` in percent); `skipped` (`index`, `reason`).
@@ -195,17 +198,40 @@ def _run(
     loader = DataLoader(
         reader, batch_sampler=remaining, collate_fn=_unchanged, num_workers=num_workers, generator=torch.Generator()
     )
-    bar = progress_bar(batches.n_images, batches.n_images - remaining.n_images, progress)
+    passes = {name: analysis.passes(model.cfg) for name, analysis in analyses.items()}
+    n_passes = 1 + sum(passes.values())
+    is_long = n_passes >= _MANY_PASSES
+    if is_long and progress is not False and len(remaining):
+        stated(_statement(remaining.n_images, passes, n_passes))
+    bar = progress_bar(batches.n_images, batches.n_images - remaining.n_images, progress, lines=is_long)
     with keep_freed_memory(), bar as advance:
         for number, read in zip(remaining.numbers, loader, strict=True):
+            left = float(read.n_asked)
+
+            def passed(n: float | int, images: int = read.n_asked) -> None:
+                nonlocal left
+                step = min(left, images * n / n_passes)
+                left -= step
+                advance(step)
+
             if read.images is not None:
-                batch = run_batch(model, names, read)
+                batch = run_batch(model, names, read, passed)
+                passed(1)
                 for analysis in analyses.values():
                     analysis.update(batch)
             share.add_batch(number, analyses, read.failures)
             checkpoints.after_batch(share)
-            advance(read.n_asked)
+            advance(left)
     checkpoints.write(share)
+
+
+def _statement(n_images: int, passes: Mapping[str, float], n_passes: float) -> str:
+    """What a long sweep costs, before it starts."""
+    costly = ", ".join(f"{name} {n:,.0f}" for name, n in passes.items() if n >= 1)
+    return (
+        f"each of {n_images:,} images takes about as long as {n_passes:,.0f} forward passes ({costly}): "
+        f"{n_images * n_passes:,.0f} in all"
+    )
 
 
 def _unchanged(batch: Any) -> Any:
@@ -213,7 +239,9 @@ def _unchanged(batch: Any) -> Any:
 
 
 @torch.no_grad()
-def run_batch(model: HookedViT, names: list[str], read: ReadBatch) -> AnalysisBatch:
+def run_batch(
+    model: HookedViT, names: list[str], read: ReadBatch, passed: Callable[[float], None] | None = None
+) -> AnalysisBatch:
     """The forward pass of a batch, with these hook points in its cache."""
     weight = model.embed.weight
     assert read.images is not None
@@ -230,6 +258,7 @@ def run_batch(model: HookedViT, names: list[str], read: ReadBatch) -> AnalysisBa
         index=read.index.to(weight.device),
         object_mask=None if read.object_mask is None else read.object_mask.to(weight.device),
         images=images,
+        **({} if passed is None else {"passed": passed}),
     )
 
 

@@ -33,6 +33,7 @@ class AttentionCore(nn.Module):
         super().__init__()
         self.fused = True
         self.scale = d_head**-0.5
+        self.scale_scores = False
         self.q_norm = Norm(d_head, qk_norm) if qk_norm else None
         self.k_norm = Norm(d_head, qk_norm) if qk_norm else None
         self.rotate_half = None if rotary is None else rotary.rotate_half or rotary.kind == "mrope"
@@ -123,8 +124,9 @@ class AttentionCore(nn.Module):
         return bias if terms.kept is None else bias_at(bias, terms.kept)
 
     def _scores(self, q: Tensor, k: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
-        # timm scales the query before the product; scaling the scores instead would differ in the last bit
-        scores = (q * self.scale) @ k.transpose(-2, -1)
+        # timm scales the query before the product, transformers the scores after it: they differ in the last bit
+        keys = k.transpose(-2, -1)
+        scores = q @ keys * self.scale if self.scale_scores else (q * self.scale) @ keys
         scores = scores if bias is None else scores + bias
         return scores if mask is None else scores + mask
 
@@ -149,7 +151,7 @@ class Attention(AttentionCore):
     def __init__(self, cfg: HookedViTConfig, layer: int = 0):
         super().__init__(cfg.d_head, cfg.qk_norm, cfg.rotary)
         self.n_heads, self.d_head, self.d_model = cfg.n_heads, cfg.d_head, cfg.d_model
-        self.n_key_value_heads = cfg.n_key_value_heads_at(layer)
+        self.n_key_value_heads, self.scale_scores = cfg.n_key_value_heads_at(layer), cfg.scale_scores
         self.qkv = made_qkv(cfg, layer)
         self.gate = nn.Linear(cfg.d_model, cfg.n_heads * cfg.d_head, bias=cfg.qkv_bias) if cfg.gated_attn else None
         self.out = nn.Linear(cfg.n_heads * cfg.d_head, cfg.d_model, bias=cfg.attn_out_bias)

@@ -9,9 +9,38 @@ from torch.nn import functional as F
 
 from hooked_vit.components.norm import Norm
 from hooked_vit.components.stem import Stem
-from hooked_vit.config import HookedViTConfig
+from hooked_vit.config import HookedViTConfig, Resampling
 from hooked_vit.hook_point import HookPoint, is_watched
 from hooked_vit.token_layout import TokenLayout
+
+
+def resample_positions(
+    positions: Float[Tensor, "token d_model"],
+    grid: tuple[int, int],
+    old_grid: tuple[int, int],
+    n_prefix: int,
+    resampling: Resampling = "bicubic_antialias",
+) -> Float[Tensor, "new_token d_model"]:
+    """Positions learnt on one grid of patches, resampled to another; those of prefix tokens are kept.
+
+    `"bicubic_antialias"` is what timm does. `"bicubic"`, without antialiasing, and `"bilinear_antialias"` are what
+    models of Hugging Face transformers do.
+
+    >>> resample_positions(torch.zeros(7, 4), (3, 5), (2, 3), n_prefix=1).shape
+    torch.Size([16, 4])
+    """
+    if resampling == "bicubic_antialias":
+        # timm's own function: its steps in another order give other bits
+        from timm.layers import resample_abs_pos_embed
+
+        return resample_abs_pos_embed(
+            positions[None], new_size=list(grid), old_size=list(old_grid), num_prefix_tokens=n_prefix
+        )[0]
+    on_grid = positions[n_prefix:].unflatten(0, old_grid)[None].permute(0, 3, 1, 2)
+    mode, _, antialias = resampling.partition("_")
+    on_grid = F.interpolate(on_grid.float(), grid, mode=mode, align_corners=False, antialias=bool(antialias))
+    resampled = on_grid.to(positions.dtype).permute(0, 2, 3, 1).flatten(0, 2)
+    return torch.cat([positions[:n_prefix], resampled])
 
 
 class Embed(nn.Module):
@@ -96,15 +125,9 @@ class Embed(nn.Module):
         positions = self.pos
         n_prefix = layout.n_prefix if self.cfg.positions == "tokens" else 0
         if layout.grid != self.cfg.position_grid:
-            # timm's own resampling (bicubic, antialiased): its steps in another order give other bits
-            from timm.layers import resample_abs_pos_embed
-
-            positions = resample_abs_pos_embed(
-                positions[None],
-                new_size=list(layout.grid),
-                old_size=list(self.cfg.position_grid),
-                num_prefix_tokens=n_prefix,
-            )[0]
+            positions = resample_positions(
+                positions, layout.grid, self.cfg.position_grid, n_prefix, self.cfg.position_resampling
+            )
         if self.cfg.positions == "patches" and layout.n_prefix:
             positions = torch.cat([positions.new_zeros(layout.n_prefix, positions.shape[1]), positions])
         return positions

@@ -229,6 +229,8 @@ def freeze_norms(model: HookedViT, cache: Mapping[str, Tensor] | ActivationCache
     names = model.hook_names(points)
     if layers is None and model.ln_final is not None:
         names.append("ln_final.hook_scale")
+    if layers is None and model.ln_pooled is not None:
+        names.append("ln_pooled.hook_scale")
     return replace_from(model, names, cache)
 
 

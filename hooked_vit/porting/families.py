@@ -1,6 +1,7 @@
 """The table of timm's families: which file reads a module's config and weights."""
 
 from types import ModuleType
+from typing import Any
 
 from timm.models.beit import Beit
 from timm.models.eva import Eva
@@ -10,7 +11,7 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 
 from hooked_vit.config import HookedViTConfig
-from hooked_vit.porting import beit, eva, naflex, relative_positions, vision_transformer
+from hooked_vit.porting import beit, eva, naflex, relative_positions, vision_transformer, vlm_towers
 from hooked_vit.porting.parts import refuse
 
 READERS: dict[type[nn.Module], ModuleType] = {
@@ -18,6 +19,7 @@ READERS: dict[type[nn.Module], ModuleType] = {
     Eva: eva,
     Beit: beit,
     NaFlexVit: naflex,
+    **dict.fromkeys(vlm_towers.CLASSES, vlm_towers),
     VisionTransformerRelPos: relative_positions,
 }
 """Class -> the file with its `read_config` and `read_weights`; a subclass is read as the class that it extends."""
@@ -46,3 +48,21 @@ def read_weights(module: nn.Module) -> dict[str, Tensor]:
         ValueError: If a tensor of the module has no name in a HookedViT.
     """
     return _reader(module).read_weights(module)
+
+
+def encoder_of(module: nn.Module) -> nn.Module:
+    """The part of a module that has the blocks: the module itself, or the tower that it wraps."""
+    reader = _reader(module)
+    return reader.encoder_of(module) if hasattr(reader, "encoder_of") else module
+
+
+def original_output(module: nn.Module, images: Any) -> Tensor:
+    """The output of a module that its port's logits must equal, without what the port leaves out."""
+    reader = _reader(module)
+    return reader.original_output(module, images) if hasattr(reader, "original_output") else module(images)
+
+
+def left_out(module: nn.Module) -> str | None:
+    """The part of a module that its port does not have, as a phrase; `None` if it has all."""
+    reader = _reader(module)
+    return reader.left_out(module) if hasattr(reader, "left_out") else None

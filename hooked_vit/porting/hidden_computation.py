@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NoReturn
 
 import torch
 from timm import layers
@@ -21,29 +21,48 @@ _PARTS = {
     *ACTIVATION_NAMES, *MLP_KINDS,
 }  # fmt: skip
 _LINEAR = re.compile(r"blocks\.\d+\.(attn\.(qkv|proj|q_proj|k_proj|v_proj|gate)|mlp\.(fc\w+|w[012]))")
-_MERGE = (
+MERGE = (
     "merge or remove it first (adapters: `model.merge_and_unload()`; parametrisations: "
     "`torch.nn.utils.parametrize.remove_parametrizations`; pruning: `torch.nn.utils.prune.remove`; quantised layers: "
     "load the model without quantisation)"
 )
+_CAPTURING = "transformers.utils.output_capturing"  # its hooks, left behind by output_hidden_states, change nothing
+
+
+def refuse_changed_parts(module: nn.Module, refuse: Callable[[str], NoReturn]) -> None:
+    """Refuse a module, of any library, whose parts were changed from outside, which a port would silently lose.
+
+    No submodule may have hooks, a `forward` of its own, a reparametrised weight or a quantised one.
+
+    Args:
+        module: The module.
+        refuse: Raises the error for what is not covered.
+    """
+    for name, part in module.named_modules():
+        where = f"'{name}'" if name else "the model"
+        if parametrize.is_parametrized(part) or any(key.endswith(("_orig", "_g")) for key in part._parameters):
+            refuse(f"a reparametrised weight (weight norm, pruning or the like) in {where}: {MERGE}")
+        hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
+        if any(getattr(hook, "__module__", "") != _CAPTURING for hook in hooks):
+            refuse(f"a forward hook on {where}, which may change what the model computes: remove it first")
+        if "forward" in vars(part):
+            refuse(f"a `forward` that was set on the instance {where}")
+        for key, tensor in part._parameters.items():
+            if tensor is not None and (type(tensor.data) is not Tensor or not tensor.is_floating_point()):
+                kind = f"{type(tensor.data).__name__} of {tensor.dtype}"
+                refuse(f"a weight '{key}' in {where} that is a {kind}, not a tensor of floats: {MERGE}")
 
 
 def refuse_hidden_computation(module: nn.Module) -> None:
     """Raise ValueError if a timm module computes what its parts do not show, which a port would silently lose.
 
-    No submodule may have hooks, a `forward` of its own or a reparametrised weight, and what holds a matrix must be a
-    plain linear layer.
+    Besides `refuse_changed_parts`, what holds a matrix must be a plain linear layer.
     """
+    refuse_changed_parts(module, refuse)
     for name, part in module.named_modules():
         where = f"'{name}'" if name else "the model"
-        if parametrize.is_parametrized(part) or any(key.endswith(("_orig", "_g")) for key in part._parameters):
-            refuse(f"a reparametrised weight (weight norm, pruning or the like) in {where}: {_MERGE}")
-        if part._forward_hooks or part._forward_pre_hooks:
-            refuse(f"a forward hook on {where}, which may change what the model computes: remove it first")
-        if "forward" in vars(part):
-            refuse(f"a `forward` that was set on the instance {where}")
         if _LINEAR.fullmatch(name) and type(part) not in (nn.Linear, nn.Conv2d):
-            refuse(f"a {_qualified(part)} as {where}: {_MERGE}")
+            refuse(f"a {_qualified(part)} as {where}: {MERGE}")
         if not _scale_is_usual(part):
             refuse(f"the scale {part.scale} of the attention scores in {where}, which is not 1 / sqrt(d_head)")
 

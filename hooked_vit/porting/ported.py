@@ -11,18 +11,18 @@ from hooked_vit.config import HookedViTConfig
 
 @dataclass(frozen=True)
 class Ported:
-    """Everything that a HookedViT needs from a timm module.
+    """Everything that a HookedViT needs from a module.
 
     Attributes:
         cfg: The architecture.
         weights: The parameters under HookedViT's names.
         class_names: One name per class; `None` if they are unknown.
-        data_config: timm's preprocessing for the weights.
+        data_config: The preprocessing for the weights, in timm's terms; `None` if it is unknown.
         fused_attention: Whether the module's attention is fused.
     """
 
     cfg: HookedViTConfig
     weights: Mapping[str, Tensor]
     class_names: Sequence[str] | None
-    data_config: dict[str, Any]
+    data_config: dict[str, Any] | None
     fused_attention: bool

@@ -60,14 +60,14 @@ def test_a_pickled_file_with_wrapper_and_prefix(
 
 
 def test_surplus_keys_are_listed_unless_named(module: torch.nn.Module, tmp_path: Path) -> None:
-    extra = {"extra_head.weight": torch.zeros(3), "extra_head.bias": torch.zeros(1), "mask_token": torch.zeros(2)}
+    extra = {"extra_head.weight": torch.zeros(3), "extra_head.bias": torch.zeros(1), "mask_embed": torch.zeros(2)}
     path = tmp_path / "x.safetensors"
     save_file({**module.state_dict(), **extra}, path)
-    with pytest.raises(ValueError, match=r"ignore_keys.*\['extra_head.bias', 'extra_head.weight', 'mask_token'\]"):
+    with pytest.raises(ValueError, match=r"ignore_keys.*\['extra_head.bias', 'extra_head.weight', 'mask_embed'\]"):
         load(path)
-    with pytest.raises(ValueError, match=r"to ignore them\): \['mask_token'\]$"):
+    with pytest.raises(ValueError, match=r"to ignore them\): \['mask_embed'\]$"):
         load(path, ignore_keys=["extra_head.*"])
-    assert load(path, ignore_keys=["extra_head.*", "mask_token"]).verify(module, torch.randn(1, 3, 32, 48)).bitwise
+    assert load(path, ignore_keys=["extra_head.*", "mask_embed"]).verify(module, torch.randn(1, 3, 32, 48)).bitwise
     with pytest.raises(ValueError, match=r"ignore_keys \['nothing.\*'\] match nothing"):
         load(path, ignore_keys=["nothing.*"])
 
@@ -125,12 +125,6 @@ def test_several_state_dicts_without_a_rule_are_named(module: torch.nn.Module, t
     assert model.verify(module, torch.randn(1, 3, 32, 48)).bitwise
     with pytest.raises(ValueError, match=r"has no 'mentor' \(weights_key='mentor'\): it holds epoch, student, teacher"):
         load(tmp_path / "x.pth", weights_key="mentor")
-
-
-def test_the_layout_of_another_library_is_named(tmp_path: Path) -> None:
-    torch.save({"vit.embeddings.patch_embeddings.projection.weight": torch.zeros(2)}, tmp_path / "x.bin")
-    with pytest.raises(ValueError, match="Its keys are in the layout of a Hugging Face ViT, not timm's"):
-        load(tmp_path / "x.bin")
 
 
 @pytest.mark.parametrize(
@@ -320,7 +314,8 @@ def test_positions_of_a_file_are_resampled_to_a_given_image_size(
     trained = timm.create_model("vit_tiny_patch16_224", img_size=32, **options).eval()
     path = tmp_path / "trained.pth"
     torch.save(trained.state_dict(), path)
-    model = HookedViT.from_pretrained("vit_tiny_patch16_224", weights=path, img_size=size, **options)
+    with pytest.warns(UserWarning, match="the positions in .* are resampled to"):
+        model = HookedViT.from_pretrained("vit_tiny_patch16_224", weights=path, img_size=size, **options)
     # what timm does with published weights
     published = {"pretrained_cfg_overlay": {"file": str(path), "num_classes": 7, "hf_hub_id": None}, "pretrained": True}
     expected = timm.create_model("vit_tiny_patch16_224", img_size=size, **options, **published).eval()
@@ -335,3 +330,17 @@ def test_positions_of_a_grid_that_is_not_square_are_not_resampled(tmp_path: Path
     torch.save(timm.create_model("vit_tiny_patch16_224", **ARCHITECTURE).state_dict(), path)
     with pytest.raises(ValueError, match=r"pos_embed is \(1, 7, 192\), not \(1, 17, 192\)"):
         HookedViT.from_pretrained("vit_tiny_patch16_224", weights=path, **{**ARCHITECTURE, "img_size": 64})
+
+
+def test_a_file_without_a_head_gives_a_model_without_classes(tmp_path: Path) -> None:
+    module = timm.create_model("vit_tiny_patch16_224", **{**ARCHITECTURE, "num_classes": 0}).eval()
+    torch.save(module.state_dict(), tmp_path / "backbone.pth")
+    images = torch.randn(2, 3, 32, 48)
+    for arguments in ({}, {"num_classes": 0}):
+        model = HookedViT.from_pretrained(
+            "vit_tiny_patch16_224", weights=tmp_path / "backbone.pth", img_size=(32, 48), depth=2, **arguments
+        )
+        assert model.cfg.n_classes == 0
+        assert model.verify(module, images).relative < 1e-6
+    with pytest.raises(ValueError, match=r"it lacks \['head.bias', 'head.weight'\]"):
+        HookedViT.from_pretrained("vit_tiny_patch16_224", weights=tmp_path / "backbone.pth", **ARCHITECTURE)

@@ -48,7 +48,8 @@ def contributions(model: HookedViT, cache: ViTActivationCache, classes: Sequence
 
 def _why_not(model: HookedViT) -> str | None:
     try:
-        model.tokens_to_residual_directions(0)
+        model.require_classes()
+        model.require_linear_readout()
     except ValueError as error:
         return str(error).split(":")[0]
     return None

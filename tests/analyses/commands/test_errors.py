@@ -78,8 +78,8 @@ def test_all_commands_refuse_a_model_without_classes_alike(
     result = run(command, *arguments.get(command, [SCENE]), "--model", "vit_small_patch16_224.dino", "--random-weights")
     assert result.exit_code == 1
     assert result.stderr == (
-        "error: this model has no classes (n_classes is 0): choose a model that has some, or weights with a head "
-        "(--weights FILE); in Python, `model.with_class_embeddings` adds classes\n"
+        "error: this model has no classes (n_classes is 0): add some with --class-embeddings FILE; "
+        "`hooked-vit prototypes DIR --model NAME --out FILE` makes them from a folder of pictures for each class\n"
     )
     assert not list(tmp_path.iterdir())
 

@@ -32,6 +32,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scenes = EmojiScenes(4, seed=11, scale=(0.6, 0.8))
     scenes.picture(2).save(folder / "clean.png")
     scenes.swap_object().picture(2).save(folder / "corrupt.png")
+    for index in range(4):
+        (folder / "pictures" / "ab"[index % 2]).mkdir(parents=True, exist_ok=True)
+        scenes.picture(index).save(folder / "pictures" / "ab"[index % 2] / f"{index}.png")
     arguments = ["sweep", "--data", "emoji-scenes:4", "--analyses", "identifiability", "--out", str(folder / "found")]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     return folder
@@ -51,6 +54,7 @@ def arguments_of(name: str, folder: Path) -> list[str]:
         "sweep": ["--data", "emoji-scenes:4", "--analyses", "identifiability", *out],
         "plot": [str(folder / "found"), *out],
         "report": [str(folder / "found"), "--out", str(folder / "report.html")],
+        "prototypes": [str(folder / "pictures"), "--out", str(folder / "classes.safetensors")],
         "reproduce": ["--data", "imagenet-s:DIR", "--models", "cifar", "--estimate", *out],
         "models": ["test_vit"],
     }[name]]  # fmt: skip

@@ -220,3 +220,36 @@ one(200); first = peak(); one(2000); print(peak() - first)
 """
     result = in_a_process("-c", code, str(tmp_path))
     assert float(result.stdout) < 20, result.stdout
+
+
+def test_a_long_sweep_says_what_it_costs_and_counts_within_batches(
+    model: HookedViT, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from contextlib import contextmanager
+
+    from analyses.faithfulness import Faithfulness
+    from analyses.statistics.intervals import Resampling
+    from analyses.sweep import run
+
+    advanced: list[float] = []
+
+    @contextmanager
+    def counting(total: int, done: int, show: bool | None, lines: bool):
+        advanced[:] = [done, total, lines]
+        yield advanced.append
+
+    monkeypatch.setattr(run, "progress_bar", counting)
+    analysis = Faithfulness(["random", "raw_attention"], n_steps=12, resampling=Resampling(9))
+    assert analysis.passes(model.cfg) == 2 * 2 * 13 / 2
+    tables = {}
+    for progress in (None, False):
+        tables[progress] = sweep(model, ToyImages(12), [analysis], batch_size=4, progress=progress)["faithfulness"]
+        done, total, lines, *steps = advanced
+        assert (done, total, lines) == (0, 12, True)
+        assert sum(steps) == pytest.approx(12)
+        # two batches: the forward pass, two methods, what is left; one batch of which nothing can be read
+        assert len(steps) == 4 + 4 + 1
+        said = capsys.readouterr().err
+        words = "each of 12 images takes about as long as 27 forward passes (faithfulness 26): 324 in all"
+        assert (words in said) == (progress is None)
+    assert tables[None].equals(tables[False])

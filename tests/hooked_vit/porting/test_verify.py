@@ -43,5 +43,5 @@ def test_the_module_is_left_unchanged(images: torch.Tensor) -> None:
 
 def test_another_number_of_classes_is_an_error(images: torch.Tensor) -> None:
     model = HookedViT.from_timm(make_timm("cls"))
-    with pytest.raises(ValueError, match=r"the port gives \(2, 7\) logits, the timm module \(2, 5\)"):
+    with pytest.raises(ValueError, match=r"the port gives \(2, 7\) logits, timm's module \(2, 5\)"):
         model.verify(make_timm("cls", num_classes=5), images)
