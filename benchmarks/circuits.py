@@ -133,7 +133,9 @@ def main() -> None:
             means = [sum(numbers) / len(results) for numbers in zip(*results, strict=True)]
             rows.append([name, method, *(f"{mean:.2f}" for mean in means)])
     columns = ("model", "scores", "rank correlation", "correlation", "recall of the top 50", "completeness")
-    print_table(columns, rows, f"edge attribution against exact path patching, {arguments.agreement} pairs", arguments.markdown)
+    print_table(
+        columns, rows, f"edge attribution against exact path patching, {arguments.agreement} pairs", arguments.markdown
+    )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from analyses.circuits.scores import EdgeScores
 from analyses.circuits.through_norm import products_before_norm, projected
 from analyses.patching.metrics import Metric, checked_metric
 from hooked_vit import HookedViT, ViTActivationCache
+from hooked_vit.components.attention import Attention
+from hooked_vit.components.attention_terms import AttentionTerms
 
 __all__ = ["Method", "edge_attribution", "edge_maps"]
 
@@ -154,6 +156,7 @@ class _Gradients:
     embedding: Tensor
     cache: ViTActivationCache
     gradients: ViTActivationCache
+    terms: AttentionTerms
 
 
 def _gradients(model: HookedViT, clean: Tensor, metric: Metric, hooks: list[Any], start: Tensor | None) -> _Gradients:
@@ -161,6 +164,8 @@ def _gradients(model: HookedViT, clean: Tensor, metric: Metric, hooks: list[Any]
     last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
     names = ["hook_tokens", last, *(f"blocks.{layer}.hook_mlp_in" for layer in layers)]
     names += [f"blocks.{layer}.attn.hook_{kind}" for layer in layers for kind in "qkvz"]
+    if model.cfg.gated_attn:
+        names += [f"blocks.{layer}.attn.hook_gate" for layer in layers]
     streams: dict[str, Tensor] = {}
 
     def keep(activation: Tensor, hook: Any) -> None:
@@ -172,7 +177,8 @@ def _gradients(model: HookedViT, clean: Tensor, metric: Metric, hooks: list[Any]
         reading.append(("hook_tokens", lambda activation, hook: start))
     value, cache, gradients = model.run_with_gradients(clean, metric, names, fwd_hooks=[*hooks, *reading])
     kept = ViTActivationCache({**dict(cache.items()), **streams}, model)
-    return _Gradients(value, cache["hook_tokens"], gradients["hook_tokens"], kept, gradients)
+    terms = model.attention_terms((clean.shape[-2], clean.shape[-1]))
+    return _Gradients(value, cache["hook_tokens"], gradients["hook_tokens"], kept, gradients, terms)
 
 
 @torch.no_grad()
@@ -205,8 +211,11 @@ def _products(
             before = graph.n_before(kind, layer)
             weight = getattr(block.attn, f"W_{kind.upper()}")
             gradient = at_heads[kind]  # [batch token head group d_head]
+            weight = weight[:: len(weight) // gradient.shape[2]]  # heads that share keys and values have one each
             n_split = gradient.shape[3]
             at_norm = projected(gradient.flatten(2, 3), weight.repeat_interleave(n_split, dim=0))
+            if kind == "q" and block.attn.gate is not None:
+                at_norm = at_norm + _through_gate(block.attn, layer, found)
             products = products_before_norm(norm, stream, differences[:, :, :before], at_norm)
             yield graph.reader_slice(kind, layer), before, products.unflatten(-1, (-1, n_split))
         before = graph.n_before("mlp", layer)
@@ -215,6 +224,15 @@ def _products(
         yield graph.reader_slice("mlp", layer), before, products.unsqueeze(-1)
     last = gradients[f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"]
     yield graph.logits_slice, graph.n_senders, (differences @ last.unsqueeze(-1)).unsqueeze(-1)
+
+
+def _through_gate(attn: Attention, layer: int, found: _Gradients) -> Float[Tensor, "batch token head d_model"]:
+    """Gradients at the normed stream through a gate, the sigmoid of a projection."""
+    assert attn.gate is not None
+    name = f"blocks.{layer}.attn.hook_gate"
+    gate, gradient = found.cache[name], found.gradients[name]
+    weight = attn.gate.weight.unflatten(0, (attn.n_heads, attn.d_head)).transpose(1, 2)
+    return projected(gradient * gate * (1 - gate), weight)
 
 
 def _split_gradients(
@@ -227,7 +245,8 @@ def _split_gradients(
     by_group: dict[str, list[Tensor]] = {"k": [], "v": []}
     with torch.enable_grad():
         k, v = k.clone().requires_grad_(), v.clone().requires_grad_()
-        z = attn.norm_z(attn.attend_unhooked(q, k, v, attn.fused))
+        gate = cache[f"blocks.{layer}.attn.hook_gate"] if attn.gate is not None else None
+        z = attn.norm_z(attn.attend_unhooked(q, k, v, attn.fused, found.terms.at(layer)), gate)
         for group in range(members.shape[1]):
             through = gradient * members[:, group, :, None, None]
             for kind, part in zip("kv", torch.autograd.grad(z, (k, v), through, retain_graph=True), strict=True):

@@ -26,7 +26,8 @@ class CircuitGraph:
     Senders: `("embed",)` (the stream's start), `("head", layer, head)`, `("mlp", layer)`. A head writes its
     `hook_result`, after LayerScale; in a post-norm block, its share of what the norm writes, and an equal part of the
     bias. Readers: `("q", layer, head)`, `("k", …)`, `("v", …)`, `("mlp", layer)`, `("logits",)`. Heads that share keys
-    and values share these readers. In a parallel block, the MLP does not read the heads of its own block.
+    and values share these readers; the gate of a gated attention is read with the
+    queries. In a parallel block, the MLP does not read the heads of its own block.
 
     With groups of tokens, every part is split: `("head", 5, 3, "cls")` is head 5.3 at the queries in CLS, and
     `("v", 5, 3, "object", "cls")` is what its values at object patches contribute there. The stream connects equal
@@ -245,6 +246,7 @@ def circuit_graph(model: HookedViT, groups: Sequence[str] = ()) -> CircuitGraph:
     """
     if len(set(groups)) != len(groups):
         raise ValueError(f"expected groups with different names, got {', '.join(map(repr, groups))}")
-    heads = tuple(len(block.attn.W_K) for block in model.blocks)
-    parallel = tuple(bool(getattr(block, "parallel", False)) for block in model.blocks)
-    return CircuitGraph(model.cfg.n_layers, model.cfg.n_heads, heads, parallel, tuple(groups))
+    cfg = model.cfg
+    heads = tuple(cfg.n_key_value_heads_at(layer) for layer in range(cfg.n_layers))
+    parallel = (bool(getattr(cfg, "parallel_attn_mlp", False)),) * cfg.n_layers
+    return CircuitGraph(cfg.n_layers, cfg.n_heads, heads, parallel, tuple(groups))

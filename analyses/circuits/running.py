@@ -35,6 +35,7 @@ class CircuitRun:
         edges: Bool[Tensor, "#row sender reader"],
         corrupt: Recording,
         members: Bool[Tensor, "#row group token"],
+        image_size: tuple[int, int],
     ):
         """Configure the run.
 
@@ -44,11 +45,13 @@ class CircuitRun:
             edges: The edges of each row's circuit.
             corrupt: The values outside the circuit, one row each (or one for all).
             members: The tokens of each group.
+            image_size: Height and width of the images.
         """
         device = corrupt.writes.device
         self.model, self.graph, self.corrupt = model, graph, corrupt
         self.edges, self.members = edges.to(device), members.to(device)
         self._written = WriteHooks(model, less=corrupt.writes)
+        self._terms = model.attention_terms(image_size)
         self._q: Tensor | None = None
         self._kv: dict[str, Tensor] = {}
 
@@ -66,6 +69,8 @@ class CircuitRun:
             if split:
                 before_norm = self.model.blocks[layer].attn.hook_z_pre is not None
                 hooks.append((f"{attn}.hook_z_pre" if before_norm else f"{attn}.hook_z", self._editing(self._z, layer)))
+            if self.model.cfg.gated_attn:
+                hooks.append((f"{attn}.hook_gate", self._editing(self._gate, layer)))
             hooks.append((f"blocks.{layer}.hook_mlp_in", self._editing(self._mlp, layer)))
         last = f"blocks.{self.graph.n_layers - 1}.hook_resid_post"
         return [*hooks, (last, self._editing(self._logits))]
@@ -80,11 +85,16 @@ class CircuitRun:
     # ------------------------------------------------------------------ what readers see
 
     def _queries(self, own: Tensor, layer: int) -> Tensor:
-        edges = self._edges_to("q", layer).unflatten(-1, (self.graph.n_heads, self.graph.n_groups))
-        edges = self._at_tokens(edges.movedim(-1, 1))
         project = partial(self._project, layer, "Q")
-        self._q = self._read(own, edges, self.corrupt.attn_in[layer], self.corrupt.q[layer], project)
+        self._q = self._at_queries(own, layer, self.corrupt.q[layer], project)
         return self._q
+
+    def _gate(self, own: Tensor, layer: int) -> Tensor:
+        return self._at_queries(own, layer, self.corrupt.gate[layer], partial(self._project_gate, layer))
+
+    def _at_queries(self, own: Tensor, layer: int, corrupt: Tensor, project: Any) -> Tensor:
+        edges = self._edges_to("q", layer).unflatten(-1, (self.graph.n_heads, self.graph.n_groups))
+        return self._read(own, self._at_tokens(edges.movedim(-1, 1)), self.corrupt.attn_in[layer], corrupt, project)
 
     def _keys(self, own: Tensor, kind: str, layer: int) -> Tensor:
         edges = self._edges_to(kind, layer)[:, None]
@@ -108,7 +118,7 @@ class CircuitRun:
         z = torch.zeros_like(own)
         for group in range(self.graph.n_groups):
             k, v = self._kv["k"][:, :, :, group], self._kv["v"][:, :, :, group]
-            mixed = attn.attend_unhooked(q, k, v, attn.fused)
+            mixed = attn.attend_unhooked(q, k, v, attn.fused, self._terms.at(layer))
             z = torch.where(self.members[:, group, :, None, None], mixed, z)
         return z
 
@@ -162,8 +172,17 @@ class CircuitRun:
 
     def _project(self, layer: int, matrix: str, streams: Tensor, readers: Tensor) -> Tensor:
         """Queries, keys or values of some readers, each with a stream of its own."""
-        block = self.model.blocks[layer]
-        heads = readers if matrix == "Q" else readers // self.graph.n_groups
-        weight, bias = getattr(block.attn, f"W_{matrix}")[heads], getattr(block.attn, f"b_{matrix}")[heads]
-        normed = streams if self.model.cfg.post_norm else block.ln1.fused(streams)
-        return torch.einsum("btrd,rde->btre", normed, weight) + bias
+        attn = self.model.blocks[layer].attn
+        heads = readers
+        if matrix != "Q":
+            # the weights of each query head, of which several may share keys and values
+            heads = readers // self.graph.n_groups * (self.graph.n_heads // self.graph.n_key_value_heads[layer])
+        weight, bias = getattr(attn, f"W_{matrix}")[heads], getattr(attn, f"b_{matrix}")[heads]
+        return torch.einsum("btrd,rde->btre", self._normed(layer, streams), weight) + bias
+
+    def _project_gate(self, layer: int, streams: Tensor, readers: Tensor) -> Tensor:
+        values = self.model.blocks[layer].attn.gate_values(self._normed(layer, streams))
+        return values[:, :, torch.arange(len(readers), device=readers.device), readers]
+
+    def _normed(self, layer: int, streams: Tensor) -> Tensor:
+        return streams if self.model.cfg.post_norm else self.model.blocks[layer].ln1.fused(streams)

@@ -78,7 +78,10 @@ def circuit_figure(circuit: Circuit, scores: EdgeScores, *, title: str = "", lab
 
 def _places(n_layers: int, n_heads: int) -> dict[tuple[Any, ...], tuple[float, float]]:
     middle = n_heads / 2
-    places: dict[tuple[Any, ...], tuple[float, float]] = {("embed",): (middle, 0.0), ("logits",): (middle, n_layers + 1.0)}
+    places: dict[tuple[Any, ...], tuple[float, float]] = {
+        ("embed",): (middle, 0.0),
+        ("logits",): (middle, n_layers + 1.0),
+    }
     for layer in range(n_layers):
         for head in range(n_heads):
             places["head", layer, head] = (float(head), 1.0 + layer)

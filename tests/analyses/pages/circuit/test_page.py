@@ -97,5 +97,5 @@ def test_the_slider_and_the_list_in_a_browser(tmp_path: Path) -> None:
 
 def test_two_classes_are_needed() -> None:
     picture = torch.rand(32, 24, 3).numpy()
-    with pytest.raises(ValueError, match="both pictures have the class '.*', predicted or named: name two classes"):
+    with pytest.raises(ValueError, match=r"both pictures have the class '.*', predicted or named: name two classes"):
         circuit_page(ported("cls"), picture, picture, (2, 2))
