@@ -37,8 +37,8 @@ class Recording:
     mlp_in: tuple[Float[Tensor, "#batch token d_model"], ...]
     final: Float[Tensor, "#batch token d_model"]
     q: tuple[Float[Tensor, "#batch token head d_head"], ...]
-    k: tuple[Float[Tensor, "#batch token kv_head d_head"], ...]
-    v: tuple[Float[Tensor, "#batch token kv_head d_head"], ...]
+    k: tuple[Float[Tensor, "#batch token _ d_head"], ...]
+    v: tuple[Float[Tensor, "#batch token _ d_head"], ...]
     logits: Float[Tensor, "#batch n_classes"]
     gate: tuple[Float[Tensor, "#batch token head d_head"], ...] = ()
 
