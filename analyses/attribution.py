@@ -109,6 +109,7 @@ def attribution_names(cfg: HookedViTConfig, *, neurons: bool = False, sources: b
     points += ["mlp.hook_post"] if neurons else []
     points += ["attn.hook_pattern", "attn.hook_v"] if sources else []
     points += ["attn.ln.hook_scale"] if sources and cfg.attn_inner_norm else []
+    points += ["attn.hook_gate"] if sources and cfg.gated_attn else []
     return names + [f"blocks.{layer}.{point}" for layer in range(cfg.n_layers) for point in points]
 
 
@@ -233,14 +234,16 @@ def _block_parts(
         parts["mlp_bias"] = _dot(block.mlp_out_bias(scales[1]).expand_as(gradient), gradient)
         parts["neuron"] = (cache[f"{prefix}mlp.hook_post"][:, read] * (mlp_gradient @ block.mlp.W_out.T)).sum(dim=1)
     if sources:
-        mix_gradient, bias = z_gradient, torch.zeros_like(parts["head"])
+        gate = cache[f"{prefix}attn.hook_gate"][:, read] if attn.gate is not None else 1
+        mix_gradient, bias = z_gradient * gate, torch.zeros_like(parts["head"])
         if attn.ln is not None:
-            flat = rearrange(z_gradient, "batch token head d_head -> batch token (head d_head)")
+            flat = rearrange(mix_gradient, "batch token head d_head -> batch token (head d_head)")
             scale = cache[f"{prefix}attn.ln.hook_scale"][:, read]
-            mix_gradient = _back_through(attn.ln, flat, scale).view_as(z_gradient)
             if attn.ln.bias is not None:
-                bias = (attn.ln.bias.view(attn.n_heads, attn.d_head) * z_gradient).sum(dim=(1, 3))
+                bias = (attn.ln.bias.view(attn.n_heads, attn.d_head) * mix_gradient).sum(dim=(1, 3))
+            mix_gradient = _back_through(attn.ln, flat, scale).view_as(z_gradient)
         pattern, v = cache[f"{prefix}attn.hook_pattern"][:, :, read], cache[f"{prefix}attn.hook_v"]
+        v = attn.for_query_heads(v, dim=2)
         v_gradient = einsum(
             "batch head query key, batch query head d_head -> batch key head d_head", pattern, mix_gradient
         )

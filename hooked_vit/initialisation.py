@@ -25,12 +25,13 @@ __all__ = ["freshly_initialised"]
 def freshly_initialised(model: HookedViT, seed: int | torch.Generator, layer_scale: float = 1e-5) -> HookedViT:
     """A model of the same architecture with weights drawn as timm draws them before training.
 
-    timm's own default scheme (`weight_init=""`): matrices, head included, and positions from a normal distribution
-    of standard deviation 0.02, biases zero; norms one and zero; CLS and registers of standard deviation 1e-6, the
-    distillation token 0.02; the patch projection as PyTorch initialises convolutions; a gated MLP's second half
-    near zero with bias one; an attention pool's query `d_model ** -0.5`, cut off at two deviations; the convolutions of
-    a stem after He et al. (normal, by the fan out), its norms one and zero; tables of relative positions 0.02, learnt
-    rotary frequencies in random directions. The published comparisons with a random model use this scheme too.
+    The default scheme of timm's VisionTransformer (`weight_init=""`), for every family: matrices, head included, and
+    positions from a normal distribution of standard deviation 0.02, biases zero; norms one and zero; CLS and registers
+    of standard deviation 1e-6, the distillation token 0.02; the patch projection as PyTorch initialises convolutions;
+    a gated MLP's second half near zero with bias one; an attention pool's query `d_model ** -0.5`, cut off at two
+    deviations; the convolutions of a stem after He et al. (normal, by the fan out), its norms one and zero; tables of
+    relative positions 0.02, learnt rotary frequencies in random directions. The published comparisons with a random
+    model use this scheme too.
 
     Two initial values cannot be read from a trained model: LayerScale's (by default timm's default; DeiT-III: 1e-6),
     and a weight other than one of the norms of post-norm blocks.

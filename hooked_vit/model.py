@@ -311,7 +311,7 @@ class HookedViT(Parameters, ClassSpace, Running):
             layout = self._layout_of_input(input, image_size)
             residual, kept = self._start_of_stream(input, layout, token_mask)
         else:
-            layout = self._layout_of_stream(input, image_size, token_mask, sequences)
+            layout = self._layout_of_stream(input, image_size, token_mask, sequences, attends=first < last)
             residual, kept = self._resume_stream(input, layout, token_mask)
         terms = self._attention_terms(layout, kept, residual.dtype)
         for layer in range(first, last):
@@ -350,6 +350,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         image_size: tuple[int, int] | None,
         token_mask: Tensor | None,
         sequences: Mapping[str, Any] | None,
+        attends: bool,
     ) -> TokenLayout | PatchSequences:
         """The layout of the images that a resumed stream comes from."""
         if isinstance(residual, Mapping):
@@ -363,7 +364,7 @@ class HookedViT(Parameters, ClassSpace, Running):
             check_size(image_size, self.cfg)
         layout = self.cfg.token_layout_at(*(image_size or self.cfg.image_size))
         has_all = residual if token_mask is None else token_mask.T[None]
-        if image_size is None and self.rotary is not None and has_all.ndim == 3:
+        if attends and image_size is None and self.rotary is not None and has_all.ndim == 3:
             check_known_grid(has_all.shape[1], layout)
         return layout
 

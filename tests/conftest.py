@@ -47,13 +47,18 @@ KINDS: dict[str, dict] = {
     "qk_norm": {"qk_norm": True},
     "no_final_norm": {"final_norm": False, "init_values": 0.3},
     "distilled": {"distilled": True},
+    "rotary": {"family": "Eva", "num_heads": 6, "num_kv_heads": 2, "num_reg_tokens": 2, "attn_type": "rope",
+               "qkv_fused": False, "use_rot_pos_emb": True, "rope_rotate_half": True, "ref_feat_shape": (5, 5),
+               "use_abs_pos_emb": False, "qk_norm": True, "swiglu_mlp": True, "scale_mlp": True,
+               "scale_attn_inner": True, "init_values": 0.2, "attn_only_layer_scale": True, "global_pool": "token"},
+    "relative": {"family": "Beit", "use_rel_pos_bias": True, "use_abs_pos_emb": False, "init_values": 0.1},
 }  # fmt: skip
 
 
 def make_timm(kind: str, seed: int = 0, **changes: object) -> nn.Module:
-    """A perturbed timm model of one of `KINDS`: 3 blocks, 3 heads of width 8, 7 classes, a 4 × 3 grid of patches."""
+    """A perturbed timm model of one of `KINDS`: 3 blocks of width 24, 7 classes, a 4 × 3 grid of patches."""
     from timm import layers
-    from timm.models import deit, vision_transformer
+    from timm.models import beit, deit, eva, vision_transformer
 
     arguments = {
         "img_size": (32, 24), "patch_size": 8, "num_classes": 7, "embed_dim": 24, "depth": 3, "num_heads": 3,
@@ -66,6 +71,7 @@ def make_timm(kind: str, seed: int = 0, **changes: object) -> nn.Module:
     if "act_layer" in arguments:
         arguments["act_layer"] = layers.get_act_layer(arguments["act_layer"])
     cls = deit.VisionTransformerDistilled if arguments.pop("distilled", False) else vision_transformer.VisionTransformer
+    cls = {"Eva": eva.Eva, "Beit": beit.Beit}.get(str(arguments.pop("family", "")), cls)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return perturb(cls(**arguments), seed)

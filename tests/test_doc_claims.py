@@ -65,8 +65,8 @@ def test_outputs_include_layer_scale_and_post_norms(kind: str, images: Tensor) -
         attn, mlp = block.attn.project(cache["z", layer]), block.mlp.out(cache["post", layer])
         if model.cfg.post_norm:
             attn, mlp = block.ln1(attn), block.ln2(mlp)
-        if model.cfg.layer_scale:
-            attn, mlp = attn * block.ls1, mlp * block.ls2
+        attn = attn if block.ls1 is None else attn * block.ls1
+        mlp = mlp if block.ls2 is None else mlp * block.ls2
         assert_equal_up_to_rounding(cache["attn_out", layer], attn)
         assert_equal_up_to_rounding(cache["mlp_out", layer], mlp)
 
@@ -79,14 +79,18 @@ def test_results_of_heads_are_attn_out_without_the_bias(kind: str, images: Tenso
         assert_equal_up_to_rounding(cache["attn_out", layer], with_bias)
 
 
+# the families whose modules have the names of timm's VisionTransformer
+VISION_TRANSFORMERS = sorted(set(KINDS) - {"rotary", "relative"})
 SHAPES = {
     "hook_patch_embed": "batch patch d_model",
     **dict.fromkeys(("hook_embed", "hook_pos_embed", "hook_tokens"), "batch token d_model"),
     **dict.fromkeys(("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out",
                      "hook_mlp_in"), "batch token d_model"),
-    **dict.fromkeys(("hook_q", "hook_k", "hook_v", "hook_z", "hook_z_pre"), "batch token head d_head"),
+    **dict.fromkeys(("hook_q", "hook_rot_q", "hook_z", "hook_z_pre"), "batch token head d_head"),
+    **dict.fromkeys(("hook_k", "hook_rot_k", "hook_v"), "batch token shared d_head"),
     **dict.fromkeys(("hook_attn_scores", "hook_pattern"), "batch head token token"),
-    **dict.fromkeys(("hook_result", "hook_q_input", "hook_k_input", "hook_v_input"), "batch token head d_model"),
+    **dict.fromkeys(("hook_result", "hook_q_input"), "batch token head d_model"),
+    **dict.fromkeys(("hook_k_input", "hook_v_input"), "batch token shared d_model"),
     **dict.fromkeys(("hook_pre", "hook_post", "hook_pre_linear", "hook_mid"), "batch token d_mlp"),
     **dict.fromkeys(("hook_pooled", "hook_pooled_dist"), "batch d_model"),
     **dict.fromkeys(("hook_logits", "hook_logits_cls", "hook_logits_dist"), "batch n_classes"),
@@ -94,7 +98,7 @@ SHAPES = {
 NORM_SHAPES = {
     "ln1": "batch token d_model", "ln2": "batch token d_model", "ln_pre": "batch token d_model",
     "ln_final": "batch token d_model", "patch_ln": "batch patch d_model", "attn.ln": "batch token all_heads",
-    "mlp.ln": "batch token d_mlp", "q_norm": "batch head token d_head", "k_norm": "batch head token d_head",
+    "mlp.ln": "batch token d_mlp", "q_norm": "batch head token d_head", "k_norm": "batch shared token d_head",
 }  # fmt: skip
 
 
@@ -104,7 +108,7 @@ def test_every_hook_point_has_the_shape_in_the_tables(kind: str, images: Tensor)
     lengths = {
         "batch": len(images), "token": layout.n_tokens, "patch": layout.n_patches, "d_model": cfg.d_model,
         "head": cfg.n_heads, "d_head": cfg.d_head, "d_mlp": cfg.d_mlp, "n_classes": cfg.n_classes,
-        "all_heads": cfg.n_heads * cfg.d_head,
+        "all_heads": cfg.n_heads * cfg.d_head, "shared": cfg.n_key_value_heads or cfg.n_heads,
     }  # fmt: skip
     for name, activation in cached(model, images).items():
         if name.startswith("attn_pool."):
@@ -226,7 +230,7 @@ def test_weights_have_the_shapes_in_the_table(kind: str) -> None:
     cfg = model.cfg
     layers, heads, d_model, d_head, d_mlp = cfg.n_layers, cfg.n_heads, cfg.d_model, cfg.d_head, cfg.d_mlp
     assert model.W_E.shape == (cfg.n_channels * cfg.patch_size[0] * cfg.patch_size[1], d_model)
-    assert model.W_pos.shape[1] == d_model
+    assert cfg.positions == "none" or model.W_pos.shape[1] == d_model
     assert model.W_U.shape == (d_model, cfg.n_classes)
     assert model.W_Q.shape == model.W_K.shape == model.W_V.shape == (layers, heads, d_model, d_head)
     assert model.W_O.shape == (layers, heads, d_head, d_model)
@@ -319,6 +323,7 @@ def timm_outputs(kind: str, images: Tensor, *names: str) -> dict[str, Tensor]:
     return seen
 
 
+@pytest.mark.parametrize("kind", VISION_TRANSFORMERS)
 def test_patch_embed_and_norm_pre_are_hook_patch_embed_and_hook_tokens(kind: str, images: Tensor) -> None:
     seen, cache = timm_outputs(kind, images, "patch_embed", "norm_pre"), cached(ported(kind), images)
     patches = seen["patch_embed"]
@@ -350,6 +355,7 @@ def test_timm_s_block_norms_are_hook_normalized(kind: str, images: Tensor) -> No
     assert_equal_up_to_rounding(cache["normalized", 1, "ln2"], seen["blocks.1.norm2"])
 
 
+@pytest.mark.parametrize("kind", VISION_TRANSFORMERS)
 def test_timm_s_qkv_is_hook_q_hook_k_and_hook_v(kind: str, images: Tensor) -> None:
     seen, cache = timm_outputs(kind, images, "blocks.1.attn.qkv"), cached(ported(kind), images)
     cfg = ported(kind).cfg
@@ -358,6 +364,7 @@ def test_timm_s_qkv_is_hook_q_hook_k_and_hook_v(kind: str, images: Tensor) -> No
         assert_equal_up_to_rounding(cache[name, 1], expected, name)
 
 
+@pytest.mark.parametrize("kind", VISION_TRANSFORMERS)
 def test_timm_s_q_norm_and_k_norm_have_hook_points(kind: str, images: Tensor) -> None:
     seen = timm_outputs(kind, images, "blocks.1.attn.q_norm", "blocks.1.attn.k_norm")
     cache, has_norms = cached(ported(kind), images), ported(kind).cfg.qk_norm is not None

@@ -1,5 +1,6 @@
 """What `hooked-vit values` shows: the classes of memories as a table to print, and the pictures that activate them."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -31,11 +32,19 @@ def table_of_classes(classes: pd.DataFrame, label: str) -> Table:
     table.add_column("head, dimension" if is_attention else "neuron", justify="right")
     for rank in range(1, 1 + len(set(classes["place"]))):
         table.add_column(f"{rank}")
+    decimals = _decimals(float(classes["logit"].abs().max()))
     for memory, rows in classes.groupby("memory", sort=False):
         name = f"{rows['head'].iloc[0]}, {rows['dimension'].iloc[0]}" if is_attention else f"{memory}"
         pairs = zip(rows["class_name"], rows["logit"], strict=True)
-        table.add_row(name, *(f"{escape(class_name.split(',')[0])} {logit:.2f}" for class_name, logit in pairs))
+        table.add_row(
+            name, *(f"{escape(class_name.split(',')[0])} {logit:.{decimals}f}" for class_name, logit in pairs)
+        )
     return table
+
+
+def _decimals(largest: float) -> int:
+    """Two, or as many as show three digits of the largest number: with LayerScale, value vectors may be tiny."""
+    return 2 if not 0 < largest < 0.1 else 2 - math.floor(math.log10(largest))
 
 
 def most_active(

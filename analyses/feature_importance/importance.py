@@ -120,8 +120,8 @@ def importance_names(cfg: HookedViTConfig) -> list[str]:
     ['blocks.0.attn.hook_v', 'blocks.0.hook_attn_out']
     """
     points = ["attn.hook_v", "hook_attn_out"]
-    if cfg.attn_inner_norm is not None:
-        points.append("attn.hook_z_pre")
+    if _reshapes_the_mix(cfg):
+        points += ["attn.hook_z_pre", *(["attn.hook_gate"] if cfg.gated_attn else [])]
     elif cfg.post_norm:
         points.append("attn.hook_z")
     return [f"blocks.{layer}.{point}" for layer in range(cfg.n_layers) for point in points]
@@ -192,17 +192,22 @@ def _layer_importance(
     model: HookedViT, cache: ViTActivationCache, layer: int, gradients: Float[Tensor, "batch chosen read d_model"]
 ) -> Float[Tensor, "batch chosen head patch"]:
     cfg, block = model.cfg, model.blocks[layer]
-    if cfg.post_norm or cfg.attn_inner_norm is not None:
-        z = _differentiable(
-            cache[f"blocks.{layer}.attn.hook_z{'_pre' if cfg.attn_inner_norm else ''}"][:, cfg.read_tokens]
-        )
-        u = pull_back(vjp(lambda mixed: block.write_attn(block.attn.norm_z(mixed)), z)[1], gradients).sum(dim=2)
+    if cfg.post_norm or _reshapes_the_mix(cfg):
+        point = "hook_z_pre" if _reshapes_the_mix(cfg) else "hook_z"
+        z = _differentiable(cache[f"blocks.{layer}.attn.{point}"][:, cfg.read_tokens])
+        gate = cache[f"blocks.{layer}.attn.hook_gate"][:, cfg.read_tokens] if cfg.gated_attn else None
+        u = pull_back(vjp(lambda mixed: block.write_attn(block.attn.norm_z(mixed, gate)), z)[1], gradients).sum(dim=2)
     else:
         g = gradients.sum(dim=2)
         u = F.linear(g if block.ls1 is None else g * block.ls1, block.attn.out.weight.T)
         u = u.unflatten(-1, (cfg.n_heads, cfg.d_head))
-    v = cache[f"blocks.{layer}.attn.hook_v"][:, cfg.token_layout.n_prefix :]
+    v = block.attn.for_query_heads(cache[f"blocks.{layer}.attn.hook_v"][:, cfg.token_layout.n_prefix :], dim=2)
     return -torch.einsum("bshd,bkhd->bkhs", v, u)
+
+
+def _reshapes_the_mix(cfg: HookedViTConfig) -> bool:
+    """Whether a norm or a gate comes between the mix of values and W_O."""
+    return cfg.attn_inner_norm is not None or cfg.gated_attn
 
 
 def _differentiable(tensor: Tensor) -> Tensor:

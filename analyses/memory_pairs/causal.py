@@ -179,12 +179,12 @@ class CausalMemories(Analysis):
         means = None if intervention != "mean" or self.means is None else self.means[layer]
         factor = 0.0 if isinstance(intervention, str) else intervention
         at_once = IMAGES_ON_CPU if residual.device.type == "cpu" else IMAGES_ON_GPU
-        after = []
+        after, size = [], None if batch.images is None else (batch.images.shape[2], batch.images.shape[3])
         for part in cells.split(max(1, at_once // len(residual))):
             hooks = edit_memories(batch.model, layer, part.flatten(0, 1), self.sublayer, factor=factor, means=means)
             repeated = repeat(residual, "batch ... -> (cell batch) ...", cell=len(part))
             with batch.model.hooks(fwd_hooks=hooks):
-                logits = batch.model(repeated, start_at_layer=layer)
+                logits = batch.model(repeated, start_at_layer=layer, image_size=size)
             after += [
                 _outcomes(cell_logits, batch.labels, other) for cell_logits in logits.unflatten(0, (len(part), -1))
             ]

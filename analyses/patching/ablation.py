@@ -126,7 +126,8 @@ class AblationStudy(Analysis):
         context["labels"] = batch.labels
 
         def finish(ablated: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-            stream = resume_stream(batch.model, plan.stream, layer, ablated, given)
+            size = None if batch.images is None else (batch.images.shape[2], batch.images.shape[3])
+            stream = resume_stream(batch.model, plan.stream, layer, ablated, given, image_size=size)
             return _outcomes(batch.model, stream, given["labels"].expand(len(stream)))
 
         return list(patched_runs(plan, value, self._replacement(name, value), context, finish, unablated, n_rows))

@@ -60,7 +60,7 @@ def activation_patching(
             of heads or neurons, there is then one patch per head and token. In `pattern`, these are queries.
         groups: Tokens that are patched together instead of one at a time, by name: tokens as above, such as masks per
             image of `object` and `context`.
-        heads: The heads to patch; all by default.
+        heads: The heads to patch; all by default. In `k` and `v`, heads of keys and values, which queries may share.
         neurons: The neurons to patch; all by default.
         direction: `denoising` copies activations of the clean run into the corrupt one, to find what suffices to
             restore the metric. `noising` copies from the corrupt run into the clean one, to find what breaks it.
@@ -101,7 +101,8 @@ def activation_patching(
             here, there = (run.activations[plan.stream, layer] for run in (base, source))
             if control == "random":
                 there = here + random_directions((there - here).cpu(), generator).to(here)
-            finish, context = partial(resume, model, plan.stream, layer), base.context(plan.stream, layer)
+            finish = partial(resume, model, plan.stream, layer, image_size=(clean.shape[2], clean.shape[3]))
+            context = base.context(plan.stream, layer)
             layer_values = []
             for logits in patched_runs(plan, here, there, context, finish, base.logits, n_rows):
                 layer_values.append(metric_values(metric, logits, per_image))

@@ -84,10 +84,10 @@ def attribution_patching(
     differences = {layer: source.activations[plan.stream, layer] - base.activations[plan.stream, layer]
                    for layer in plan.layers}  # fmt: skip
     if steps:
-        n_rows = rows_within(model, plan.stream, n_tokens, memory_limit)
+        n_rows, size = rows_within(model, plan.stream, n_tokens, memory_limit), (clean.shape[2], clean.shape[3])
         gradients = {
             layer: _along_the_line(
-                model, plan.stream, layer, base, differences[layer], metric, per_image, steps, n_rows
+                model, plan.stream, layer, base, differences[layer], metric, per_image, steps, n_rows, size
             )
             for layer in plan.layers
         }
@@ -109,6 +109,7 @@ def _along_the_line(
     per_image: bool,
     steps: int,
     n_rows: int,
+    image_size: tuple[int, int],
 ) -> Tensor:
     """Mean gradient at the midpoints of `steps` equal pieces of the line from the base to the source."""
     start = base.activations[stream, layer]
@@ -120,7 +121,8 @@ def _along_the_line(
             shape = (len(some), *(1,) * start.ndim)
             values = (start + some.reshape(shape) * difference).flatten(0, 1).detach().requires_grad_()
             given = {name: kept.repeat(len(some), *(1,) * (kept.ndim - 1)) for name, kept in context.items()}
-            logits = resume(model, stream, layer, values, given).unflatten(0, (len(some), n_images))
+            logits = resume(model, stream, layer, values, given, image_size=image_size)
+            logits = logits.unflatten(0, (len(some), n_images))
             value = metric_values(metric, logits, per_image).sum()
             if not value.requires_grad:
                 raise ValueError(

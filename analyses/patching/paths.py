@@ -125,7 +125,8 @@ def path_patching(
         corrupt: As above.
         metric: As above.
         receivers: `("q", layer, head)`, `("k", …)`, `("v", …)`, `("head", …)` for all three, `("mlp", layer)`,
-            `("logits",)`.
+            `("logits",)`. Where query heads share keys and values, `"k"` and `"v"` number the fewer heads, and
+            `"head"` needs all query heads that share.
         senders: `("head", layer, head)`, `("attn", layer)` for all heads, `("mlp", layer)`, `("embed",)` for the
             stream's start; by default every head and every MLP.
         tokens: The tokens whose Δ is patched: indices, a slice, a group, or a mask; all by default.
@@ -157,7 +158,7 @@ def path_patching(
     at = select_tokens("any" if tokens is None else tokens, model.cfg.token_layout, n_tokens, n_images=n_images)
     at = at.to(clean.device)
     at = (at if at.ndim == 2 else at[None])[..., None]
-    n_rows = rows_within(model, "pattern", n_tokens, memory_limit)
+    n_rows, size = rows_within(model, "pattern", n_tokens, memory_limit), (clean.shape[2], clean.shape[3])
     n_senders, values = max(1, n_rows // n_images), []
     for first in range(0, len(sending), n_senders):
         some = sending[first : first + n_senders]
@@ -167,7 +168,9 @@ def path_patching(
             part = torch.arange(start, min(start + n_rows, n_images), device=clean.device)
             rows = (torch.arange(len(some), device=clean.device)[:, None] * n_images + part).flatten()
             logits.append(
-                _run(model, base, part.repeat(len(some)), written[rows], some, receiving).unflatten(0, (len(some), -1))
+                _run(model, base, part.repeat(len(some)), written[rows], some, receiving, size).unflatten(
+                    0, (len(some), -1)
+                )
             )
         values.append(metric_values(metric, torch.cat(logits, dim=1), per_image))
     return PathResult(direction, sending, receiving, torch.cat(values), *ends)
@@ -202,6 +205,7 @@ def _run(
     written: Tensor,
     senders: Sequence[Sender],
     receivers: Sequence[Receiver],
+    image_size: tuple[int, int],
 ) -> Tensor:
     """Logits where every row's receivers read the stream plus what the row's sender has `written`."""
     n_layers = model.cfg.n_layers
@@ -210,7 +214,7 @@ def _run(
     steps = steps.repeat_interleave(n_images)
     hooks: list[Any] = []
     first = n_layers
-    for (point, step), heads in _by_hook_point(receivers).items():
+    for (point, step), heads in _by_hook_point(model.cfg, receivers).items():
         comes_after = (steps < step)[:, None, None]
         first = min(first, step // 2)
         add = (written * comes_after)[:, :, None] if point.endswith("_input") else written * comes_after
@@ -219,11 +223,13 @@ def _run(
         # what the head reads, separately: the stream after the last block has no other reader
         hooks.append((f"blocks.{n_layers - 1}.hook_resid_post", partial(_add, what=written, heads=None)))
     if first == n_layers:
-        return model(base["resid_post", n_layers - 1][images] + written, start_at_layer=n_layers)
-    return model.run_with_hooks(base["resid_pre", first][images], fwd_hooks=hooks, start_at_layer=first)
+        stream = base["resid_post", n_layers - 1][images] + written
+        return model(stream, start_at_layer=n_layers, image_size=image_size)
+    stream = base["resid_pre", first][images]
+    return model.run_with_hooks(stream, fwd_hooks=hooks, start_at_layer=first, image_size=image_size)
 
 
-def _by_hook_point(receivers: Sequence[Receiver]) -> Mapping[tuple[str, int], list[int] | None]:
+def _by_hook_point(cfg: HookedViTConfig, receivers: Sequence[Receiver]) -> Mapping[tuple[str, int], list[int] | None]:
     """The hook points at which receivers read and the steps at which they do, with the heads that are receivers."""
     points: dict[tuple[str, int], list[int] | None] = {}
     for kind, *at in receivers:
@@ -233,7 +239,8 @@ def _by_hook_point(receivers: Sequence[Receiver]) -> Mapping[tuple[str, int], li
             for read in _INPUTS[kind]:
                 heads = points.setdefault((f"blocks.{at[0]}.hook_{read}_input", 2 * at[0]), [])
                 assert heads is not None
-                heads.append(at[1])
+                shared = kind == "head" and read != "q"
+                heads.append(at[1] // _n_sharing(cfg, at[0]) if shared else at[1])
     return points
 
 
@@ -245,8 +252,30 @@ def _add(activation: Tensor, hook: Any, what: Tensor, heads: list[int] | None) -
     return torch.where(reads, activation + what, activation)
 
 
+def _n_sharing(cfg: HookedViTConfig, layer: int) -> int:
+    """How many query heads share a key and value head."""
+    return cfg.n_heads // cfg.n_key_value_heads_at(layer)
+
+
+def _check_shared_heads(cfg: HookedViTConfig, receivers: Sequence[Any]) -> None:
+    """Raise ValueError if keys and values would reach heads that are no receivers, or a gate is left out."""
+    if cfg.gated_attn and any(kind in ("head", "q", "k", "v") for kind, *_ in receivers):
+        raise ValueError(
+            "heads of a gated attention cannot be receivers: its gate reads the stream too, which the queries, keys "
+            "and values that are patched leave out. MLPs and ('logits',) can"
+        )
+    for _, layer, head in [receiver for receiver in receivers if receiver[0] == "head"]:
+        n_sharing = _n_sharing(cfg, layer)
+        group = range(head // n_sharing * n_sharing, (head // n_sharing + 1) * n_sharing)
+        missing = [other for other in group if ("head", layer, other) not in receivers]
+        if missing:
+            raise ValueError(
+                f"heads {group.start} to {group.stop - 1} of layer {layer} share their keys and values, which reach "
+                f"head {missing[0]} too: name all of them as receivers, or ('q', {layer}, {head})"
+            )
+
+
 def _check_components(cfg: HookedViTConfig, senders: Sequence[Any], receivers: Sequence[Any]) -> None:
-    sizes = (("layer", cfg.n_layers), ("head", cfg.n_heads))
     lengths = {"head": 2, "q": 2, "k": 2, "v": 2, "attn": 1, "mlp": 1, "embed": 0, "logits": 0}
     known = {"sender": ("head", "attn", "mlp", "embed"), "receiver": get_args(ReceiverKind)}
     for what, components in (("sender", senders), ("receiver", receivers)):
@@ -259,9 +288,11 @@ def _check_components(cfg: HookedViTConfig, senders: Sequence[Any], receivers: S
             if len(at) != lengths[kind]:
                 form = ", ".join([repr(kind), *("layer", "head")[: lengths[kind]]])
                 raise ValueError(f"expected a {what} as ({form}), got {component!r}")
-            for (axis, size), index in zip(sizes, at, strict=False):
+            heads = cfg.n_key_value_heads_at(at[0]) if kind in ("k", "v") and 0 <= at[0] < cfg.n_layers else cfg.n_heads
+            for (axis, size), index in zip((("layer", cfg.n_layers), ("head", heads)), at, strict=False):
                 if not 0 <= index < size:
                     raise ValueError(f"no {axis} {index} for the {what} {component!r}: the model has 0 to {size - 1}")
+    _check_shared_heads(cfg, receivers)
     last = max(_step(kind, at, cfg.n_layers) for kind, *at in receivers)
     for kind, *at in senders:
         if _step(kind, at, cfg.n_layers) >= last:

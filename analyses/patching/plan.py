@@ -108,7 +108,7 @@ def plan_patches(
     labels: dict[str, tuple[Any, ...]] = {"layer": at_layers}
     components, n_components = None, 0
     if has_heads or has_neurons:
-        axis, n_components = ("head", cfg.n_heads) if has_heads else ("neuron", cfg.d_mlp)
+        axis, n_components = ("head", _n_heads(cfg, stream, at_layers)) if has_heads else ("neuron", cfg.d_mlp)
         selected = heads if has_heads else neurons
         mask = select_indices(slice(None) if selected is None else selected, n_components, f"{axis}s")
         components = mask.nonzero()[:, 0]
@@ -128,6 +128,19 @@ def plan_patches(
         # a token is patched in the images whose mask holds it
         masks = torch.eye(n_tokens, dtype=torch.bool)[in_some_image][:, None] & per_image
     return PatchPlan(stream, at_layers, tuple(labels), labels, masks, components, n_components)
+
+
+def _n_heads(cfg: HookedViTConfig, stream: str, layers: Sequence[int]) -> int:
+    """How many heads a stream has; keys and values may have fewer than queries, which share them."""
+    if stream not in ("k", "v"):
+        return cfg.n_heads
+    counts = {cfg.n_key_value_heads_at(layer) for layer in layers}
+    if len(counts) > 1:
+        raise ValueError(
+            f"'{stream}' has {' or '.join(map(str, sorted(counts)))} heads, depending on the layer: pass layers= with "
+            "the same number (`model.cfg.per_layer_num_key_value_heads`)"
+        )
+    return counts.pop()
 
 
 def _group_masks(groups: Mapping[str, Any], cfg: HookedViTConfig, n_tokens: int, n_images: int) -> Tensor:

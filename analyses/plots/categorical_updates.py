@@ -7,7 +7,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 
 from analyses.plots.curves import (
     BLUE,
@@ -20,6 +19,7 @@ from analyses.plots.curves import (
     rows_of,
     tokens_in,
 )
+from analyses.plots.figure import Figure
 
 __all__ = ["categorical_updates_figure", "head_updates_figure"]
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analyses.plots.curves import BLUE, GREY, ORANGE, SKY_BLUE, VERMILION, draw_curve, finish_panel, rows_of
+from analyses.plots.figure import Figure
 
 __all__ = ["causal_memories_figure"]
 

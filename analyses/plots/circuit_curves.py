@@ -4,9 +4,9 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analyses.plots.curves import BLUE, GREY, VERMILION, finish_figure
+from analyses.plots.figure import Figure
 
 __all__ = ["circuit_faithfulness_figure"]
 

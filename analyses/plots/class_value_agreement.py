@@ -1,9 +1,9 @@
 """Value vectors of each block and the classes as a figure: class-value agreement and semantic coherence."""
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analyses.plots.curves import SUBLAYER_STYLES, draw_curve, finish_panel, rows_of
+from analyses.plots.figure import Figure
 
 __all__ = ["value_vector_statistics_figure"]
 

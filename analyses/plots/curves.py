@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from analyses.plots.figure import Figure
 
 __all__ = [
     "BLUE",

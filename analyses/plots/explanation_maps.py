@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from torch import Tensor
 
+from analyses.plots.figure import Figure
 from analyses.plots.patch_maps import colour_range, draw_outline, draw_patch_map, draw_picture
 from hooked_vit import TokenLayout
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analyses.plots.curves import (
     BLUE,
@@ -18,6 +17,7 @@ from analyses.plots.curves import (
     finish_panel,
 )
 from analyses.plots.explanation_maps import method_name
+from analyses.plots.figure import Figure
 
 __all__ = ["faithfulness_figure", "localisation_figure"]
 

@@ -2,7 +2,6 @@
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analyses.plots.curves import (
     GREY,
@@ -14,6 +13,7 @@ from analyses.plots.curves import (
     rows_of,
     tokens_in,
 )
+from analyses.plots.figure import Figure
 
 __all__ = ["identifiability_figure"]
 

@@ -7,13 +7,13 @@ import numpy as np
 from jaxtyping import Bool, Num
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from torch import Tensor
 
 from analyses.plots.class_colours import ClassColours
 from analyses.plots.curves import VERMILION
+from analyses.plots.figure import Figure
 from analyses.plots.patch_maps import draw_outline, draw_patch_map, draw_picture
 from analyses.projection import Projection
 from hooked_vit.config import HookedViTConfig

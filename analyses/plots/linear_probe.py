@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
-from matplotlib.figure import Figure
 
 from analyses.plots.curves import GREY, VERMILION, draw_curve, finish_figure, finish_panel, rows_of
+from analyses.plots.figure import Figure
 
 __all__ = ["probe_figure"]
 

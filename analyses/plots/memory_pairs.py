@@ -5,9 +5,9 @@ from typing import Any
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analyses.plots.curves import BLUE, GREEN, GREY, VERMILION, draw_curve, finish_panel, rows_of
+from analyses.plots.figure import Figure
 
 __all__ = ["compositionality_figure", "key_value_agreement_figure"]
 

@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import TwoSlopeNorm
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from analyses.patching.result import Agreement, PatchResult
 from analyses.plots.curves import BLUE
+from analyses.plots.figure import Figure
 from analyses.plots.patch_maps import colour_range, draw_outline, draw_patch_map, draw_picture
 
 __all__ = ["ablation_figure", "agreement_figure", "head_patching_figure", "token_patching_figure"]

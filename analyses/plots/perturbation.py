@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analyses.plots.curves import TOKEN_STYLES, draw_curve, finish_figure, finish_panel, rows_of, tokens_in
+from analyses.plots.figure import Figure
 
 __all__ = ["PERTURBATION_NAMES", "perturbation_figure"]
 

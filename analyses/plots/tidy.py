@@ -6,10 +6,10 @@ from collections.abc import Hashable
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analyses.plots.curves import GREY, TOKEN_STYLES
+from analyses.plots.figure import Figure
 
 __all__ = ["block_figures"]
 

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Num
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analyses.plots.curves import BLUE, VERMILION
+from analyses.plots.figure import Figure
 
 __all__ = ["value_vectors_figure"]
 

@@ -58,7 +58,8 @@ class AttentionCore(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.hook_rot_q is not None and self.hook_rot_k is not None:
-            q, k = self._rotate(q, terms.rotation).type_as(v), self._rotate(k, terms.rotation).type_as(v)
+            # contiguous, as timm's are: the product's last bit depends on it
+            q, k = (self._rotate(x, terms.rotation).type_as(v).contiguous() for x in (q, k))
             q = self.hook_rot_q(q.transpose(1, 2)).transpose(1, 2)
             k = self.hook_rot_k(k.transpose(1, 2)).transpose(1, 2)
         k, v = self._repeat(k, q), self._repeat(v, q)

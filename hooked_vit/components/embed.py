@@ -155,6 +155,7 @@ def add_positions(
     if not is_watched(hook_pos_embed):
         return tokens if positions is None else tokens + positions
     if positions is None:
-        positions = torch.zeros_like(tokens)
+        # zeros that gradients pass, for hooks of the backward pass
+        return tokens + hook_pos_embed(torch.where(torch.zeros((), dtype=torch.bool, device=tokens.device), tokens, 0))
     # a copy: an edit in place must not reach the parameter
     return tokens + hook_pos_embed(positions.expand_as(tokens).clone())

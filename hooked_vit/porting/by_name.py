@@ -1,6 +1,7 @@
 """Models of transformers and open_clip by name, `hf:` and `open_clip:`, or from a folder: the port and its pictures."""
 
 import dataclasses
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,9 +44,22 @@ def timm_name(name: str) -> str | None:
         )
         hint = f": load its weights into an architecture of timm, with weights='{name}/{weights[0]}'" if weights else ""
         raise FileNotFoundError(f"the folder '{name}' has no config.json, which would say what model it is{hint}")
-    from hooked_vit.porting.huggingface.hub import is_timm_folder
+    return f"local-dir:{folder}" if _is_timm_folder(folder) else None
 
-    return f"local-dir:{folder}" if is_timm_folder(folder) else None
+
+def _is_timm_folder(folder: Path) -> bool:
+    """Whether a folder's `config.json` is timm's, which names an architecture of its own.
+
+    Raises:
+        ValueError: If it is no JSON object.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"'{folder / 'config.json'}' is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"'{folder / 'config.json'}' holds a {type(config).__name__}, not the settings of a model")
+    return "architecture" in config
 
 
 def load_by_name(name: str, class_names: Sequence[str] | None, options: Mapping[str, Any]) -> Ported:

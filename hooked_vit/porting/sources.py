@@ -46,9 +46,17 @@ def source_of(module: nn.Module) -> Source:
     for cls in type(module).__mro__:
         package = cls.__module__.partition(".")[0]
         if package in _READERS:
-            reader = import_module(_READERS[package])
-            return Source(reader.read, reader.reference)
+            return _source(package)
     raise ValueError(_unknown(module))
+
+
+def _source(package: str) -> Source:
+    try:
+        reader = import_module(_READERS[package])
+    except ImportError as error:  # a class that its version does not have yet, or no longer
+        version = getattr(import_module(package), "__version__", "of an unknown version")
+        raise ValueError(f"HookedViT cannot read modules of {package} {version}: {error}. Update {package}") from error
+    return Source(reader.read, reader.reference)
 
 
 def _unknown(module: nn.Module) -> str:

@@ -58,7 +58,7 @@ def test_ranks_count_what_is_strictly_greater() -> None:
 def test_each_stream_is_projected_as_a_loop_does_it(kind: str, stream: str, images: Tensor) -> None:
     model, cache = run(kind, images)
     p = project(model, cache, stream, LABELS, k=3)
-    axes = (3, 2, model.token_layout.n_tokens) + ((3,) if stream == "result" else ())
+    axes = (3, 2, model.token_layout.n_tokens) + ((model.cfg.n_heads,) if stream == "result" else ())
     assert p.rank.shape == p.label_logit.shape == axes
     assert p.top_classes.shape == p.top_logits.shape == (*axes, 3)
     for layer in range(3):

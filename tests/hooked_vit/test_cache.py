@@ -145,21 +145,21 @@ def test_head_results_are_what_each_head_adds(model: HookedViT, images: Tensor, 
     cache = cached(model, images, names_filter=names)
     assert ("blocks.0.attn.hook_result" in cache) == look_at_heads
     stack, labels = cache.stack_head_results(return_labels=True)
-    assert labels == [f"L{layer}H{head}" for layer in range(3) for head in range(3)]
-    assert stack.shape == (9, 2, model.cfg.n_ctx, 24)
+    assert labels == [f"L{layer}H{head}" for layer in range(3) for head in range(model.cfg.n_heads)]
+    assert stack.shape == (3 * model.cfg.n_heads, 2, model.cfg.n_ctx, 24)
     for index, part in enumerate(stack):
-        torch.testing.assert_close(part, head_result(model, cache, *divmod(index, 3)), **CLOSE)
+        torch.testing.assert_close(part, head_result(model, cache, *divmod(index, model.cfg.n_heads)), **CLOSE)
     for layer in range(3):
         block = model.blocks[layer]
         bias = block.attn_out_bias(cache["scale", layer, "ln1"] if model.cfg.post_norm else None)
-        torch.testing.assert_close(stack[3 * layer : 3 * layer + 3].sum(0) + bias, cache["attn_out", layer], **CLOSE)
+        torch.testing.assert_close(stack.unflatten(0, (3, -1))[layer].sum(0) + bias, cache["attn_out", layer], **CLOSE)
     with_rest, labels = cache.stack_head_results(2, return_labels=True, incl_remainder=True)
     assert labels[-1] == "remainder"
-    assert len(with_rest) == 7
+    assert len(with_rest) == 2 * model.cfg.n_heads + 1
     torch.testing.assert_close(with_rest.sum(0), cache["resid_post", 1], **CLOSE)
-    assert torch.equal(cache.stack_head_results(1, pos_slice=4), stack[:3, :, 4])
-    assert torch.equal(cache.stack_head_results(1, pos_slice=(2, 5)), stack[:3, :, 2:5])
-    assert torch.equal(cache["result", 2], stack[6:].movedim(0, 2))
+    assert torch.equal(cache.stack_head_results(1, pos_slice=4), stack[: model.cfg.n_heads, :, 4])
+    assert torch.equal(cache.stack_head_results(1, pos_slice=(2, 5)), stack[: model.cfg.n_heads, :, 2:5])
+    assert torch.equal(cache["result", 2], stack[-model.cfg.n_heads :].movedim(0, 2))
 
 
 def test_neuron_results_are_what_each_neuron_adds(model: HookedViT, cache: ViTActivationCache) -> None:
@@ -215,7 +215,7 @@ def test_the_full_decomposition_names_every_part_and_sums_to_the_stream(
 ) -> None:
     d_mlp = model.cfg.d_mlp
     stack, labels = cache.get_full_resid_decomposition(expand_neurons=expand_neurons, return_labels=True)
-    heads = [f"L{layer}H{head}" for layer in range(3) for head in range(3)]
+    heads = [f"L{layer}H{head}" for layer in range(3) for head in range(model.cfg.n_heads)]
     neurons = [f"L{layer}N{neuron}" for layer in range(3) for neuron in range(d_mlp)]
     start = ["tokens"] if model.cfg.pre_norm else ["embed", "pos_embed"]
     mlps = neurons if expand_neurons else [f"{layer}_mlp_out" for layer in range(3)]

@@ -28,7 +28,7 @@ def slow_class_logits(source: nn.Module, x: Tensor, normalise: bool, bias: bool)
         token = vector[None, None]
         if normalise:
             token = source.norm(token)
-        if source.attn_pool is not None:
+        if getattr(source, "attn_pool", None) is not None:
             token = source.attn_pool(token)
         pooled = token.reshape(1, -1)
         if normalise:

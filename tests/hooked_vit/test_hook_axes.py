@@ -15,7 +15,7 @@ def test_every_activation_has_the_named_axes(kind: str, images: Tensor) -> None:
     layout = cfg.token_layout
     sizes = {
         "batch": {2}, "token": {layout.n_tokens}, "patch": {layout.n_patches}, "query": {layout.n_tokens},
-        "key": {layout.n_tokens}, "head": {cfg.n_heads},
+        "key": {layout.n_tokens}, "head": {cfg.n_heads}, "key_value_head": {cfg.n_key_value_heads},
         "d_head": {cfg.d_head, cfg.d_model // max(cfg.pool_n_heads, 1)},
         "d_model": {cfg.d_model}, "neuron": {cfg.d_mlp}, "n_classes": {cfg.n_classes}, "1": {1},
         "d_head_all": {cfg.n_heads * cfg.d_head}, "pool_head": {cfg.pool_n_heads},

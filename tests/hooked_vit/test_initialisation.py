@@ -2,6 +2,7 @@
 
 import conftest
 import pytest
+import timm
 import torch
 from conftest import KINDS, make_timm
 
@@ -16,6 +17,7 @@ def as_timm_initialises(kind: str, monkeypatch: pytest.MonkeyPatch) -> HookedViT
     return HookedViT.from_timm(make_timm(kind, embed_dim=120))
 
 
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"rotary", "relative"}))
 def test_every_parameter_is_drawn_as_timm_draws_it(kind, monkeypatch):
     timms = as_timm_initialises(kind, monkeypatch)
     trained = HookedViT.from_timm(conftest.make_timm(kind, embed_dim=120))
@@ -32,6 +34,26 @@ def test_every_parameter_is_drawn_as_timm_draws_it(kind, monkeypatch):
             assert mine.std() / reference.std() == pytest.approx(1, rel=tolerance), name
             assert mine.mean().abs() < 5 * reference.std() * reference.numel() ** -0.5, name
             assert not torch.equal(mine, reference), name
+
+
+@pytest.mark.parametrize("kind", ["rotary", "relative"])
+def test_other_families_are_drawn_as_a_vision_transformer(kind):
+    trained = HookedViT.from_timm(make_timm(kind, embed_dim=120))
+    for name, drawn in freshly_initialised(trained, seed=1).named_parameters():
+        if name.startswith("blocks") and name.endswith("bias"):
+            assert not drawn.any() or name.endswith("mlp.gate.bias"), name
+        elif drawn.ndim == 2 and "gate" not in name and name.startswith("blocks"):
+            assert drawn.detach().std() == pytest.approx(0.02, rel=4 * drawn.numel() ** -0.5), name
+
+
+def test_learnt_frequencies_are_drawn_as_timm_draws_them():
+    module = timm.create_model("vit_small_patch16_rope_mixed_224", depth=2, img_size=32)
+    trained = HookedViT.from_timm(module)
+    fresh = freshly_initialised(trained, seed=1).rotary.rope.freqs
+    # of each pair, the squares sum to the square of the magnitude, whatever the direction
+    torch.testing.assert_close(fresh.square().sum(0), module.rope.freqs.square().sum(0))
+    assert not torch.equal(fresh, module.rope.freqs)
+    assert torch.equal(fresh, freshly_initialised(trained, seed=1).rotary.rope.freqs)
 
 
 def halves(parameter: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,6 +8,8 @@ import re
 import pytest
 import torch
 from conftest import make_timm, original, ported
+from timm.models.beit import Beit
+from timm.models.eva import Eva
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -110,8 +112,9 @@ def test_a_range_of_layers_runs_those_blocks(
 ) -> None:
     residual = model(images, stop_at_layer=first)
     expected = residual
+    rope = {"rope": source.rope.get_embed()} if model.cfg.rotary else {}
     for block in source.blocks[first:last]:
-        expected = block(expected)
+        expected = block(expected, **rope)
     out = model(residual, start_at_layer=first, stop_at_layer=last)
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
 
@@ -170,14 +173,35 @@ def mask_of(model: HookedViT, ragged: bool) -> Tensor:
     return mask
 
 
+def stream_of(source: nn.Module, image: Tensor, keep: Tensor, is_patch: Tensor) -> Tensor:
+    """The last stream of the kept tokens, each of which stays where it was."""
+    patches = source.patch_embed(image)
+    if isinstance(source, Beit):
+        tokens = torch.cat([source.cls_token, patches], dim=1)[:, keep]
+        for block in source.blocks:
+            attn = copy.deepcopy(block.attn)
+            attn._get_rel_pos_bias = lambda whole=block.attn: whole._get_rel_pos_bias()[:, :, keep][..., keep]
+            tokens = tokens + block.gamma_1 * attn(block.norm1(tokens))
+            tokens = tokens + block.gamma_2 * block.mlp(block.norm2(tokens))
+        return tokens
+    if isinstance(source, Eva):
+        tokens, rope = source._pos_embed(patches)
+        tokens = tokens[:, keep]
+        for whole in source.blocks:
+            block = copy.deepcopy(whole)
+            block.attn.num_prefix_tokens = int(keep[~is_patch].sum())
+            tokens = block(tokens, rope=rope[keep[is_patch]])
+        return tokens
+    return source.blocks(source.norm_pre(source._pos_embed(patches)[:, keep]))
+
+
 def timm_without(source: nn.Module, image: Tensor, keep: Tensor, is_patch: Tensor) -> Tensor:
     """Logits of one image by timm's own modules, with the tokens removed from the sequence."""
-    tokens = source._pos_embed(source.patch_embed(image[None]))[:, keep]
-    tokens = source.norm(source.blocks(source.norm_pre(tokens)))
+    tokens = source.norm(stream_of(source, image[None], keep, is_patch))
     if hasattr(source, "head_dist"):
         return (source.head(tokens[0, 0]) + source.head_dist(tokens[0, 1])) / 2
-    patches = tokens if source.pool_include_prefix else tokens[:, is_patch[keep]]
-    if source.attn_pool is not None:
+    patches = tokens if getattr(source, "pool_include_prefix", False) else tokens[:, is_patch[keep]]
+    if getattr(source, "attn_pool", None) is not None:
         pooled = source.attn_pool(patches)
     else:
         pools = {
@@ -238,11 +262,11 @@ def test_the_cache_of_a_masked_run_holds_the_kept_tokens_in_their_order(model: H
         expected = whole["hook_tokens"][image, mask[image]]
         assert torch.equal(cache["hook_tokens"][image, kept.valid[image]], expected)
     pattern = cache["pattern", 1]
-    assert pattern.shape == (2, 3, n_kept, n_kept)
+    assert pattern.shape == (2, model.cfg.n_heads, n_kept, n_kept)
     filled_up = ~kept.valid[:, None, None, :].expand_as(pattern)
     assert filled_up.any()
     assert pattern[filled_up].abs().max() == 0, "no token attends to padding"
-    torch.testing.assert_close(pattern.sum(-1), torch.ones(2, 3, n_kept))
+    torch.testing.assert_close(pattern.sum(-1), torch.ones(2, model.cfg.n_heads, n_kept))
 
 
 @pytest.mark.parametrize("ragged", [False, True])

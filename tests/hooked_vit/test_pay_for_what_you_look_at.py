@@ -50,9 +50,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter:
 
 
 def fused(model: HookedViT) -> dict[str, int]:
-    """What one forward pass may cost: a fused call for each norm and each attention, and one product for q, k and v."""
+    """What one forward pass may cost: a fused call for each norm and each attention, and one product for q, k and v,
+    unless the original has three."""
     norms = sum(isinstance(module, Norm) for module in model.modules())
     linears = sum(isinstance(module, torch.nn.Linear) for module in model.modules())
+    linears += 2 * model.cfg.n_layers * model.cfg.separate_qkv
     return {"attention": 3 + (model.attn_pool is not None), "norm": norms, "linear": linears}
 
 

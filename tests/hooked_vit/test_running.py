@@ -73,6 +73,7 @@ def shape_of(name: str, model: HookedViT) -> tuple[int | str, ...]:
     """The table of DESIGN.md: the shape of a hook point for two images; an extra name for what it leaves open."""
     cfg, layout = model.cfg, model.token_layout
     token, d, heads = layout.n_tokens, cfg.d_model, cfg.n_heads
+    shared = cfg.n_key_value_heads or heads
     part, last = name.rsplit(".", 1) if "." in name else ("", name)
     if name == "hook_patch_embed":
         return 2, layout.n_patches, d
@@ -85,7 +86,8 @@ def shape_of(name: str, model: HookedViT) -> tuple[int | str, ...]:
     if part == "ln_final" and cfg.norm_after_pool:
         return 2, 1, 1 if last == "hook_scale" else d
     if part.endswith(("q_norm", "k_norm")):
-        return 2, heads, token, 1 if last == "hook_scale" else cfg.d_head
+        n = shared if part.endswith("k_norm") else heads
+        return 2, n, token, 1 if last == "hook_scale" else cfg.d_head
     if part.endswith(".attn.ln"):
         return 2, token, 1 if last == "hook_scale" else heads * cfg.d_head
     if part.endswith(".mlp.ln"):
@@ -93,8 +95,9 @@ def shape_of(name: str, model: HookedViT) -> tuple[int | str, ...]:
     table = {
         "hook_scale": (2, token, 1), "hook_attn_scores": (2, heads, token, token),
         "hook_pattern": (2, heads, token, token), "hook_result": (2, token, heads, d),
-        **{f"hook_{role}_input": (2, token, heads, d) for role in "qkv"},
-        **{f"hook_{role}": (2, token, heads, cfg.d_head) for role in ("q", "k", "v", "z", "z_pre")},
+        **{f"hook_{role}_input": (2, token, heads if role == "q" else shared, d) for role in "qkv"},
+        **{f"hook_{role}": (2, token, heads, cfg.d_head) for role in ("q", "rot_q", "z", "z_pre")},
+        **{f"hook_{role}": (2, token, shared, cfg.d_head) for role in ("k", "rot_k", "v")},
         **{f"hook_{half}": (2, token, cfg.d_mlp) for half in ("pre", "pre_linear", "mid", "post")},
     }  # fmt: skip
     return table.get(last, (2, token, d))

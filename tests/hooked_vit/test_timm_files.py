@@ -82,6 +82,18 @@ def dinov3(state: State) -> State:
     return {**renamed(state, *names), **buffers}
 
 
+def radio(state: State) -> State:
+    """Patches without a bias by a matrix, one token after the other, teachers' heads besides."""
+    own = {"patch_generator.embedder.weight": state["patch_embed.proj.weight"].flatten(1)}
+    own["patch_generator.pos_embed"] = state["pos_embed"]
+    own["patch_generator.cls_token.token"] = torch.cat([state["cls_token"][0], state["reg_token"][0]])
+    own |= {name: tensor for name, tensor in state.items() if name.startswith("blocks.")}
+    return {
+        **renamed(own, prefix="radio_model.model."),
+        "radio_model.input_conditioner.norm_mean": torch.zeros(3, 1, 1),
+    }
+
+
 def deit(state: State) -> State:
     """DeiT III: LayerScale is a parameter of the block."""
     return renamed(state, ("ls1.gamma", "gamma_1"), ("ls2.gamma", "gamma_2"))
@@ -101,6 +113,7 @@ LAYOUTS: dict[str, tuple[str, Callable[[State], State], str | None, dict[str, An
     "AIMv2": ("aimv2_large_patch14_224", aimv2, None, {"num_classes": 0}),
     "EVA-CLIP": ("eva02_base_patch16_clip_224", eva_clip, None, {"num_classes": 10}),
     "DINOv3": ("vit_small_patch16_dinov3", dinov3, "teacher", {"num_classes": 0}),
+    "RADIO": ("vit_base_patch16_radio_v3", radio, "state_dict", {"num_classes": 0}),
     "BEiT": ("beit_base_patch16_224", dict, "model", {"num_classes": 7}),
 }
 
@@ -112,6 +125,8 @@ def original(name: str) -> tuple[str, nn.Module, dict[str, Any], dict[str, Any] 
     with torch.no_grad():
         if layout in (openai_clip, open_clip_trunk):
             module.get_parameter("head.bias").zero_()  # there is none in these files
+        if layout is radio:
+            module.get_parameter("patch_embed.proj.bias").zero_()
     state = layout({key: tensor.clone() for key, tensor in module.state_dict().items()})
     return architecture, module, arguments, state if wrapper is None else {wrapper: state, "epoch": 3}
 

@@ -23,6 +23,12 @@ def model(request: pytest.FixtureRequest, weights: Path) -> HookedViT:
 
 
 @pytest.fixture(scope="module")
+def model_at_224(weights: Path) -> HookedViT:
+    """The trained model as timm loads it, for its preprocessing."""
+    return load_dinov2(weights, 224)
+
+
+@pytest.fixture(scope="module")
 def images(model: HookedViT) -> Tensor:
     """Photographs at the model's size: one where it is large."""
     return pictures(model, "cat") if model.cfg.image_size == (518, 518) else pictures(model, "cat", "rocket")
@@ -62,6 +68,16 @@ def test_hugging_face(with_their_positions: HookedViT, images: Tensor, hugging_f
         assert relative(cache["resid_post", layer], stream) < 1e-6, layer
     assert relative(cache["ln_final.hook_normalized"], output.last_hidden_state) < 1e-5
     assert relative(features, output.pooler_output) < 1e-5
+
+
+@pytest.mark.parametrize("size", [224, (168, 280)], ids=str)
+def test_hugging_face_bit_for_bit(
+    size: int | tuple[int, int], hugging_face: nn.Module, model_at_224: HookedViT
+) -> None:
+    model = HookedViT.from_module(hugging_face)
+    height, width = (size, size) if isinstance(size, int) else size
+    images = F.interpolate(pictures(model_at_224, "cat"), (height, width), mode="bilinear")
+    assert model.verify(hugging_face, images).bitwise
 
 
 @torch.no_grad()

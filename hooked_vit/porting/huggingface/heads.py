@@ -67,9 +67,9 @@ def read_head(model: Any, encoder: Any, tower: Tower, features: Callable[[nn.Mod
     """The head of `model`, which holds `encoder`; without one, its features are what the encoder pools.
 
     Raises:
-        ValueError: If the classifier is no linear layer.
+        ValueError: If the classifier is no linear layer, or a subclass has a `forward` of its own.
     """
-    kind = type(model)
+    kind = _kind(model)
     if kind in _CLASSIFIERS:
         fields, weights = _linear(model.classifier, "head")
         head = Head({**_CLASSIFIERS[kind], **fields}, weights, lambda images: clip.run(model, images).logits, True)
@@ -92,6 +92,16 @@ def read_head(model: Any, encoder: Any, tower: Tower, features: Callable[[nn.Mod
         fields, weights = _pool(encoder, tower)
         head = Head({"n_classes": 0, **fields}, weights, lambda images: features(encoder, images))
     return head
+
+
+def _kind(model: Any) -> type:
+    """The class of transformers that a model is, or extends without another `forward`."""
+    for cls in MODELS:
+        if isinstance(model, cls):
+            if type(model).forward is not cls.forward:
+                refuse(f"{qualified(model)}.forward, which replaces {cls.__name__}'s own", "Port its encoder.")
+            return cls
+    return type(model)
 
 
 def _linear(layer: Any, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -1,6 +1,5 @@
 """A Hugging Face model and its image processor, by name or from a folder."""
 
-import json
 import pickle
 import re
 from collections.abc import Iterator
@@ -20,7 +19,8 @@ from hooked_vit.weight_files import unreadable_message
 
 _ENCODERS = (*vit.TOWERS, *beit.TOWERS, *dinov2.TOWERS, *dinov3.TOWERS, *clip.TOWERS)
 _CLASSES: dict[str, Any] = {cls.__name__: cls for cls in (*MODELS, *_ENCODERS)}
-_UNREAD = re.compile(r"(^|\.)pooler\.")  # random in many published checkpoints, and left out of the port
+# random in many published checkpoints, and left out of the port
+_UNREAD = re.compile(r"(^|\.)(pooler\.dense\.|embeddings\.mask_token$)")
 
 
 def load(name: str) -> tuple[Any, Any]:
@@ -113,21 +113,6 @@ def _listing(folder: Path) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:300] or type(error).__name__
-
-
-def is_timm_folder(folder: Path) -> bool:
-    """Whether a folder's `config.json` is timm's, which names an architecture of its own.
-
-    Raises:
-        ValueError: If it is no JSON object.
-    """
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"'{folder / 'config.json'}' is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"'{folder / 'config.json'}' holds a {type(config).__name__}, not the settings of a model")
-    return "architecture" in config
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import transformers
 from torch import nn
 
 from hooked_vit.config import HookedViTConfig
@@ -15,6 +16,7 @@ from hooked_vit.porting.huggingface.parts import Tower, qualified, refuse
 from hooked_vit.porting.ported import Ported
 from hooked_vit.porting.reference import Reference
 
+_MADE_FOR = "5.24"
 _FAMILIES: tuple[ModuleType, ...] = (vit, beit, dinov2, dinov3, clip)
 _PLAIN = {
     nn.Linear, nn.Conv2d, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention,
@@ -71,8 +73,14 @@ def _read(model: Any) -> _Reading:
     _refuse_unknown_parts(encoder)
     for head in _heads(model):
         refuse_changed_parts(head, refuse)
-    tower = family.read_tower(encoder)
-    return _Reading(tower, read_head(model, encoder, tower, family.features), encoder)
+    try:
+        tower = family.read_tower(encoder)
+        return _Reading(tower, read_head(model, encoder, tower, family.features), encoder)
+    except AttributeError as error:
+        raise ValueError(
+            f"not covered: a {qualified(encoder)} of other parts than in transformers {_MADE_FOR}, whose modules "
+            f"HookedViT reads; {transformers.__version__} is installed ({error})"
+        ) from error
 
 
 def _encoder(model: nn.Module) -> tuple[Any, ModuleType]:

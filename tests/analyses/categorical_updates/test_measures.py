@@ -29,15 +29,15 @@ def test_heads_are_compared_with_the_block_input(kind):
     tokens = batch.cache["blocks.0.hook_resid_pre"]
     _, results = model.run_with_cache(tokens, names_filter=names, start_at_layer=0)
     increase = similarity_increase(model, batch.cache, batch.labels, "heads")
-    assert increase.shape == (3, 2, model.token_layout.n_tokens, 3)
+    assert increase.shape == (3, 2, model.token_layout.n_tokens, model.cfg.n_heads)
     for layer in range(3):
         for image, label in enumerate(batch.labels.tolist()):
             after = model.class_logits(results["result", layer][image])[..., label]
             before = model.class_logits(batch.cache["resid_pre", layer][image])[..., label]
             torch.testing.assert_close(increase[layer, image], after - before[:, None], atol=1e-4, rtol=1e-4)
     rate = similarity_change_rate(model, batch.cache, batch.labels, "heads")
-    assert rate.patch.shape == (3, 3)
-    assert rate.prefix.shape == (3, model.token_layout.n_prefix, 3)
+    assert rate.patch.shape == (3, model.cfg.n_heads)
+    assert rate.prefix.shape == (3, model.token_layout.n_prefix, model.cfg.n_heads)
 
 
 def test_residual_composition_leaves_out_all_three_parts(kind):

@@ -25,7 +25,7 @@ def test_every_number_is_that_of_the_loop(kind):
         for stream, head, increase in [
             *((STREAMS[s], None, increase_of(batch, s, reference)) for s in STREAMS),
             *(("result", h, similarity_increase(batch.model, batch.cache, batch.labels, "heads").numpy()[..., h])
-              for h in range(3)),
+              for h in range(batch.model.cfg.n_heads)),
         ]
     }  # fmt: skip
     composition = composition_of(batch)
@@ -45,7 +45,7 @@ def test_every_number_is_that_of_the_loop(kind):
         checked += 1
     n_groups = int(groups.any(axis=(0, 2)).sum())
     n_sets = 1 + int(correct.any()) + int((~correct).any())
-    assert checked == 3 * n_groups * n_sets * (2 * 2 * 6 + 4)
+    assert checked == 3 * n_groups * n_sets * (2 * 2 * (3 + batch.model.cfg.n_heads) + 4)
 
 
 def test_correct_images_are_compared_with_wrong_ones():

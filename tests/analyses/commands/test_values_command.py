@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from analyses.commands.cli import app
 from analyses.commands.sweep_analyses import make_analyses
+from analyses.commands.values_result import table_of_classes
 from analyses.value_vectors.vectors import top_classes, top_memories
 from hooked_vit import HookedViT
 
@@ -66,3 +67,13 @@ def test_mistakes_are_reported_in_one_line(
 def test_sweeps_know_the_analyses_of_memories() -> None:
     made = make_analyses(["key-value", "compositionality", "causal-memories"])
     assert [type(analysis).__name__ for analysis in made] == ["KeyValueAgreement", "Compositionality", "CausalMemories"]
+
+
+def test_small_logits_are_printed_with_three_digits() -> None:
+    classes = top_classes(HookedViT.from_pretrained("emoji-vit"), 6, [4], k=2)
+    for factor in (1.0, 1e-3):
+        scaled = classes.assign(logit=[0.61234 * factor, -0.01234 * factor])
+        (row,) = zip(*(column.cells for column in table_of_classes(scaled, "class logit").columns), strict=True)
+        names = classes["class_name"].tolist()
+        numbers = ["0.61", "-0.01"] if factor == 1 else ["0.000612", "-0.000012"]
+        assert row == ("4", f"{names[0]} {numbers[0]}", f"{names[1]} {numbers[1]}")

@@ -25,7 +25,8 @@ def by_autograd(model: HookedViT, images: Tensor, image: int, label: int, layer:
     _, cache = model.run_with_cache(images[[image]])
     block = model.blocks[layer]
     pattern = cache["pattern", layer].clone().requires_grad_()
-    z = torch.einsum("bhqs,bshd->bqhd", pattern, cache["v", layer]).flatten(-2)
+    v = cache["v", layer].repeat_interleave(model.cfg.n_heads // cache["v", layer].shape[2], dim=2)
+    z = torch.einsum("bhqs,bshd->bqhd", pattern, v).flatten(-2)
     if block.attn.ln is not None:
         z = block.attn.ln(z)
     out = block.attn.out(z)
@@ -50,7 +51,7 @@ def by_autograd(model: HookedViT, images: Tensor, image: int, label: int, layer:
 def test_matches_the_local_derivative_of_autograd(kind: str, images: Tensor, double_softmax: bool) -> None:
     model, images = HookedViT.from_timm(make_timm(kind)).double(), images.double()
     importance = feature_importance(model, images, CLASSES, double_softmax)
-    assert importance.shape == (2, 3, 3, 3, 12)
+    assert importance.shape == (2, 3, 3, model.cfg.n_heads, 12)
     for image in range(2):
         for place, label in enumerate(CLASSES[image].tolist()):
             for layer in range(3):

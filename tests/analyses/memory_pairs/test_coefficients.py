@@ -24,9 +24,8 @@ def test_memories_sum_to_the_output(kind, sublayer):
         written = coefficients @ value_vectors(model, layer, sublayer) + part
         if block.post_norm:
             written = norm.fused(written)
-        elif block.ls1 is not None:
+        elif (scale := block.ls2 if sublayer == "mlp" else block.ls1) is not None:
             scaled = coefficients @ value_vectors(model, layer, sublayer, layer_scale=True)
-            scale = block.ls2 if sublayer == "mlp" else block.ls1
             torch.testing.assert_close(scaled + part * scale, written * scale, rtol=1e-4, atol=1e-5)
             written = written * scale
         torch.testing.assert_close(written, cache[f"{sublayer}_out", layer], rtol=1e-4, atol=1e-5)
@@ -51,7 +50,7 @@ def test_pre_coefficients_are_before_the_activation_function(kind):
             assert torch.equal(pre, cache[f"blocks.{layer}.mlp.hook_pre"])
         flat_z = memory_coefficients(model, cache, layer, "attn", "pre")
         z = cache[f"blocks.{layer}.attn.hook_z"]
-        assert torch.equal(flat_z[..., 8 * 2 + 5], z[..., 2, 5])
+        assert torch.equal(flat_z[..., model.cfg.d_head * 2 + 3], z[..., 2, 3])
 
 
 def test_named_hook_points_suffice_and_a_single_image_is_a_batch():

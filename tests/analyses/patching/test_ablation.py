@@ -35,7 +35,7 @@ def slow(kind: str, index: list[int], labels: torch.Tensor, replacement: dict | 
 
     found = {("none",): outcome([])}
     for layer in range(3):
-        for head in range(3):
+        for head in range(model.cfg.n_heads):
             found["head", layer, head] = outcome(
                 edit(model, ("z", layer), lambda x, name: 0.0 if replacement is None else replacement[name], heads=head)
             )
@@ -55,7 +55,7 @@ def test_every_component_matches_whole_runs(kind: str, method: str) -> None:
     means = mean_activations(model_of(kind), [images_of(index)], ["z", "mlp_out"]) if method == "mean" else None
     expected = slow(kind, index, batch.labels, means)
     whole = table[table["class_index"].isna()]
-    assert len(whole) == 3 * (3 + 1) * 3
+    assert len(whole) == 3 * (batch.model.cfg.n_heads + 1) * 3
     for row in whole.itertuples():
         key = (row.component, row.layer) if row.component == "mlp" else (row.component, row.layer, row.head)
         i = ["accuracy", "label_logit", "identifiability"].index(row.metric)

@@ -53,7 +53,7 @@ def test_every_stream_matches_the_loop(kind: str, stream: str) -> None:
     some = {"neurons": [0, 3]} if stream == "post" else {}
     # memory for fewer than both images of a patch at once
     result = activation_patching(model, CLEAN, CORRUPT, metric, stream, memory_limit=9e4, **some)
-    labels = {axis: labels if len(labels) < 5 else (labels[0], labels[6]) for axis, labels in result.labels.items()}
+    labels = {axis: labels if len(labels) < 5 else (labels[0], labels[-2]) for axis, labels in result.labels.items()}
     cells = pd.DataFrame(list(itertools.product(*labels.values())), columns=list(labels))
     expected = slow(model, stream, cells, INDEX[stream], CORRUPT, CLEAN)
     found = torch.stack([result.at(**dict(zip(labels, cell, strict=True))) for cell in cells.itertuples(index=False)])
@@ -105,7 +105,7 @@ def test_groups_of_tokens_are_patched_together_per_image(kind: str) -> None:
             clean = model.run_with_cache(CLEAN, names_filter=(stream, 1))[1][stream, 1]
         for name, mask in (("object", on_object), ("context", ~on_object)):
             found = result.at(group=name, layer=1)
-            for head in range(3) if stream == "v" else [slice(None)]:
+            for head in range(clean.shape[2]) if stream == "v" else [slice(None)]:
 
                 def patch(activation: Tensor, hook: object, mask: Tensor = mask, head: int | slice = head) -> Tensor:
                     patched = activation.clone()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import ported
+from conftest import make_timm, ported
 from torch import Tensor
 
 from analyses.patching.activation import activation_patching
@@ -62,8 +62,33 @@ PATHS = [
 @pytest.mark.parametrize(("sender", "receiver"), PATHS, ids=str)
 def test_one_path_matches_its_definition(kind: str, sender: tuple, receiver: tuple) -> None:
     model = ported(kind)
+    if kind == "rotary" and receiver[0] in ("v", "head"):
+        receiver = (*receiver[:2], 1) if receiver[0] == "v" else ("q", *receiver[1:])
     found = path_patching(model, CLEAN, CORRUPT, metric, [receiver], [sender])
     torch.testing.assert_close(found.values[0], slow(model, sender, receiver), rtol=1e-5, atol=1e-5)
+
+
+def test_heads_that_share_keys_are_received_together() -> None:
+    model = ported("rotary")
+    group = [("head", 2, head) for head in (3, 4, 5)]
+    found = path_patching(model, CLEAN, CORRUPT, metric, group, [("mlp", 1)]).values[0]
+    parts = [("q", 2, head) for head in (3, 4, 5)] + [("k", 2, 1), ("v", 2, 1)]
+    assert torch.equal(found, path_patching(model, CLEAN, CORRUPT, metric, parts, [("mlp", 1)]).values[0])
+    message = r"heads 3 to 5 of layer 2 share their keys and values, which reach head 4 too: name all .*\('q', 2, 3\)"
+    with pytest.raises(ValueError, match=message):
+        path_patching(model, CLEAN, CORRUPT, metric, [("head", 2, 3), ("head", 2, 5)], [("mlp", 1)])
+    with pytest.raises(ValueError, match="no head 2 for the receiver"):
+        path_patching(model, CLEAN, CORRUPT, metric, [("k", 2, 2)], [("mlp", 1)])
+
+
+def test_heads_of_a_gated_attention_are_refused_as_receivers() -> None:
+    module = make_timm("cls")
+    for block in module.blocks:
+        block.attn.gate = torch.nn.Linear(24, 24)
+    model = HookedViT.from_timm(module)
+    with pytest.raises(ValueError, match="its gate reads the stream too"):
+        path_patching(model, CLEAN, CORRUPT, metric, [("q", 2, 1)], [("mlp", 1)])
+    assert path_patching(model, CLEAN, CORRUPT, metric, [("logits",)], [("mlp", 2)]).effect.abs().max() > 0
 
 
 def test_through_all_receivers_the_effect_is_the_total_effect(kind: str) -> None:

@@ -24,8 +24,9 @@ def test_directions_rebuild_the_product(kind, centre, layer_scale):
     torch.testing.assert_close(rebuilt, expected, rtol=1e-3, atol=1e-4)
     of_heads = head_class_directions(model, -2, centre=centre, layer_scale=layer_scale)
     assert of_heads.layer == 1
-    for head in range(3):
-        W_O = value_vectors(model, 1, "attn", layer_scale=layer_scale)[8 * head : 8 * head + 8]
+    d_head = model.cfg.d_head
+    for head in range(model.cfg.n_heads):
+        W_O = value_vectors(model, 1, "attn", layer_scale=layer_scale)[d_head * head : d_head * head + d_head]
         expected = model.blocks[1].attn.W_V[head] @ W_O @ W_U
         parts = of_heads.inputs[head], of_heads.singular_values[head], of_heads.classes[head]
         rebuilt = sum(s * torch.outer(u, v) for u, s, v in zip(*parts, strict=True))

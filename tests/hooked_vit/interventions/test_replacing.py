@@ -96,7 +96,9 @@ def test_a_stream_of_another_run_gives_its_logits(kind: str, images: Tensor) -> 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"inner_norms"}))  # their norm after the heads is not frozen
+@pytest.mark.parametrize(
+    "kind", sorted(set(KINDS) - {"inner_norms", "rotary"})
+)  # their norm after the heads is not frozen
 def test_with_norms_and_patterns_frozen_attention_is_linear(kind: str, images: Tensor) -> None:
     # attn(a + b - c) = attn(a) + attn(b) - attn(c) if only the values depend on the stream
     model = ported(kind)

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from built_models import build, switch_fused_off
 from conftest import KINDS, make_timm
 from torch import nn
 
@@ -23,40 +24,12 @@ PAPER = [
 ]
 
 
-def build(name: str, **arguments: object) -> nn.Module:
-    """A timm model with weights drawn fast, none of them trivially zero or one."""
-    with torch.device("meta"):
-        module = timm.create_model(name, pretrained=False, **arguments)
-    module = module.to_empty(device="cpu").eval()
-    for part in module.modules():
-        if hasattr(part, "init_non_persistent_buffers"):
-            part.init_non_persistent_buffers()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for key, parameter in module.named_parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0, 0.02, generator=generator)
-            else:
-                parameter.normal_(0 if "bias" in key else 1, 0.1, generator=generator)
-        for key, buffer in module.named_buffers():
-            buffer.fill_(1 if key.endswith("running_var") else 0)
-    return module
-
-
 def build_small(name: str) -> nn.Module:
     """Two blocks of the full width on a 4 × 3 grid."""
     with torch.device("meta"):
         embed = timm.create_model(name, pretrained=False, depth=1).patch_embed
     height, width = embed.feat_ratio(as_scalar=False)
     return build(name, depth=2, img_size=(4 * height, 3 * width))
-
-
-def switch_fused_off(model: HookedViT, module: nn.Module) -> None:
-    """Plain attention on both sides."""
-    model.fused_attention = False
-    for part in module.modules():
-        if hasattr(part, "fused_attn"):
-            part.fused_attn = False
 
 
 def test_the_list_of_covered_entrypoints() -> None:

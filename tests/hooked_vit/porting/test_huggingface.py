@@ -1,5 +1,6 @@
 """Hugging Face models: equal to their own output at every kind of head, and refused by name where not covered."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from hooked_vit import HookedViT
+from hooked_vit.config import NormConfig, RotaryConfig
 
 ATTENTION_POOLS = ("siglip", "siglip_encoder", "siglip2_encoder")
 
@@ -50,7 +52,7 @@ def test_positions_at_another_size_are_resampled_as_transformers_does(kind: str)
     assert (moved > 1e-4) == (model.cfg.position_resampling != "bicubic_antialias")  # what timm does
 
 
-@pytest.mark.parametrize("kind", ["dinov2_registers", "siglip_encoder", "deit_teacher", "dinov3_encoder", "beit"])
+@pytest.mark.parametrize("kind", ["siglip_encoder", "dinov3_encoder", "beit"])
 def test_every_hook_point_moves_the_output(kind: str) -> None:
     model = HookedViT.from_module(make_huggingface(kind))
     images = images_for(model)
@@ -152,6 +154,47 @@ def test_the_encoder_of_a_vision_language_model() -> None:
     assert torch.equal(encoder(images_for(model)), model(images_for(model)))
 
 
+# ---------------------------------------------------------------------- mistakes of a port, planted
+
+MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "epsilon of timm's norms": ("vit", {"block_norm": NormConfig(eps=1e-6)}, "blocks.0"),
+    "tanh GELU": ("vit", {"act_fn": "gelu_tanh"}, "blocks.0"),
+    "exact GELU for CLIP's": ("clip_projected", {"act_fn": "gelu"}, "blocks.0"),
+    "prefix tokens in the mean": ("beit_encoder", {"pool_includes_prefix": True}, "logits"),
+    "maximum for the mean": ("ijepa", {"pool": "max"}, "logits"),
+    "rotation of neighbours": ("dinov3_encoder", {"rotary": RotaryConfig("dinov3", 100.0)}, "blocks.0"),
+    "rotary grid off by half a patch": (
+        "dinov3_encoder", {"rotary": RotaryConfig("dinov3", 100.0, rotate_half=True, grid_offset=0.5)}, "blocks.0",
+    ),
+    "CLS for the mean of the patches": ("clip_classifier", {"pool": "cls"}, "logits"),
+    "scale in the other order": ("vit", {"scale_scores": False}, "blocks.0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_verify_finds_planted_mistakes(mistake: str) -> None:
+    kind, changes, stage = MISTAKES[mistake]
+    module = make_huggingface(kind, "eager")
+    right = HookedViT.from_module(module)
+    wrong = right.with_weights(dict(right.named_parameters()), dataclasses.replace(right.cfg, **changes))
+    result = wrong.verify(module, images_for(right))
+    assert not result.bitwise
+    if kind != "dinov3_encoder" or stage == "logits":
+        assert result.first_difference == stage
+    assert (result.relative > 1e-6) == (mistake != "scale in the other order"), result
+
+
+def test_verify_finds_swapped_queries_and_keys() -> None:
+    module = make_huggingface("dinov2_encoder")
+    model = HookedViT.from_module(module)
+    with torch.no_grad():
+        weight = model.blocks[2].attn.qkv.weight
+        weight[:48] = torch.cat([weight[24:48], weight[:24]])
+    result = model.verify(module, images_for(model))
+    assert result.first_difference == "blocks.2"
+    assert result.relative > 1e-4
+
+
 # ---------------------------------------------------------------------- refusals
 
 
@@ -237,6 +280,15 @@ def test_of_two_encoders_one_must_be_chosen() -> None:
         HookedViT.from_module(module)
 
 
+def test_parts_of_another_version_of_transformers_are_named() -> None:
+    module = make_huggingface("vit")
+    del module.vit.layers[0].attention.o_proj
+    with pytest.raises(
+        ValueError, match=r"ViTModel of other parts than in transformers 5.24.* is installed \(.*o_proj"
+    ):
+        HookedViT.from_module(module)
+
+
 def test_ones_own_module_is_refused_with_the_part_to_pass() -> None:
     class Mine(nn.Module):
         def __init__(self) -> None:
@@ -247,6 +299,35 @@ def test_ones_own_module_is_refused_with_the_part_to_pass() -> None:
         HookedViT.from_module(Mine())
     with pytest.raises(ValueError, match=r"a .*Linear. HookedViT reads modules of timm, transformers"):
         HookedViT.from_module(nn.Linear(2, 3))
+
+
+def test_a_subclass_is_read_as_its_class_unless_it_computes_otherwise() -> None:
+    class Renamed(transformers.ViTForImageClassification):
+        pass
+
+    class Doubled(transformers.ViTForImageClassification):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            output = super().forward(*args, **kwargs)
+            output.logits = 2 * output.logits
+            return output
+
+    config = make_huggingface("vit").config
+    module = Renamed(config).eval()
+    model = HookedViT.from_module(module)
+    assert model.cfg.n_classes == 7
+    assert model.verify(module, images_for(model)).bitwise
+    with pytest.raises(
+        ValueError, match=r"Doubled.forward, which replaces ViTForImageClassification's own. Port its e"
+    ):
+        HookedViT.from_module(Doubled(config))
+
+
+def test_an_adapters_wrapper_is_refused_with_the_call_that_merges_it() -> None:
+    class PeftModel(nn.Module):
+        __module__ = "peft.peft_model"
+
+    with pytest.raises(ValueError, match=r"a peft.peft_model..*PeftModel.*merge the adapter first: `module.merge_and"):
+        HookedViT.from_module(PeftModel())
 
 
 @pytest.mark.usefixtures("bad_input")

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -130,9 +131,10 @@ def test_its_heads_lead_to_their_importance(read: Reading) -> None:
 
 def test_blocks_play_to_the_last_one(path: Path, visit: Callable[..., Visit]) -> None:
     page = visit(path).page
-    page.clock.install()
+    page.clock.install(time=datetime(2030, 1, 1))
     page.reload()
-    page.wait_for_function("document.documentElement.hasAttribute('data-drawn')")
+    page.wait_for_selector("html[data-drawn]")
+    page.clock.pause_at(datetime(2030, 1, 2))  # from here on, time passes in the test only
     read, seen = Reading(page), []
     page.locator("#play").click()
     assert page.locator("#play").get_attribute("aria-label") == "Pause"
@@ -155,8 +157,9 @@ def test_with_reduced_motion_blocks_are_stepped_through(path: Path, visit: Calla
     assert read.page.locator("#play").get_attribute("aria-label") == "Next block"
     for block in (0, 1, 2):
         read.page.keyboard.press("p") if block == 1 else read.page.locator("#play").click()
-        read.page.wait_for_timeout(100)
-        assert read.text("#block-number") == f"{block} / 7"
+        read.page.locator("#block-number", has_text=f"{block} / 7").wait_for()
+    read.page.wait_for_timeout(1100)  # longer than a playing block lasts
+    assert read.text("#block-number") == "2 / 7"
 
 
 def test_nothing_is_seen_before_everything_is_drawn(path: Path, browser: object, tmp_path: Path) -> None:
