@@ -221,7 +221,7 @@ def _block_parts(
     scales = [cache[f"{prefix}{norm}.hook_scale"][:, read] if block.post_norm else None for norm in ("ln1", "ln2")]
     attn_gradient, mlp_gradient = (
         _back_to_sublayer(gradient, norm, layer_scale, scale)
-        for norm, layer_scale, scale in zip((block.ln1, block.ln2), (block.ls1, block.ls2), scales, strict=True)
+        for norm, layer_scale, scale in zip((block.ln1, block.mlp_ln), (block.ls1, block.mlp_ls), scales, strict=True)
     )
     z = cache[f"{prefix}attn.hook_z"][:, read]
     z_gradient = einsum("batch token d_model, head d_head d_model -> batch token head d_head", attn_gradient, attn.W_O)

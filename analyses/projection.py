@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
+from hooked_vit.absent_points import refuse_absent
 from hooked_vit.class_space import describe_indices, require_several_classes
 
 __all__ = ["STREAMS", "Projection", "Stream", "class_ranks", "project", "stream_names"]
@@ -83,6 +84,7 @@ def stream_names(cfg: HookedViTConfig, stream: Stream, layers: Sequence[int] | N
     """
     if stream not in STREAMS:
         raise ValueError(f"unknown stream {stream!r}: expected one of {', '.join(map(repr, STREAMS))}")
+    refuse_absent([f"hook_{stream}"], cfg)
     if stream != "result":
         return [f"blocks.{layer}.hook_{stream}" for layer in _layers(cfg, layers)]
     points = ("attn.hook_z", "ln1.hook_scale") if cfg.post_norm else ("attn.hook_z",)
@@ -183,7 +185,7 @@ def _vectors(model: HookedViT, cache: ViTActivationCache, stream: Stream, layer:
     if stream != "result":
         vectors = cache[f"{prefix}hook_{stream}"]
         if sublayer_norm:
-            vectors = (block.ln1 if stream == "attn_out" else block.ln2).fused(vectors)
+            vectors = (block.ln1 if stream == "attn_out" else block.mlp_ln).fused(vectors)
     elif f"{prefix}attn.hook_result" in cache.cache_dict:
         vectors = cache[f"{prefix}attn.hook_result"]
     else:

@@ -39,7 +39,9 @@ def _version(tensor: Tensor) -> tuple[int, int]:
 def settings_of_the_run(device: torch.device) -> dict[str, Any]:
     """Autocast and gradients as they are now, for `as_in_the_run`: kernels are chosen by both."""
     kind = device.type
-    autocast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    autocast = False, torch.float32
+    if torch.amp.is_autocast_available(kind):
+        autocast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
     return {"device_type": kind, "autocast": autocast, "gradients": torch.is_grad_enabled()}
 
 
@@ -47,7 +49,7 @@ def as_in_the_run(compute: Callable[[], Any], settings: Mapping[str, Any]) -> An
     """Compute under the settings of the run."""
     kind, (enabled, dtype) = settings["device_type"], settings["autocast"]
     with torch.set_grad_enabled(settings["gradients"]):
-        if not enabled and not torch.is_autocast_enabled(kind):
+        if not enabled and not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
             return compute()
         with torch.autocast(kind, dtype=dtype, enabled=enabled):
             return compute()

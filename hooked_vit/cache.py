@@ -12,6 +12,7 @@ from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.utilities import Slice, SliceInput
 
+from hooked_vit.absent_points import refuse_absent, why_absent
 from hooked_vit.activations import Activations, Computed
 from hooked_vit.components.block import Block
 from hooked_vit.config import HookedViTConfig, NormConfig
@@ -74,6 +75,12 @@ class ViTActivationCache(ActivationCache):
             return super().__getitem__(key)
         except KeyError as error:
             name = error.args[0]
+            block, _, point = str(name).rpartition(".")
+            if block.startswith("blocks.") and f"{block}.attn.{point}" in self.cache_dict:
+                return self.cache_dict[f"{block}.attn.{point}"]  # a point that TransformerLens does not place
+            reason = why_absent(str(name), self.model.cfg)
+            if reason is not None:
+                raise KeyError(reason) from None
             near = get_close_matches(str(name), self.cache_dict, n=3, cutoff=0.5)
             hint = f"; nearest: {', '.join(near)}" if near else ""
             raise KeyError(f"'{name}' is not among the {len(self.cache_dict)} names of the cache{hint}") from None
@@ -96,8 +103,25 @@ class ViTActivationCache(ActivationCache):
         ValueError: the cache lacks 'blocks.0.attn.hook_v' and 7 more: run `model.run_with_cache(images, ...
         """
         which = "" if reader is None else f", which {reader} reads"
+        names = list(names)
+        refuse_absent(names, self.model.cfg)
         remedy = f"{which}: run `model.run_with_cache(images, names_filter={how})`"
         require_names(names, self.cache_dict, "the cache", remedy)
+
+    def accumulated_resid(
+        self,
+        layer: int | None = None,
+        incl_mid: bool = False,
+        apply_ln: bool = False,
+        pos_slice: Slice | SliceInput | None = None,
+        mlp_input: bool = False,
+        return_labels: bool = False,
+    ) -> Any:
+        """As TransformerLens's: the stream before each block. `incl_mid` needs blocks with a `resid_mid`."""
+        if incl_mid:
+            refuse_absent(["blocks.0.hook_resid_mid"], self.model.cfg)
+        self._check_mlp_input(mlp_input)
+        return super().accumulated_resid(layer, incl_mid, apply_ln, pos_slice, mlp_input, return_labels)
 
     @property
     def nbytes(self) -> int:
@@ -149,9 +173,18 @@ class ViTActivationCache(ActivationCache):
             return len(next(iter(self.cache_dict.held())))
         return super()._batch_size()
 
-    def decompose_resid(self, *args: Any, **kwargs: Any) -> Any:
+    def decompose_resid(self, layer: int | None = None, mlp_input: bool = False, *args: Any, **kwargs: Any) -> Any:
         """As TransformerLens's: the stream before a layer as embedding, attention and MLP outputs."""
-        return self._on_linear("decompose_resid", *args, **kwargs)
+        self._check_mlp_input(mlp_input)
+        return self._on_linear("decompose_resid", layer, mlp_input, *args, **kwargs)
+
+    def _check_mlp_input(self, mlp_input: bool) -> None:
+        """Raise ValueError if the MLP of a parallel block is asked for another input than its attention's."""
+        if mlp_input and self.model.cfg.parallel_attn_mlp:
+            raise ValueError(
+                "in this model attention and MLP of a block both read its input: leave out mlp_input, which means the "
+                "stream after attention"
+            )
 
     def get_neuron_results(self, *args: Any, **kwargs: Any) -> Any:
         """As TransformerLens's: what each neuron of a layer adds to the stream."""
@@ -171,6 +204,7 @@ class ViTActivationCache(ActivationCache):
         **kwargs: Any,
     ) -> Any:
         """As TransformerLens's: the stream as embedding, heads, neurons or MLPs, and biases, which sum to it."""
+        self._check_mlp_input(mlp_input)
         args = (layer, mlp_input, expand_neurons, apply_ln, pos_slice)
         return self._on_linear("get_full_resid_decomposition", *args, bias_at=pos_slice, **kwargs)
 
@@ -230,6 +264,8 @@ class ViTActivationCache(ActivationCache):
         if layer in (None, -1, cfg.n_layers) and cfg.norm_after_pool:
             # the norm after pooling has one scale for all tokens
             pos_slice = Slice(0) if pos_slice.mode == "int" else Slice(None)
+        if cfg.parallel_attn_mlp:
+            mlp_input = False  # both read through `ln1`
         return super()._get_cached_ln_scale(layer, mlp_input, pos_slice, batch_slice)
 
     def logit_attrs(
@@ -317,10 +353,9 @@ class _LinearBlocks:
         W_O, W_out = block.attn.W_O, block.mlp.W_out
         if block.post_norm:
             unit = W_out.new_ones(1)
-            W_O, W_out = block.ln1.divide(W_O, unit, bias=False), block.ln2.divide(W_out, unit, bias=False)
+            W_O, W_out = block.ln1.divide(W_O, unit, bias=False), block.mlp_ln.divide(W_out, unit, bias=False)
         else:
-            W_O = W_O if block.ls1 is None else W_O * block.ls1
-            W_out = W_out if block.ls2 is None else W_out * block.ls2
+            W_O, W_out = block.scaled_W_O, block.scaled_W_out
         return SimpleNamespace(attn=SimpleNamespace(W_O=W_O), mlp=SimpleNamespace(W_out=W_out))
 
 

@@ -102,6 +102,19 @@ class StemConfig:
 
 
 @dataclass(frozen=True)
+class DifferentialConfig:
+    """Differential attention: a head subtracts a second pattern, times λ, from its first.
+
+    Attributes:
+        lambda_init: The constant in λ, per layer.
+        dual: Whether λ is learnt as two numbers; otherwise as four vectors.
+    """
+
+    lambda_init: tuple[float, ...]
+    dual: bool = False
+
+
+@dataclass(frozen=True)
 class HookedViTConfig:
     """Everything about a model's architecture that its forward pass depends on, and nothing else.
 
@@ -150,6 +163,10 @@ class HookedViTConfig:
     gate_last: bool = False
     layer_scale: bool | Literal["attn"] = False
     post_norm: bool = False
+    # Attention and MLP of a block both read its input. `fused_out`: the original has one output projection for both.
+    parallel_attn_mlp: bool = False
+    fused_out: bool = False
+    differential: DifferentialConfig | None = None
 
     # None: as many as queries. Per layer if they differ.
     n_key_value_heads: int | tuple[int, ...] | None = None

@@ -24,8 +24,8 @@ def fold(cfg: HookedViTConfig, weights: dict[str, Tensor]) -> tuple[HookedViTCon
             readers[f"blocks.{layer}.ln1"] = [f"blocks.{layer}.attn.qkv", *attn_gate]
             gate = [f"blocks.{layer}.mlp.gate"] if cfg.mlp_kind == "glu_split" else []
             # a norm of the MLP's own comes between `ln2` and the matrices
-            norm = "mlp.ln_in" if cfg.mlp_input_norm is not None else "ln2"
-            readers[f"blocks.{layer}.{norm}"] = [f"blocks.{layer}.mlp.inp", *gate]
+            norm = "ln1" if cfg.parallel_attn_mlp else "ln2" if cfg.mlp_input_norm is None else "mlp.ln_in"
+            readers.setdefault(f"blocks.{layer}.{norm}", []).extend([f"blocks.{layer}.mlp.inp", *gate])
     if cfg.pool == "attention" and not cfg.norm_after_pool:
         readers["ln_final"] = ["attn_pool.kv"]
     elif cfg.n_classes and cfg.pooled_norm is None and (cfg.norm_after_pool or cfg.pool not in ("max", "avgmax")):

@@ -29,7 +29,9 @@ def hook_axes(name: str, cfg: HookedViTConfig) -> tuple[str, ...]:
         return ("batch", "channel", "height", "width")
     if name.startswith("hook_logits"):
         return ("batch", "n_classes")
-    if last in ("hook_attn_scores", "hook_pattern"):
+    if last == "hook_lambda":
+        return ("batch",)
+    if last.startswith(("hook_attn_scores", "hook_pattern")):
         return ("batch", "pool_head", "1", "pooled") if pool else ("batch", "head", "query", "key")
     tokens = "patch" if name == "hook_patch_embed" or path[:1] == ["embed"] else "token"
     if pool:
@@ -39,7 +41,10 @@ def hook_axes(name: str, cfg: HookedViTConfig) -> tuple[str, ...]:
     heads = f"{pool}head"
     if path[:1] == ["blocks"] and (last in _OF_KEYS_AND_VALUES or path[-1] == "k_norm"):
         heads = "head" if cfg.n_key_value_heads_at(int(path[1])) == cfg.n_heads else "key_value_head"
+    if path[-1:] == ["head_ln"]:
+        return ("batch", tokens, "head", "1" if last == "hook_scale" else "d_head")
     if path[-1:] in (["q_norm"], ["k_norm"]):
+        heads = "half_head" if cfg.differential is not None and not pool else heads
         return ("batch", heads, tokens, "1" if last == "hook_scale" else "d_head")
     if last in _PER_HEAD:
         return ("batch", tokens, heads, _WIDTHS.get(last, "d_head"))

@@ -10,6 +10,7 @@ from timm.layers.pos_embed_sincos import init_random_2d_freqs
 from torch import Tensor, nn
 
 from hooked_vit.components.block import Block
+from hooked_vit.components.differential_attention import DifferentialAttention
 from hooked_vit.components.embed import Embed
 from hooked_vit.components.flexible_embed import FlexibleEmbed
 from hooked_vit.components.mlp import Mlp
@@ -98,6 +99,9 @@ def _initial_values(
             yield module.weight, torch.ones(module.weight.shape)
         if module.bias is not None:
             yield module.bias, torch.zeros(module.bias.shape)
+    elif isinstance(module, DifferentialAttention):
+        for name, parameter in module.lambdas.items():
+            yield parameter, torch.zeros(()) if name in ("a", "b") else _normal(parameter, 0.1, generator)
     elif isinstance(module, Block):
         for scale in (module.ls1, module.ls2):
             if scale is not None:

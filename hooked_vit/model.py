@@ -15,10 +15,10 @@ from hooked_vit.class_names import ClassNames, numbered_class_names, ordered_cla
 from hooked_vit.class_space import ClassSpace
 from hooked_vit.components.attention import AttentionCore
 from hooked_vit.components.attention_terms import AttentionTerms, additive_mask, bias_at, rotation_at
-from hooked_vit.components.block import Block
 from hooked_vit.components.embed import Embed
 from hooked_vit.components.flexible_embed import FlexibleEmbed
 from hooked_vit.components.norm import Norm
+from hooked_vit.components.parallel_block import made_block
 from hooked_vit.components.pool import AttentionPool, pool_tokens
 from hooked_vit.components.relative_bias import RelativeBias
 from hooked_vit.components.rotary import Rotary
@@ -74,7 +74,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         self.hook_tokens = HookPoint()
         self.rotary = Rotary(cfg) if cfg.rotary else None
         self.relative_bias = RelativeBias(cfg) if cfg.relative_bias and cfg.relative_bias.shared else None
-        self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layers))
+        self.blocks = nn.ModuleList(made_block(cfg, layer) for layer in range(cfg.n_layers))
         on_stream = not cfg.norm_after_pool
         self.ln_final = Norm(cfg.d_model, cfg.final_norm, input_is_cached=on_stream) if cfg.final_norm else None
         self.ln_pooled = Norm(cfg.d_model, cfg.pooled_norm) if cfg.pooled_norm else None

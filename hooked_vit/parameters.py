@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens import FactoredMatrix
 
+from hooked_vit.components.differential_attention import TWO_QK
 from hooked_vit.components.embed import Embed
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.other_names import OTHER_NAMES
@@ -153,7 +154,12 @@ class Parameters(nn.Module):
 
     @property
     def QK(self) -> FactoredMatrix:
-        """`W_Q W_Kᵀ` of each query head, [layer head d_model d_model], factored; rotations come between the two."""
+        """`W_Q W_Kᵀ` of each query head, [layer head d_model d_model], factored; rotations come between the two.
+
+        Raises ValueError for differential attention, whose heads have two.
+        """
+        if self.cfg.differential is not None:
+            raise ValueError(TWO_QK)
         return FactoredMatrix(self.W_Q, self.W_K.transpose(-2, -1))
 
     @property
@@ -174,6 +180,8 @@ class Parameters(nn.Module):
                 "in post-norm blocks what a bias adds depends on the token: "
                 "`cache.get_full_resid_decomposition` accounts for it"
             )
+        if mlp_input and self.cfg.parallel_attn_mlp:
+            raise ValueError("in this model attention and MLP of a block both read its input: leave out mlp_input")
         if not 0 <= layer <= self.cfg.n_layers:
             raise ValueError(f"layer {layer} is out of range: 0 to {self.cfg.n_layers}")
         total = self.embed.weight.new_zeros(self.cfg.d_model)

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from jaxtyping import Float
 from torch import Tensor
 
+from hooked_vit.absent_points import refuse_absent
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_point import is_watched
 from hooked_vit.model import HookedViT
@@ -27,6 +28,26 @@ RESUMABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """The activations of a block from which a run can resume, and for each the other activations that are needed."""
 
+_PARALLEL: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        stream: (*needed, "mlp_out") if needed else needed
+        for stream, needed in RESUMABLE.items()
+        if stream not in ("resid_mid", "post", "mlp_out")
+    }
+    | {"post": ("resid_pre", "attn_out"), "mlp_out": ("resid_pre", "attn_out")}
+)
+
+
+def resumable(cfg: HookedViTConfig) -> Mapping[str, tuple[str, ...]]:
+    """`RESUMABLE` for a kind of model: parallel blocks have no `resid_mid`, and their sub-layers do not feed each
+    other.
+
+    >>> cfg = HookedViTConfig(2, 12, 3, 20, 7, (16, 24), (8, 8), parallel_attn_mlp=True)
+    >>> resumable(cfg)["z"], "resid_mid" in resumable(cfg)
+    (('resid_pre', 'mlp_out'), False)
+    """
+    return _PARALLEL if cfg.parallel_attn_mlp else RESUMABLE
+
 
 def resume(
     model: HookedViT,
@@ -44,10 +65,10 @@ def resume(
 
     Args:
         model: A model without hooks: the rest of the block is computed past the hook points.
-        stream: One of `RESUMABLE`, by TransformerLens's short names (`"post"` are the neurons).
+        stream: One of `resumable(model.cfg)`, by TransformerLens's short names (`"post"` are the neurons).
         layer: The block.
         value: The activation, in the shape of its hook point.
-        context: The activations that `RESUMABLE` lists for it, by those names. A batch axis of length one is
+        context: The activations that `resumable(model.cfg)` lists for it, by those names. A batch axis of length one is
             broadcast.
         image_size: Height and width of the images of the run; the model's own by default. Only models with rotary
             positions need it, and only at other sizes.
@@ -63,7 +84,7 @@ def resume(
     True
     """
     check_unhooked(model)
-    given = _given(stream, value, context)
+    given = _given(model.cfg, stream, value, context)
     if stream == "resid_post":
         return _finish(model, value, layer + 1, image_size)
     if stream == "resid_pre":
@@ -84,7 +105,7 @@ def resume_stream(
 ) -> Float[Tensor, "batch token d_model"]:
     """As `resume`, but up to the last residual stream, with all of its tokens."""
     check_unhooked(model)
-    given = _given(stream, value, context)
+    given = _given(model.cfg, stream, value, context)
     if stream not in ("resid_pre", "resid_post"):
         value = model.blocks[layer].resume(stream, given, terms=model.attention_terms(image_size).at(layer))
     next_layer = layer if stream == "resid_pre" else layer + 1
@@ -101,14 +122,16 @@ def check_unhooked(model: HookedViT) -> None:
         )
 
 
-def _given(stream: str, value: Tensor, context: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-    if stream not in RESUMABLE:
-        raise ValueError(f"expected one of {', '.join(map(repr, RESUMABLE))}, got {stream!r}")
+def _given(cfg: HookedViTConfig, stream: str, value: Tensor, context: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    known = resumable(cfg)
+    if stream not in known:
+        refuse_absent([f"hook_{stream}"], cfg)
+        raise ValueError(f"expected one of {', '.join(map(repr, known))}, got {stream!r}")
     available = {**(context or {}), stream: value}
-    missing = [name for name in RESUMABLE[stream] if name not in available]
+    missing = [name for name in known[stream] if name not in available]
     if missing:
-        raise ValueError(f"to resume at '{stream}', pass {', '.join(RESUMABLE[stream])} too; missing: {missing[0]}")
-    return {name: available[name] for name in (stream, *RESUMABLE[stream])}
+        raise ValueError(f"to resume at '{stream}', pass {', '.join(known[stream])} too; missing: {missing[0]}")
+    return {name: available[name] for name in (stream, *known[stream])}
 
 
 def _computed_tokens(cfg: HookedViTConfig) -> slice:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from transformer_lens import HookedRootModule
 from transformer_lens.utilities import Slice, SliceInput
 
+from hooked_vit.absent_points import why_absent
 from hooked_vit.activations import Activations
 from hooked_vit.cache import ViTActivationCache
 from hooked_vit.caching import caching_hooks, hook_that_may_write
@@ -83,7 +85,8 @@ class Running(HookedRootModule):
         """
         if isinstance(names, str) and names in self.hook_dict:
             return [names]  # fast: a cache of everything resolves each name
-        return resolve_names(names, self.hook_dict, self.cfg.n_layers, self._left_out)
+        why = partial(why_absent, cfg=self.cfg)
+        return resolve_names(names, self.hook_dict, self.cfg.n_layers, self._left_out, why)
 
     @contextmanager
     def hooks(

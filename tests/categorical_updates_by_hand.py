@@ -19,11 +19,12 @@ def increase_of(batch: AnalysisBatch, sublayer: str, reference: str, sublayer_no
     """[layer image token], one block and image at a time."""
     model, increases = batch.model, []
     for layer, block in enumerate(model.blocks):
-        before = "resid_mid" if (sublayer, reference) == ("mlp", "layer_input") else "resid_pre"
+        reads_mid = not model.cfg.parallel_attn_mlp and (sublayer, reference) == ("mlp", "layer_input")
+        before = "resid_mid" if reads_mid else "resid_pre"
         for image, label in enumerate(batch.labels.tolist()):
             output = batch.cache[STREAMS[sublayer], layer][image]
             if sublayer_norm and sublayer != "block":
-                output = (block.ln1 if sublayer == "attn" else block.ln2).fused(output)
+                output = (block.ln1 if sublayer == "attn" else block.mlp_ln).fused(output)
             after, against = model.class_logits(output), model.class_logits(batch.cache[before, layer][image])
             increases.append([(a[label] - b[label]).item() for a, b in zip(after, against, strict=True)])
     return np.array(increases).reshape(len(model.blocks), len(batch.labels), -1)

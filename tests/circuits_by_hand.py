@@ -84,7 +84,7 @@ def run_by_hand(
             now["head", layer, head] = results[:, :, head] + (attn_out - results.sum(2)) / cfg.n_heads
         rows = [stream(lambda group, layer=layer: name(("mlp", layer), group), token) for token in tokens]
         mlp_in = torch.stack(rows, 1)
-        now["mlp", layer] = block.write_mlp(block.mlp.neurons(mlp_in if cfg.post_norm else block.ln2.fused(mlp_in)))
+        now["mlp", layer] = block.write_mlp(block.mlp.neurons(mlp_in if cfg.post_norm else block.mlp_ln.fused(mlp_in)))
     final = torch.stack([stream(lambda group: name(("logits",), group), token) for token in tokens], 1)
     return model(final, start_at_layer=cfg.n_layers)
 

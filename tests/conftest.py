@@ -47,6 +47,7 @@ KINDS: dict[str, dict] = {
     "qk_norm": {"qk_norm": True},
     "no_final_norm": {"final_norm": False, "init_values": 0.3},
     "distilled": {"distilled": True},
+    "parallel": {"block_fn": "ParallelScalingBlock", "init_values": 0.2, "reg_tokens": 2},
     "rotary": {"family": "Eva", "num_heads": 6, "num_kv_heads": 2, "num_reg_tokens": 2, "attn_type": "rope",
                "qkv_fused": False, "use_rot_pos_emb": True, "rope_rotate_half": True, "ref_feat_shape": (5, 5),
                "use_abs_pos_emb": False, "qk_norm": True, "swiglu_mlp": True, "scale_mlp": True,

@@ -45,8 +45,10 @@ def test_each_stream_is_the_one_before_plus_one_output(kind: str, images: Tensor
     stream = cache["hook_tokens"]
     for layer in range(model.cfg.n_layers):
         assert_equal_up_to_rounding(cache["resid_pre", layer], stream)
-        assert_equal_up_to_rounding(cache["resid_mid", layer], stream + cache["attn_out", layer])
-        stream = cache["resid_mid", layer] + cache["mlp_out", layer]
+        stream = stream + cache["attn_out", layer]
+        if not model.cfg.parallel_attn_mlp:
+            assert_equal_up_to_rounding(cache["resid_mid", layer], stream)
+        stream = stream + cache["mlp_out", layer]
         assert_equal_up_to_rounding(cache["resid_post", layer], stream)
 
 
@@ -66,7 +68,7 @@ def test_outputs_include_layer_scale_and_post_norms(kind: str, images: Tensor) -
         if model.cfg.post_norm:
             attn, mlp = block.ln1(attn), block.ln2(mlp)
         attn = attn if block.ls1 is None else attn * block.ls1
-        mlp = mlp if block.ls2 is None else mlp * block.ls2
+        mlp = mlp if block.mlp_ls is None else mlp * block.mlp_ls
         assert_equal_up_to_rounding(cache["attn_out", layer], attn)
         assert_equal_up_to_rounding(cache["mlp_out", layer], mlp)
 
@@ -80,7 +82,7 @@ def test_results_of_heads_are_attn_out_without_the_bias(kind: str, images: Tenso
 
 
 # the families whose modules have the names of timm's VisionTransformer
-VISION_TRANSFORMERS = sorted(set(KINDS) - {"rotary", "relative"})
+VISION_TRANSFORMERS = sorted(set(KINDS) - {"rotary", "relative", "parallel"})
 SHAPES = {
     "hook_patch_embed": "batch patch d_model",
     **dict.fromkeys(("hook_embed", "hook_pos_embed", "hook_tokens"), "batch token d_model"),
@@ -303,6 +305,10 @@ def test_gradients_of_a_metric_with_one_number_per_image_are_each_image_s_own(im
 # ---------------------------------------------------------------- how-to/moving.md: timm
 
 
+# The parts of timm's own `Block`; parallel blocks have others.
+with_timms_block = pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"parallel"}))
+
+
 @contextmanager
 def outputs_of(module: nn.Module, *names: str) -> Iterator[dict[str, Tensor]]:
     """The outputs of timm's submodules, recorded by plain forward hooks."""
@@ -332,6 +338,7 @@ def test_patch_embed_and_norm_pre_are_hook_patch_embed_and_hook_tokens(kind: str
     assert_equal_up_to_rounding(cache["hook_tokens"], seen["norm_pre"])
 
 
+@with_timms_block
 def test_a_block_is_resid_post_and_its_drop_paths_are_what_is_added(kind: str, images: Tensor) -> None:
     seen = timm_outputs(kind, images, "blocks.1", "blocks.1.drop_path1", "blocks.1.drop_path2")
     cache = cached(ported(kind), images)
@@ -340,6 +347,7 @@ def test_a_block_is_resid_post_and_its_drop_paths_are_what_is_added(kind: str, i
     assert_equal_up_to_rounding(cache["mlp_out", 1], seen["blocks.1.drop_path2"])
 
 
+@with_timms_block
 def test_timm_s_attn_and_mlp_are_before_layer_scale_and_post_norms(kind: str, images: Tensor) -> None:
     seen, cache = timm_outputs(kind, images, "blocks.1.attn", "blocks.1.mlp"), cached(ported(kind), images)
     block = ported(kind).blocks[1]
@@ -349,6 +357,7 @@ def test_timm_s_attn_and_mlp_are_before_layer_scale_and_post_norms(kind: str, im
     assert torch.allclose(cache["attn_out", 1], seen["blocks.1.attn"], atol=1e-5) != changed
 
 
+@with_timms_block
 def test_timm_s_block_norms_are_hook_normalized(kind: str, images: Tensor) -> None:
     seen, cache = timm_outputs(kind, images, "blocks.1.norm1", "blocks.1.norm2"), cached(ported(kind), images)
     assert_equal_up_to_rounding(cache["normalized", 1, "ln1"], seen["blocks.1.norm1"])
@@ -373,6 +382,7 @@ def test_timm_s_q_norm_and_k_norm_have_hook_points(kind: str, images: Tensor) ->
         assert_equal_up_to_rounding(normed, seen[f"blocks.1.attn.{name}_norm"], name)
 
 
+@with_timms_block
 def test_timm_s_attn_drop_is_hook_pattern_with_fused_and_plain_attention(kind: str, images: Tensor) -> None:
     module = make_timm(kind)
     for block in module.blocks:
@@ -386,6 +396,7 @@ def test_timm_s_attn_drop_is_hook_pattern_with_fused_and_plain_attention(kind: s
         assert_equal_up_to_rounding(pattern, seen["blocks.1.attn.attn_drop"])
 
 
+@with_timms_block
 def test_timm_s_fc1_and_act_are_hook_pre_and_hook_post_of_a_plain_mlp(kind: str, images: Tensor) -> None:
     if ported(kind).cfg.mlp_kind != "plain":
         pytest.skip("gated")

@@ -23,6 +23,7 @@ FLOORS = (
         "patching",
         "sweep",
         "prototypes",
+        "segmentation",
     },
     {"memory_pairs", "faithfulness", "circuits"},
     {"plots"},

@@ -15,6 +15,7 @@ __all__ = [
     "KEY_VALUE_AGREEMENT",
     "LOCALISATION",
     "PERTURBATION",
+    "SEGMENTATION",
     "Definition",
 ]
 
@@ -142,6 +143,18 @@ LOCALISATION = Definition(
         "object as positives.",
     },
     "Chance: the mean share of patches on the object.",
+)
+SEGMENTATION = Definition(
+    "Patches as a segmentation",
+    "",
+    {
+        "Pixel accuracy": "The share of the objects' pixels whose patch has the object's class on top.",
+        "Object IoU": "In each image, the overlap of the object with all pixels of its class, divided by their union; "
+        "the mean over images.",
+        "Mean IoU": "The same for each class over the whole dataset, the mean over the classes that it shows. Classes "
+        "predicted on background count as wrong, or, on objects only, are left out.",
+    },
+    "The same for the model freshly initialised.",
 )
 ABLATION = Definition(
     "Ablation of every head and MLP",

@@ -28,7 +28,9 @@ from analyses.plots.identifiability import identifiability_figure
 from analyses.plots.memory_pairs import compositionality_figure, key_value_agreement_figure
 from analyses.plots.patching import ablation_figure
 from analyses.plots.perturbation import perturbation_figure
+from analyses.plots.segmentation import segmentation_figure
 from analyses.plots.tidy import block_figures
+from analyses.segmentation import Segmentation
 from analyses.value_vectors import ClassValueAgreement
 
 __all__ = ["CATALOGUE", "Entry", "definition_of", "figures_of"]
@@ -92,6 +94,14 @@ _ENTRIES = (
     Entry(CausalMemories, "causal-memories", causal_memories_figure, definitions.CAUSAL_MEMORIES),
     Entry(Faithfulness, "faithfulness", faithfulness_figure, definitions.FAITHFULNESS, compares_methods=True),
     Entry(Localisation, "localisation", localisation_figure, definitions.LOCALISATION, compares_methods=True),
+    Entry(
+        Segmentation,
+        "segmentation",
+        segmentation_figure,
+        definitions.SEGMENTATION,
+        headlines.SEGMENTATION,
+        draws_null=True,
+    ),
     Entry(AblationStudy, "ablation", ablation_figure, definitions.ABLATION),
     Entry(
         CircuitFaithfulness,

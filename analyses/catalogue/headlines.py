@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CATEGORICAL_UPDATES", "COMPOSITIONALITY", "IDENTIFIABILITY", "PERTURBATION", "Headline"]
+__all__ = ["CATEGORICAL_UPDATES", "COMPOSITIONALITY", "IDENTIFIABILITY", "PERTURBATION", "SEGMENTATION", "Headline"]
 
 
 @dataclass(frozen=True)
@@ -85,3 +85,12 @@ COMPOSITIONALITY = tuple(
     for coefficients, name in (("z", "attention"), ("pre", "MLP, coefficients before the activation function"),
                                ("post", "MLP, coefficients after the activation function"))
 )  # fmt: skip
+
+SEGMENTATION = tuple(
+    Headline(label, "%", {"metric": metric, "reader": "class_embeddings"})
+    for metric, label in (
+        ("pixel_accuracy", "object pixels with the class on top"),
+        ("object_iou", "overlap of the object with its class's pixels (IoU)"),
+        ("mean_iou", "mean IoU over classes"),
+    )
+)

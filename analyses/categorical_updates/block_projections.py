@@ -63,7 +63,7 @@ class BlockProjections:
             if value not in get_args(known):
                 raise ValueError(f"expected {name} {', '.join(map(repr, get_args(known)))}, got {value!r}")
         output = self._output(sublayer).label_logit
-        if reference == "layer_input" and sublayer == "mlp":
+        if reference == "layer_input" and sublayer == "mlp" and not self._cfg.parallel_attn_mlp:
             against = self._projected("resid_mid").label_logit
         else:
             against = self._input("label_logit")

@@ -68,7 +68,8 @@ def similarity_increase(
         labels: The class of each image.
         sublayer: `attn`, `mlp`, `heads` (each head's share of `attn_out`, with a head axis), or `block` (the stream
             after the block).
-        reference: `block_input`, as in the published figures, or `layer_input`: what the sub-layer itself reads.
+        reference: `block_input`, as in the published figures, or `layer_input`: what the sub-layer itself reads (in
+            parallel blocks the same).
         sublayer_norm: As for `project`.
 
     Raises:

@@ -92,7 +92,7 @@ its input, of attention, of the MLP, of none of these |
         streams: list[Stream] = ["resid_pre", "resid_post", "attn_out", "mlp_out"]
         if self.heads:
             streams.append("result")
-        if "layer_input" in self.references:
+        if "layer_input" in self.references and not cfg.parallel_attn_mlp:
             streams.append("resid_mid")
         return [name for stream in streams for name in stream_names(cfg, stream)]
 

@@ -248,5 +248,5 @@ def circuit_graph(model: HookedViT, groups: Sequence[str] = ()) -> CircuitGraph:
         raise ValueError(f"expected groups with different names, got {', '.join(map(repr, groups))}")
     cfg = model.cfg
     heads = tuple(cfg.n_key_value_heads_at(layer) for layer in range(cfg.n_layers))
-    parallel = (bool(getattr(cfg, "parallel_attn_mlp", False)),) * cfg.n_layers
+    parallel = (cfg.parallel_attn_mlp,) * cfg.n_layers
     return CircuitGraph(cfg.n_layers, cfg.n_heads, heads, parallel, tuple(groups))

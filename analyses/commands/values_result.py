@@ -32,7 +32,7 @@ def table_of_classes(classes: pd.DataFrame, label: str) -> Table:
     table.add_column("head, dimension" if is_attention else "neuron", justify="right")
     for rank in range(1, 1 + len(set(classes["place"]))):
         table.add_column(f"{rank}")
-    decimals = _decimals(float(classes["logit"].abs().max()))
+    decimals = _decimals(float(np.abs(classes["logit"].to_numpy()).max()))
     for memory, rows in classes.groupby("memory", sort=False):
         name = f"{rows['head'].iloc[0]}, {rows['dimension'].iloc[0]}" if is_attention else f"{memory}"
         pairs = zip(rows["class_name"], rows["logit"], strict=True)

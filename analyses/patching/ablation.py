@@ -14,7 +14,7 @@ from analyses.patching.runs import patched_runs, rows_within
 from analyses.projection import class_ranks
 from analyses.statistics.intervals import Resampling
 from hooked_vit import HookedViT, HookedViTConfig
-from hooked_vit.resuming import RESUMABLE, check_unhooked, resume_stream
+from hooked_vit.resuming import check_unhooked, resumable, resume_stream
 
 __all__ = ["AblationStudy"]
 
@@ -90,7 +90,9 @@ class AblationStudy(Analysis):
 
     def names(self, cfg: HookedViTConfig) -> list[str]:
         """The outputs of heads and MLPs, the stream that they read, and the last one."""
-        points = ("hook_resid_pre", "attn.hook_z", "hook_resid_mid", "hook_mlp_out")
+        needed = resumable(cfg)
+        streams = ["resid_pre", *dict.fromkeys(("z", *needed["z"], *needed["mlp_out"], "mlp_out"))]
+        points = ["attn.hook_z" if stream == "z" else f"hook_{stream}" for stream in dict.fromkeys(streams)]
         names = [f"blocks.{layer}.{point}" for layer in range(cfg.n_layers) for point in points]
         return [*names, f"blocks.{cfg.n_layers - 1}.hook_resid_post"]
 
@@ -122,7 +124,7 @@ class AblationStudy(Analysis):
         cache = batch.cache
         value = cache[plan.stream, layer]
         name = batch.model.hook_names((plan.stream, layer))[0]
-        context = {kept: cache[kept, layer] for kept in RESUMABLE[plan.stream]}
+        context = {kept: cache[kept, layer] for kept in resumable(batch.model.cfg)[plan.stream]}
         context["labels"] = batch.labels
 
         def finish(ablated: Tensor, given: Mapping[str, Tensor]) -> Tensor:

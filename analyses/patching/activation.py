@@ -102,7 +102,7 @@ def activation_patching(
             if control == "random":
                 there = here + random_directions((there - here).cpu(), generator).to(here)
             finish = partial(resume, model, plan.stream, layer, image_size=(clean.shape[2], clean.shape[3]))
-            context = base.context(plan.stream, layer)
+            context = base.context(layer)
             layer_values = []
             for logits in patched_runs(plan, here, there, context, finish, base.logits, n_rows):
                 layer_values.append(metric_values(metric, logits, per_image))

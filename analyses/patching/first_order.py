@@ -113,7 +113,7 @@ def _along_the_line(
 ) -> Tensor:
     """Mean gradient at the midpoints of `steps` equal pieces of the line from the base to the source."""
     start = base.activations[stream, layer]
-    context = base.context(stream, layer)
+    context = base.context(layer)
     total, n_images = torch.zeros_like(start), len(start)
     points = (torch.arange(steps, device=start.device, dtype=start.dtype) + 0.5) / steps
     for some in points.split(max(1, n_rows // (n_images * _ROWS_PER_GRAPH))):

@@ -191,11 +191,14 @@ def _written(model: HookedViT, base: ViTActivationCache, source: ViTActivationCa
     return model.blocks[layer].write_attn(z) - base["attn_out", layer]
 
 
-def _step(kind: str, at: Sequence[int], n_layers: int) -> int:
-    """When a component reads or writes: a block's heads at step 2 * layer, its MLP at the next."""
+def _step(kind: str, at: Sequence[int], cfg: HookedViTConfig) -> int:
+    """When a component reads or writes: a block's heads at step 2 * layer, its MLP at the next, or in a parallel block
+    at the same step, so that the two do not feed each other."""
     if kind == "embed":
         return -1
-    return 2 * n_layers if kind == "logits" else 2 * at[0] + (kind == "mlp")
+    if kind == "logits":
+        return 2 * cfg.n_layers
+    return 2 * at[0] + (kind == "mlp" and not cfg.parallel_attn_mlp)
 
 
 def _run(
@@ -210,7 +213,7 @@ def _run(
     """Logits where every row's receivers read the stream plus what the row's sender has `written`."""
     n_layers = model.cfg.n_layers
     n_images = len(images) // len(senders)
-    steps = torch.tensor([_step(kind, at, n_layers) for kind, *at in senders], device=images.device)
+    steps = torch.tensor([_step(kind, at, model.cfg) for kind, *at in senders], device=images.device)
     steps = steps.repeat_interleave(n_images)
     hooks: list[Any] = []
     first = n_layers
@@ -234,7 +237,7 @@ def _by_hook_point(cfg: HookedViTConfig, receivers: Sequence[Receiver]) -> Mappi
     points: dict[tuple[str, int], list[int] | None] = {}
     for kind, *at in receivers:
         if kind == "mlp":
-            points[f"blocks.{at[0]}.hook_mlp_in", 2 * at[0] + 1] = None
+            points[f"blocks.{at[0]}.hook_mlp_in", _step(kind, at, cfg)] = None
         elif kind != "logits":
             for read in _INPUTS[kind]:
                 heads = points.setdefault((f"blocks.{at[0]}.hook_{read}_input", 2 * at[0]), [])
@@ -293,9 +296,9 @@ def _check_components(cfg: HookedViTConfig, senders: Sequence[Any], receivers: S
                 if not 0 <= index < size:
                     raise ValueError(f"no {axis} {index} for the {what} {component!r}: the model has 0 to {size - 1}")
     _check_shared_heads(cfg, receivers)
-    last = max(_step(kind, at, cfg.n_layers) for kind, *at in receivers)
+    last = max(_step(kind, at, cfg) for kind, *at in receivers)
     for kind, *at in senders:
-        if _step(kind, at, cfg.n_layers) >= last:
+        if _step(kind, at, cfg) >= last:
             raise ValueError(
                 f"no receiver comes after the sender {(kind, *at)!r}: add a later one, such as ('logits',)"
             )

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from hooked_vit import HookedViTConfig
+from hooked_vit.absent_points import refuse_absent
 from hooked_vit.interventions.selection import select_indices, select_tokens
 
 __all__ = ["PATCH_STREAMS", "PatchPlan", "PatchStream", "plan_patches"]
@@ -96,6 +97,7 @@ def plan_patches(
     """
     if stream not in PATCH_STREAMS:
         raise ValueError(f"expected a stream out of {', '.join(map(repr, PATCH_STREAMS))}, got {stream!r}")
+    refuse_absent([f"hook_{stream}"], cfg)
     has_heads, has_neurons = stream in _HEADS, stream == "post"
     if heads is not None and not has_heads:
         raise ValueError(f"'{stream}' has no heads: patch them in {', '.join(map(repr, _HEADS))}")

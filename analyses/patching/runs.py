@@ -11,7 +11,7 @@ from analyses.patching.plan import PatchPlan, PatchStream
 from analyses.patching.result import Direction, check_direction
 from hooked_vit import HookedViT
 from hooked_vit.input_checks import check_images
-from hooked_vit.resuming import RESUMABLE, check_unhooked
+from hooked_vit.resuming import check_unhooked, resumable
 
 __all__ = ["Run", "base_and_source", "check_pair", "patched_runs", "record", "rows_within"]
 
@@ -21,14 +21,18 @@ _SHARE_OF_GPU = 0.25  # of its free memory
 
 @dataclass(frozen=True)
 class Run:
-    """A recorded run: its logits, and the activations that patching a stream reads, by short name and layer."""
+    """A recorded run: its logits, and the activations that patching a stream reads, by short name and layer.
+
+    `needed` are the short names of the other activations that a run needs to resume at the stream.
+    """
 
     logits: Float[Tensor, "batch n_classes"]
     activations: Mapping[tuple[str, int], Tensor]
+    needed: tuple[str, ...] = ()
 
-    def context(self, stream: PatchStream, layer: int) -> dict[str, Tensor]:
-        """The other activations that a run needs to resume at a stream."""
-        return {name: self.activations[name, layer] for name in RESUMABLE[stream]}
+    def context(self, layer: int) -> dict[str, Tensor]:
+        """The other activations that a run needs to resume at the stream."""
+        return {name: self.activations[name, layer] for name in self.needed}
 
 
 def record(
@@ -39,9 +43,10 @@ def record(
     context: bool = True,
 ) -> Run:
     """Run the model once; keep a stream and, with `context`, the other activations needed to resume at it."""
-    wanted = [(name, layer) for layer in layers for name in (stream, *(RESUMABLE[stream] if context else ()))]
+    needed = resumable(model.cfg)[stream] if context else ()
+    wanted = [(name, layer) for layer in layers for name in (stream, *needed)]
     logits, cache = model.run_with_cache(images, names_filter=wanted)
-    return Run(logits, {(name, layer): cache[name, layer] for name, layer in wanted})
+    return Run(logits, {(name, layer): cache[name, layer] for name, layer in wanted}, needed)
 
 
 def rows_within(model: HookedViT, stream: PatchStream, n_tokens: int, memory_limit: float | int | None) -> int:

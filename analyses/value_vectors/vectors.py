@@ -50,7 +50,7 @@ def value_vectors(
     check_sublayer(sublayer)
     block = model.blocks[block_index(model.cfg, layer)]
     if sublayer == "mlp":
-        rows, scale = block.mlp.W_out, block.ls2
+        rows, scale = block.mlp.W_out, block.mlp_ls
     else:
         rows, scale = rearrange(block.attn.W_O, "head d_head d_model -> (head d_head) d_model"), block.ls1
     return (rows * scale if layer_scale and scale is not None else rows).detach()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from hooked_vit.components.attention import Attention
 from hooked_vit.components.attention_terms import NO_TERMS, AttentionTerms
+from hooked_vit.components.differential_attention import DifferentialAttention
 from hooked_vit.components.mlp import Mlp
 from hooked_vit.components.norm import Norm
 from hooked_vit.config import HookedViTConfig
@@ -32,17 +33,19 @@ class Block(nn.Module):
         super().__init__()
         self.n_heads, self.post_norm = cfg.n_heads, cfg.post_norm
         self.ln1 = Norm(cfg.d_model, cfg.block_norm, input_is_cached=not cfg.post_norm)
-        self.attn = Attention(cfg, layer)
+        self.attn = Attention(cfg, layer) if cfg.differential is None else DifferentialAttention(cfg, layer)
         self.ls1 = nn.Parameter(torch.ones(cfg.d_model)) if cfg.layer_scale else None
-        self.ln2 = Norm(cfg.d_model, cfg.block_norm, input_is_cached=not cfg.post_norm)
+        has_two = not cfg.parallel_attn_mlp  # norms and LayerScales
+        self.ln2 = Norm(cfg.d_model, cfg.block_norm, input_is_cached=not cfg.post_norm) if has_two else None
         self.mlp = Mlp.from_config(cfg)
-        self.ls2 = nn.Parameter(torch.ones(cfg.d_model)) if cfg.layer_scale is True else None
+        self.ls2 = nn.Parameter(torch.ones(cfg.d_model)) if has_two and cfg.layer_scale is True else None
         self.hook_resid_pre = HookPoint()
         self.hook_q_input = HookPoint()
         self.hook_k_input = HookPoint()
         self.hook_v_input = HookPoint()
         self.hook_attn_out = HookPoint()
-        self.hook_resid_mid = HookPoint()
+        if has_two:
+            self.hook_resid_mid = HookPoint()
         self.hook_mlp_in = HookPoint()
         self.hook_mlp_out = HookPoint()
         self.hook_resid_post = HookPoint()
@@ -52,13 +55,34 @@ class Block(nn.Module):
     ) -> Float[Tensor, "batch token d_model"]:
         """From `resid_pre` to `resid_post`. `terms` are what attention takes besides the stream, in this layer."""
         residual = self.hook_resid_pre(residual)
-        attn_out = self.hook_attn_out(self._attn_out(self._z(residual, terms)))
+        normed = residual if self.post_norm else self.ln1(residual)
+        attn_out = self.hook_attn_out(self._attn_out(self._z(residual, normed, terms)))
         residual = self.hook_resid_mid(residual + attn_out)
         mlp_in = self.hook_mlp_in(residual)
         mlp_out = self.hook_mlp_out(self._mlp_out(mlp_in))
         return self.hook_resid_post(residual + mlp_out)
 
-    def _z(self, residual: Tensor, terms: AttentionTerms) -> Tensor:
+    @property
+    def mlp_ln(self) -> Norm:
+        """The norm of the MLP: `ln2`, or `ln1` where attention and MLP read through one norm."""
+        return self.ln1 if self.ln2 is None else self.ln2
+
+    @property
+    def mlp_ls(self) -> Tensor | None:
+        """The LayerScale of the MLP, if it has one: `ls2`, or `ls1` where attention and MLP share it."""
+        return self.ls1 if self.ln2 is None else self.ls2
+
+    @property
+    def scaled_W_O(self) -> Float[Tensor, "head d_head d_model"]:
+        """What heads write to the stream with, in a pre-norm block: `W_O` times LayerScale."""
+        return self.attn.W_O if self.ls1 is None else self.attn.W_O * self.ls1
+
+    @property
+    def scaled_W_out(self) -> Float[Tensor, "d_mlp d_model"]:
+        """What neurons write to the stream with, in a pre-norm block: `W_out` times LayerScale."""
+        return self.mlp.W_out if self.mlp_ls is None else self.mlp.W_out * self.mlp_ls
+
+    def _z(self, residual: Tensor, normed: Tensor, terms: AttentionTerms) -> Tensor:
         points = (self.hook_q_input, self.hook_k_input, self.hook_v_input)
         n_shared = self.attn.n_key_value_heads
         heads = (self.n_heads, n_shared, n_shared)
@@ -67,17 +91,16 @@ class Block(nn.Module):
             for point, copies in zip(points, per_head, strict=True):
                 if is_watched(point):
                     point(copies)
-            return self.attn(residual if self.post_norm else self.ln1(residual), terms)
+            return self.attn(normed, terms)
         q, k, v = (point(copies) for point, copies in zip(points, per_head, strict=True))
-        normed = residual if self.post_norm else self.ln1(residual)
         if not self.post_norm:
             # the norm's own hook points see the unedited stream; an edit of an input enters as a difference from it
             unedited = self.ln1.fused(residual).unsqueeze(-2)
             q, k, v = (normed.unsqueeze(-2) + (self.ln1.fused(x) - unedited) for x in (q, k, v))
         return self.attn.forward_split(q, k, v, terms, self.attn.gate_values(normed))
 
-    def _attn_out(self, z: Tensor) -> Tensor:
-        out, hook_result = self.attn.project(z), self.attn.hook_result
+    def _attn_out(self, z: Tensor, projected: Tensor | None = None) -> Tensor:
+        out, hook_result = self.attn.project(z) if projected is None else projected, self.attn.hook_result
         watched = is_watched(hook_result)
         scale_is_edited = self.post_norm and not is_only_read(self.ln1.hook_scale)
         if not watched or (is_only_read(hook_result) and not scale_is_edited):
@@ -89,7 +112,7 @@ class Block(nn.Module):
         return self.ln1.hook_normalized(out) if self.post_norm else out
 
     def _mlp_out(self, residual: Tensor) -> Tensor:
-        return self._scaled(self.mlp(residual if self.post_norm else self.ln2(residual)), self.ln2, self.ls2)
+        return self._scaled(self.mlp(residual if self.post_norm else self.mlp_ln(residual)), self.mlp_ln, self.mlp_ls)
 
     def _scaled(self, out: Tensor, norm: Callable[[Tensor], Tensor], layer_scale: Tensor | None) -> Tensor:
         """What is added to the stream: a sub-layer's output after its post-norm or LayerScale."""
@@ -117,7 +140,7 @@ class Block(nn.Module):
         >>> torch.equal(model.blocks[5].write_mlp(cache["post", 5]), cache["mlp_out", 5])
         True
         """
-        return self._scaled(self.mlp.out(post), self.ln2.fused, self.ls2)
+        return self._scaled(self.mlp.out(post), self.mlp_ln.fused, self.mlp_ls)
 
     def resume(
         self,
@@ -151,7 +174,7 @@ class Block(nn.Module):
             return middle + given["mlp_out"][:, kept]
         if stream == "post":
             return middle + self.write_mlp(given["post"][:, kept])
-        return middle + self.write_mlp(self.mlp.neurons(middle if self.post_norm else self.ln2.fused(middle)))
+        return middle + self.write_mlp(self.mlp.neurons(middle if self.post_norm else self.mlp_ln.fused(middle)))
 
     def _attn_out_from(self, stream: str, given: Mapping[str, Tensor], kept: slice, terms: AttentionTerms) -> Tensor:
         if stream == "attn_out":
@@ -191,7 +214,7 @@ class Block(nn.Module):
 
     def mlp_out_bias(self, scale: Float[Tensor, "*axes 1"] | None = None) -> Float[Tensor, "*axes d_model"]:
         """The part of `mlp_out` that comes from biases rather than neurons."""
-        return self._written_bias(self.mlp.b_out, self.ln2, self.ls2, scale)
+        return self._written_bias(self.mlp.b_out, self.mlp_ln, self.mlp_ls, scale)
 
     def _written_bias(self, bias: Tensor, norm: Norm, layer_scale: Tensor | None, scale: Tensor | None) -> Tensor:
         if self.post_norm:

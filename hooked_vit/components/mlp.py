@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -64,6 +65,7 @@ class Mlp(nn.Module):
         super().__init__()
         self.kind, self.d_mlp, self.gate_last = kind, d_mlp, gate_last
         self.act = ACTIVATIONS[act_fn]
+        self.joint_product: Literal["bias", "no bias"] | None = None
         n_halves = 2 if kind == "glu_packed" else 1
         self.inp = nn.Linear(d_model, n_halves * d_mlp, bias=bias[0])
         self.gate = nn.Linear(d_model, d_mlp, bias=bias[0]) if kind == "glu_split" else None
@@ -79,10 +81,16 @@ class Mlp(nn.Module):
     def from_config(cls, cfg: HookedViTConfig) -> "Mlp":
         """The MLP of a block."""
         norms = cfg.mlp_inner_norm, cfg.mlp_input_norm
-        return cls(cfg.d_model, cfg.d_mlp, cfg.act_fn, cfg.mlp_kind, cfg.gate_last, cfg.mlp_bias, *norms)
+        mlp = cls(cfg.d_model, cfg.d_mlp, cfg.act_fn, cfg.mlp_kind, cfg.gate_last, cfg.mlp_bias, *norms)
+        mlp.joint_product = ("bias" if cfg.qkv_bias else "no bias") if cfg.parallel_attn_mlp else None
+        return mlp
 
     def forward(self, x: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_model"]:
         """From the normed residual stream to the output before LayerScale or a post-norm."""
+        return self.out(self.activations(x))
+
+    def activations(self, x: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_mlp"]:
+        """From the normed residual stream to the input of W_out, through the hook points."""
         pre, linear = self._halves(x if self.ln_in is None else self.ln_in(x))
         # both hook points come before the product: they may hold views of one tensor, which hooks may edit in place
         pre = self.hook_pre(pre)
@@ -93,7 +101,7 @@ class Mlp(nn.Module):
             post = point(post)
         if self.ln is not None:
             post = self.hook_post(self.ln(post))
-        return self.out(post)
+        return post
 
     def neurons(self, x: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_mlp"]:
         """From the normed residual stream to what `hook_post` holds, past the hook points."""
@@ -103,12 +111,22 @@ class Mlp(nn.Module):
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """The input of the activation function, and the linear half of a gated MLP."""
         if self.kind == "plain":
-            return self.inp(x), None
+            return (self.inp(x) if self.joint_product is None else self._of_joint_product(x)), None
         if self.gate is not None:
             return self.gate(x), self.inp(x)
         assert self.hook_pre_linear is not None
         first, second = self.inp(x).unflatten(-1, (2, self.d_mlp)).unbind(-2)
         return (second, first) if self.gate_last else (first, second)
+
+    def _of_joint_product(self, x: Tensor) -> Tensor:
+        """The input of the activation function to the bit, where the original makes it together with queries, keys and
+        values."""
+        if self.joint_product == "bias":
+            # a slice of a wider tensor: of contiguous numbers, oneDNN's GELU has other last bits
+            return F.pad(self.inp(x), (0, 1))[..., :-1]
+        if type(self.inp) is not nn.Linear:
+            return self.inp(x)  # an adapter
+        return F.linear(x, self.inp.weight) + self.b_in  # queries, keys and values have no bias: it is added afterwards
 
     def _activate(self, pre: Tensor, linear: Tensor | None) -> Tensor:
         return _activated(self.act, pre, linear)

@@ -198,9 +198,11 @@ def _hooks(
     def mask_pattern(pattern: Float[Tensor, "batch head query key"], hook: Any) -> Tensor:
         return pattern * allowed(pattern)
 
-    point, function = ("attn_scores", mask_scores) if renormalise else ("pattern", mask_pattern)
+    points, function = (("attn_scores",), mask_scores) if renormalise else (("pattern",), mask_pattern)
+    if renormalise and model.cfg.differential is not None:
+        points = ("attn_scores_1", "attn_scores_2")
     chosen = range(model.cfg.n_layers) if blocks is None else blocks
-    return [(name, function) for block in chosen for name in model.hook_names((point, block))]
+    return [(name, function) for block in chosen for point in points for name in model.hook_names((point, block))]
 
 
 def _check_keys_left(allowed: Bool[Tensor, "*axes query key"]) -> None:

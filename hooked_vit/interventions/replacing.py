@@ -217,7 +217,7 @@ def freeze_norms(model: HookedViT, cache: Mapping[str, Tensor] | ActivationCache
     """Fix the scales that norms divide by at those of another run, which makes the norms linear.
 
     Args:
-        model: The model; its norms are `ln1` and `ln2` of the blocks, and `ln_final`.
+        model: The model; its norms are `ln1` and `ln2` of the blocks (`ln1` of parallel blocks), and `ln_final`.
         cache: A cache of the other run.
         layers: The blocks; by default all, and the final norm too.
 
@@ -225,7 +225,8 @@ def freeze_norms(model: HookedViT, cache: Mapping[str, Tensor] | ActivationCache
         ValueError: If the cache lacks a scale; see `replace_from`.
     """
     chosen = range(model.cfg.n_layers) if layers is None else layers
-    points: list[Any] = [("scale", layer, norm) for layer in chosen for norm in ("ln1", "ln2")]
+    norms = ("ln1",) if model.cfg.parallel_attn_mlp else ("ln1", "ln2")
+    points: list[Any] = [("scale", layer, norm) for layer in chosen for norm in norms]
     names = model.hook_names(points)
     if layers is None and model.ln_final is not None:
         names.append("ln_final.hook_scale")

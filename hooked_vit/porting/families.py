@@ -25,11 +25,18 @@ READERS: dict[type[nn.Module], ModuleType] = {
 """Class -> the file with its `read_config` and `read_weights`; a subclass is read as the class that it extends."""
 
 
+_WHY_NOT = {
+    "VisionTransformerSAM": "it attends within windows of the patch grid, padded at the edges, and its positions enter "
+    "through the queries, so no single sequence of tokens with one attention pattern describes it",
+}
+
+
 def _reader(module: nn.Module) -> ModuleType:
     for cls in type(module).__mro__:
         if cls in READERS:
             return READERS[cls]
-    refuse(f"the family {type(module).__name__}")
+    reason = _WHY_NOT.get(type(module).__name__)
+    refuse(f"the family {type(module).__name__}{f' ({reason})' if reason else ''}")
 
 
 def read_config(module: nn.Module) -> HookedViTConfig:

@@ -7,7 +7,13 @@ from typing import Any, NoReturn
 
 import torch
 from timm import layers
-from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
+from timm.models.vision_transformer import (
+    Block,
+    DiffParallelScalingBlock,
+    ParallelScalingBlock,
+    ResPostBlock,
+    VisionTransformer,
+)
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -17,10 +23,13 @@ from hooked_vit.porting.parts import ACTIVATION_NAMES, MLP_KINDS, NORM_KINDS, re
 _INACTIVE = (nn.Identity, nn.Dropout, layers.DropPath, layers.PatchDropout, layers.PatchDropoutWithIndices)
 _PARTS = {
     nn.Linear, nn.Conv2d, nn.GELU, nn.Sequential, nn.ModuleList, layers.PatchEmbed, layers.HybridEmbed,
-    layers.Attention, layers.AttentionPoolLatent, layers.LayerScale, Block, ResPostBlock, *_INACTIVE, *NORM_KINDS,
-    *ACTIVATION_NAMES, *MLP_KINDS,
+    layers.Attention, layers.DiffAttention, layers.AttentionPoolLatent, layers.LayerScale, Block, ResPostBlock,
+    ParallelScalingBlock, DiffParallelScalingBlock, *_INACTIVE, *NORM_KINDS, *ACTIVATION_NAMES, *MLP_KINDS,
 }  # fmt: skip
-_LINEAR = re.compile(r"blocks\.\d+\.(attn\.(qkv|proj|q_proj|k_proj|v_proj|gate)|mlp\.(fc\w+|w[012]))")
+_LINEAR = re.compile(
+    r"blocks\.\d+\."
+    r"(attn\.(qkv|proj|q_proj|k_proj|v_proj|gate)|mlp\.(fc\w+|w[012])|(in|out|attn_out|mlp_out)_proj)"
+)
 MERGE = (
     "merge or remove it first (adapters: `model.merge_and_unload()`; parametrisations: "
     "`torch.nn.utils.parametrize.remove_parametrizations`; pruning: `torch.nn.utils.prune.remove`; quantised layers: "
@@ -69,9 +78,10 @@ def refuse_hidden_computation(module: nn.Module) -> None:
 
 def _scale_is_usual(part: Any) -> bool:
     scale, n_heads, projection = (getattr(part, name, None) for name in ("scale", "num_heads", "proj"))
-    if scale is None or n_heads is None or not isinstance(projection, nn.Linear):
+    is_parallel = hasattr(part, "in_proj") and hasattr(part, "head_dim")
+    if scale is None or n_heads is None or not (isinstance(projection, nn.Linear) or is_parallel):
         return True  # no attention
-    d_head = getattr(part, "head_dim", projection.in_features // n_heads)
+    d_head = getattr(part, "head_dim", None) or projection.in_features // n_heads  # pyright: ignore[reportOptionalMemberAccess]
     return math.isclose(scale, d_head**-0.5, rel_tol=1e-6)
 
 

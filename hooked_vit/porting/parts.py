@@ -113,7 +113,8 @@ def read_blocks(blocks: Sequence[Any] | nn.Module, read_block: Callable[[Any, st
         refuse("a model without blocks")
     n_shared = [fields.pop("n_key_value_heads", None) for fields in per_block]
     for index, fields in enumerate(per_block):
-        differing = [name for name, value in fields.items() if value != per_block[0][name]]
+        first = per_block[0]
+        differing = [name for name in {**first, **fields} if fields.get(name) != first.get(name)]
         if differing:
             refuse(f"blocks of different kinds (block {index} and block 0 differ in {', '.join(differing)})")
     grouped = {} if n_shared[0] is None else {"n_key_value_heads": tuple(n_shared)}

@@ -21,6 +21,13 @@ from hooked_vit.porting.hidden_computation import (
     refuse_replaced_methods,
     refuse_unknown_parts,
 )
+from hooked_vit.porting.parallel_blocks import (
+    DIFFERENTIAL_RENAMES,
+    PARALLEL_BLOCKS,
+    as_block_tensors,
+    read_differential,
+    read_parallel_block,
+)
 from hooked_vit.porting.parts import read_blocks, read_gate, read_mlp, read_norm, refuse
 from hooked_vit.porting.stem import read_stem
 from hooked_vit.porting.weights import renamed_weights
@@ -41,6 +48,7 @@ def read_config(module: nn.Module) -> HookedViTConfig:
     cfg = HookedViTConfig(
         d_model=module.embed_dim,
         **read_blocks(module.blocks, read_block),
+        differential=read_differential(module.blocks),
         **_read_embedding(module, distilled),
         **_read_head(module, distilled),
         device=weight.device,
@@ -51,11 +59,13 @@ def read_config(module: nn.Module) -> HookedViTConfig:
 
 
 def read_block(block: Any, where: str) -> dict[str, Any]:
-    """The config fields of a Block or ResPostBlock."""
+    """The config fields of a block."""
+    if type(block) in PARALLEL_BLOCKS:
+        return read_parallel_block(block, where)
     if type(block) not in (Block, ResPostBlock):
         refuse(f"a {type(block).__name__} as {where}")
     attn = block.attn
-    if type(attn) is not layers.Attention:
+    if type(attn) not in (layers.Attention, layers.DiffAttention):
         refuse(f"{type(attn).__name__} in {where}")
     block_norm, second_norm = read_norm(block.norm1, f"norm1 of {where}"), read_norm(block.norm2, f"norm2 of {where}")
     if block_norm is None or block_norm != second_norm:
@@ -66,9 +76,9 @@ def read_block(block: Any, where: str) -> dict[str, Any]:
         refuse(f"LayerScale on only one sub-layer in {where}")
     return {
         "n_heads": attn.num_heads,
-        "d_head": attn.head_dim,
+        "d_head": attn.head_dim * (2 if isinstance(attn, layers.DiffAttention) else 1),
         "qkv_bias": attn.qkv.bias is not None,
-        "gated_attn": read_gate(attn, where),
+        "gated_attn": getattr(attn, "gate", None) is not None and read_gate(attn, where),
         "attn_out_bias": attn.proj.bias is not None,
         "qk_norm": read_norm(attn.q_norm, f"q_norm of {where}"),
         "attn_inner_norm": read_norm(attn.norm, f"the norm inside the attention of {where}"),
@@ -136,4 +146,4 @@ def read_weights(module: nn.Module) -> dict[str, Tensor]:
     for name, tensor in module.state_dict(keep_vars=True).items():
         is_input_norm = any(name.startswith(f"{geglu}.norm.") for geglu in geglus)
         tensors[name.replace(".mlp.norm.", ".mlp.input_norm.") if is_input_norm else name] = tensor
-    return renamed_weights(tensors)
+    return renamed_weights(as_block_tensors(tensors, module.blocks), DIFFERENTIAL_RENAMES)

@@ -57,6 +57,10 @@ def test_ranks_count_what_is_strictly_greater() -> None:
 @pytest.mark.parametrize("stream", STREAMS)
 def test_each_stream_is_projected_as_a_loop_does_it(kind: str, stream: str, images: Tensor) -> None:
     model, cache = run(kind, images)
+    if model.cfg.parallel_attn_mlp and stream == "resid_mid":
+        with pytest.raises(ValueError, match="this model has no 'hook_resid_mid': attention and MLP of a block both"):
+            project(model, cache, stream, LABELS, k=3)
+        return
     p = project(model, cache, stream, LABELS, k=3)
     axes = (3, 2, model.token_layout.n_tokens) + ((model.cfg.n_heads,) if stream == "result" else ())
     assert p.rank.shape == p.label_logit.shape == axes

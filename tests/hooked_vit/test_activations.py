@@ -40,7 +40,8 @@ def test_every_entry_is_bitwise_that_of_a_cache_that_holds_it(model: HookedViT, 
     computed = computed_names(cache)
     assert all(name.endswith(COMPUTED) for name in computed)
     assert {"blocks.1.attn.hook_pattern", "blocks.1.attn.hook_attn_scores"} <= set(computed)
-    assert ("blocks.1.ln2.hook_normalized" in computed) != model.cfg.post_norm
+    norm = "ln1" if model.cfg.parallel_attn_mlp else "ln2"
+    assert (f"blocks.1.{norm}.hook_normalized" in computed) != model.cfg.post_norm
 
 
 def test_what_is_held_is_held_once(model: HookedViT, images: Tensor) -> None:

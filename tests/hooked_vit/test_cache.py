@@ -63,7 +63,7 @@ def neuron_result(model: HookedViT, cache: ViTActivationCache, layer: int, neuro
     """What a neuron adds to the stream, from the definition."""
     block = model.blocks[layer]
     written = cache["post", layer][..., neuron, None] * block.mlp.W_out[neuron]
-    return added(block.ln2 if model.cfg.post_norm else None, block.ls2, written, cache, f"blocks.{layer}.ln2")
+    return added(block.ln2 if model.cfg.post_norm else None, block.mlp_ls, written, cache, f"blocks.{layer}.ln2")
 
 
 def added(post_norm, layer_scale: Tensor | None, written: Tensor, cache: ViTActivationCache, norm: str) -> Tensor:
@@ -81,6 +81,11 @@ def test_the_stream_is_bitwise_the_sum_of_what_is_added(model: HookedViT, cache:
     residual = cache["hook_tokens"]
     for layer in range(3):
         assert torch.equal(residual, cache["resid_pre", layer])
+        if model.cfg.parallel_attn_mlp:  # the original adds the two before LayerScale, in other last bits
+            residual = residual + (cache["attn_out", layer] + cache["mlp_out", layer])
+            torch.testing.assert_close(residual, cache["resid_post", layer], rtol=1e-5, atol=1e-6)
+            residual = cache["resid_post", layer]
+            continue
         residual = residual + cache["attn_out", layer]
         assert torch.equal(residual, cache["resid_mid", layer])
         residual = residual + cache["mlp_out", layer]
@@ -94,6 +99,10 @@ def test_the_stream_is_bitwise_the_sum_of_what_is_added(model: HookedViT, cache:
 def test_accumulated_streams(
     model: HookedViT, cache: ViTActivationCache, layer: int | None, incl_mid: bool, mlp_input: bool
 ) -> None:
+    if model.cfg.parallel_attn_mlp and (incl_mid or mlp_input):
+        with pytest.raises(ValueError, match="attention and MLP of a block both read its input"):
+            cache.accumulated_resid(layer, incl_mid=incl_mid, mlp_input=mlp_input)
+        return
     last = 3 if layer is None else layer
     expected, labels = [], []
     for layer in range(last + 1):
@@ -135,6 +144,10 @@ def test_components_have_names_and_sum_to_the_stream(model: HookedViT, cache: Vi
         assert torch.equal(part, direct[label]), label
     if mode == "all":
         torch.testing.assert_close(parts.sum(0), cache["resid_post", 2], **CLOSE)
+    if model.cfg.parallel_attn_mlp:
+        with pytest.raises(ValueError, match="both read its input: leave out mlp_input"):
+            cache.decompose_resid(1, mlp_input=True)
+        return
     halfway = cache.decompose_resid(1, mlp_input=True)
     torch.testing.assert_close(halfway.sum(0), cache["resid_mid", 1], **CLOSE)
 
@@ -232,8 +245,12 @@ def test_the_full_decomposition_names_every_part_and_sums_to_the_stream(
     else:
         assert torch.equal(parts["embed"], cache["embed"])
         assert torch.equal(parts["pos_embed"], cache["pos_embed"])
-    halfway = cache.get_full_resid_decomposition(2, mlp_input=True, expand_neurons=expand_neurons)
-    torch.testing.assert_close(halfway.sum(0), cache["resid_mid", 2], rtol=1e-3, atol=1e-4)
+    if model.cfg.parallel_attn_mlp:
+        with pytest.raises(ValueError, match="both read its input: leave out mlp_input"):
+            cache.get_full_resid_decomposition(2, mlp_input=True, expand_neurons=expand_neurons)
+    else:
+        halfway = cache.get_full_resid_decomposition(2, mlp_input=True, expand_neurons=expand_neurons)
+        torch.testing.assert_close(halfway.sum(0), cache["resid_mid", 2], rtol=1e-3, atol=1e-4)
     first = cache.get_full_resid_decomposition(0, expand_neurons=expand_neurons)
     torch.testing.assert_close(first.sum(0), cache["resid_pre", 0], **CLOSE)
     for pos_slice, index in ((5, 5), ((1, 4), slice(1, 4)), ([0, 3], [0, 3])):
@@ -270,6 +287,10 @@ def test_parts_normed_at_the_readers_scale_sum_to_what_it_reads(
             cache.apply_ln_to_stack(cache.decompose_resid(1), 1)
         with pytest.raises(ValueError, match="block 1 reads the stream without a norm"):
             cache.stack_neuron_results(1, apply_ln=True, project_output_onto=torch.ones(24))
+        return
+    if mlp_input and model.cfg.parallel_attn_mlp:
+        parts = cache.decompose_resid(layer)  # the MLP reads through the same norm
+        assert torch.equal(cache.apply_ln_to_stack(parts, layer, mlp_input), cache.apply_ln_to_stack(parts, layer))
         return
     parts = cache.decompose_resid(layer, mlp_input=mlp_input)
     normed = cache.apply_ln_to_stack(parts, layer, mlp_input)

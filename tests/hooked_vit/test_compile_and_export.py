@@ -58,7 +58,8 @@ def test_an_edit_at_a_live_point_is_followed(images: Tensor, kind: str) -> None:
     model = HookedViT.from_timm(make_timm(kind))
     model.set_live_hook_points()
     plain = model(images)
-    for name in ("blocks.1.attn.hook_pattern", "blocks.0.attn.hook_result", "blocks.1.ln2.hook_scale"):
+    norm = "ln1" if model.cfg.parallel_attn_mlp else "ln2"
+    for name in ("blocks.1.attn.hook_pattern", "blocks.0.attn.hook_result", f"blocks.1.{norm}.hook_scale"):
         point = model.hook_dict[name]
         point.forward = lambda x: 0.5 * x  # type: ignore[method-assign]
         assert not torch.allclose(model(images), plain, atol=1e-6), name

@@ -40,6 +40,10 @@ def model(source: nn.Module) -> HookedViT:
 
 def test_heads_are_cut_from_timms_matrices_row_by_row(model: HookedViT, source: nn.Module) -> None:
     for layer, block in enumerate(source.blocks):
+        if model.cfg.parallel_attn_mlp:  # one projection for the MLP, whose rows come first, and attention
+            first, proj, qkv = block.in_split[0], block.attn_out_proj, block.in_proj
+        else:
+            first, proj, qkv = 0, block.attn.proj, block.attn.qkv
         for index, name in enumerate("QKV"):
             stacked = getattr(model, f"W_{name}")
             assert stacked.shape == (3, 4, 28, 7)
@@ -47,17 +51,17 @@ def test_heads_are_cut_from_timms_matrices_row_by_row(model: HookedViT, source: 
             assert biases.shape == (3, 4, 7)
             for head in range(4):
                 for d in range(7):
-                    row = index * 28 + head * 7 + d
-                    assert torch.equal(stacked[layer, head, :, d], block.attn.qkv.weight[row])
-                    stored = block.attn.qkv.bias
-                    if getattr(block.attn, "q_bias", None) is not None:
+                    row = first + index * 28 + head * 7 + d
+                    assert torch.equal(stacked[layer, head, :, d], qkv.weight[row])
+                    stored = qkv.bias
+                    if getattr(getattr(block, "attn", None), "q_bias", None) is not None:
                         stored = torch.cat([block.attn.q_bias, torch.zeros(28), block.attn.v_bias])
                     bias = 0.0 if stored is None else float(stored[row].detach())
                     assert float(biases[layer, head, d]) == bias
         for head in range(4):
             for d in range(7):
-                assert torch.equal(model.W_O[layer, head, d], block.attn.proj.weight[:, head * 7 + d])
-        bias = block.attn.proj.bias
+                assert torch.equal(model.W_O[layer, head, d], proj.weight[:, head * 7 + d])
+        bias = proj.bias
         assert torch.equal(model.b_O[layer], torch.zeros(28) if bias is None else bias)
 
 
@@ -67,7 +71,8 @@ def test_matrices_multiply_from_the_right(model: HookedViT, images: Tensor) -> N
         if model.cfg.post_norm:
             read, mlp_read = cache["resid_pre", layer], cache["resid_mid", layer]
         else:
-            read, mlp_read = cache["normalized", layer, "ln1"], cache["normalized", layer, "ln2"]
+            mlp_norm = "ln1" if model.cfg.parallel_attn_mlp else "ln2"
+            read, mlp_read = cache["normalized", layer, "ln1"], cache["normalized", layer, mlp_norm]
         for name in "QKV":
             for head in range(4):
                 made = read @ getattr(model, f"W_{name}")[layer, head] + getattr(model, f"b_{name}")[layer, head]
@@ -82,7 +87,7 @@ def test_matrices_multiply_from_the_right(model: HookedViT, images: Tensor) -> N
         mlp_out = cache["post", layer] @ model.W_out[layer] + model.b_out[layer]
         block = model.blocks[layer]
         for written, added, norm, scale in ((attn_out, "attn_out", block.ln1, block.ls1),
-                                            (mlp_out, "mlp_out", block.ln2, block.ls2)):  # fmt: skip
+                                            (mlp_out, "mlp_out", block.mlp_ln, block.mlp_ls)):  # fmt: skip
             expected = norm.fused(written) if model.cfg.post_norm else written if scale is None else written * scale
             torch.testing.assert_close(cache[added, layer], expected, rtol=1e-4, atol=1e-5)
 
@@ -200,13 +205,17 @@ def test_accumulated_bias_is_the_sum_of_what_biases_write(kind: str, mlp_input: 
         with pytest.raises(ValueError, match="in post-norm blocks what a bias adds depends on the token"):
             model.accumulated_bias(1)
         return
+    if mlp_input and model.cfg.parallel_attn_mlp:
+        with pytest.raises(ValueError, match="both read its input: leave out mlp_input"):
+            model.accumulated_bias(1, mlp_input=True)
+        return
     for layer in range(4):
         expected = torch.zeros(24)
         for index, block in enumerate(model.blocks):
             if index < layer or (mlp_input and index == layer):
                 expected += block.attn.b_O * (1 if block.ls1 is None else block.ls1)
             if index < layer and include_mlp:
-                expected += block.mlp.b_out * (1 if block.ls2 is None else block.ls2)
+                expected += block.mlp.b_out * (1 if block.mlp_ls is None else block.mlp_ls)
         torch.testing.assert_close(model.accumulated_bias(layer, mlp_input, include_mlp), expected)
     with pytest.raises(ValueError, match="layer 4 is out of range: 0 to 3"):
         model.accumulated_bias(4)

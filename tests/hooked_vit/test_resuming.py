@@ -5,7 +5,7 @@ import torch
 from conftest import ported
 from torch import Tensor
 
-from hooked_vit.resuming import RESUMABLE, resume, resume_stream
+from hooked_vit.resuming import resumable, resume, resume_stream
 
 
 @torch.no_grad()
@@ -15,7 +15,7 @@ def test_every_activation_of_every_kind(kind: str, images: Tensor, layer: int) -
     last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
     _, base = model.run_with_cache(images)
     _, source = model.run_with_cache(other)
-    for stream, needed in RESUMABLE.items():
+    for stream, needed in resumable(model.cfg).items():
         value = base[stream, layer].clone()
         value[:, 1] = source[stream, layer][:, 1]  # a token, or a head of the pattern
         ends = {}

@@ -36,7 +36,7 @@ function setView(view) {
 }
 
 function choose(position) {
-  if (position >= 0) set({ chosen: position, against: state.against === position ? null : state.against });
+  if (position >= 0) set({ chosen: position, against: state.against === position ? null : state.against, lit: null });
 }
 
 const chooseHead = (block, head) => set({ block, head, everyBlock: false, view: state.view === "attention" || state.view === "patching" ? state.view : "importance" });

@@ -70,6 +70,7 @@ function showClasses(map, { light, choose }) {
     const position = data.shown.indexOf(label);
     const entry = make("button", { type: "button", title: `${className(label)}: on top of ${shareOfPatches(count)}${position < 0 ? "; its ranks are not in this page" : ""}` },
       make("i"), make("span", { textContent: shortClassName(label) }), make("small", { textContent: count }));
+    entry.dataset.label = label;
     entry.firstElementChild.style.backgroundColor = colours(label);
     entry.classList.toggle("is-chosen", label === chosenClass());
     for (const kind of ["pointerenter", "focus"]) entry.addEventListener(kind, () => light(label));
@@ -87,7 +88,9 @@ function showClasses(map, { light, choose }) {
   // while a class is pointed at, its entry must stay
   if (host.matches(":hover, :focus-within") && host.dataset.of === `${state.block} ${state.stream} ${state.run} ${state.chosen}`) return;
   host.dataset.of = `${state.block} ${state.stream} ${state.run} ${state.chosen}`;
+  const focused = host.querySelector(":focus-visible")?.dataset.label;
   host.replaceChildren(...entries, ...lines.map((text) => make("p", { textContent: text })));
+  if (focused !== undefined) host.querySelector(`[data-label="${focused}"]`)?.focus();
 }
 
 function countsOf(values) {

@@ -98,6 +98,9 @@ function whatPatchingRestores() {
 }
 
 export function showTakeaway(chooseHead) {
+  const of = `${state.run} ${state.chosen} ${state.against}`;
+  if (find("takeaway").dataset.of === of) return;
+  find("takeaway").dataset.of = of;
   const carried = whatCarriesIt(chooseHead);
   const first = isDifference() ? whatDiffers() : whereItEmerges(state.run, state.chosen);
   find("takeaway").replaceChildren(...first, ...(carried.length ? ["; ", ...carried] : []), ".", ...whatPatchingRestores());

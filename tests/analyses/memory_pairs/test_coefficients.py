@@ -20,11 +20,11 @@ def test_memories_sum_to_the_output(kind, sublayer):
     model, cache = cached(kind)
     for layer, block in enumerate(model.blocks):
         coefficients = memory_coefficients(model, cache, layer, sublayer, "post")
-        part, norm = (block.mlp.b_out, block.ln2) if sublayer == "mlp" else (block.attn.b_O, block.ln1)
+        part, norm = (block.mlp.b_out, block.mlp_ln) if sublayer == "mlp" else (block.attn.b_O, block.ln1)
         written = coefficients @ value_vectors(model, layer, sublayer) + part
         if block.post_norm:
             written = norm.fused(written)
-        elif (scale := block.ls2 if sublayer == "mlp" else block.ls1) is not None:
+        elif (scale := block.mlp_ls if sublayer == "mlp" else block.ls1) is not None:
             scaled = coefficients @ value_vectors(model, layer, sublayer, layer_scale=True)
             torch.testing.assert_close(scaled + part * scale, written * scale, rtol=1e-4, atol=1e-5)
             written = written * scale

@@ -54,7 +54,7 @@ def together(works: Sequence[Callable[[], Any]], tmp_path: Path) -> list[Any]:
 def test_tables_are_those_one_process_tables(
     one_process_tables: dict[str, pd.DataFrame], tmp_path: Path, n_processes: int
 ) -> None:
-    """Ten batches, the last of one image: 5 and 5 of 20 and 17 images, 2, 3, 2 and 3, and more processes than batches."""
+    """Ten batches, the last of one image: 5 and 5 of 20 and 17 images, 2, 3, 2, 3, and more processes than batches."""
     results = together([lambda: run(str(tmp_path / "out"))] * n_processes, tmp_path)
     for result in results:
         assert_same_tables(result, one_process_tables)

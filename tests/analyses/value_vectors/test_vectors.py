@@ -20,7 +20,7 @@ from analyses.value_vectors.vectors import (
 def slow_rows(model, layer, sublayer, layer_scale=False):
     block = model.blocks[layer]
     if sublayer == "mlp":
-        rows, scale = [block.mlp.out.weight[:, i] for i in range(model.cfg.d_mlp)], block.ls2
+        rows, scale = [block.mlp.out.weight[:, i] for i in range(model.cfg.d_mlp)], block.mlp_ls
     else:
         rows = [block.attn.W_O[head, i] for head in range(model.cfg.n_heads) for i in range(model.cfg.d_head)]
         scale = block.ls1

@@ -8,6 +8,7 @@ from conftest import make_timm, ported
 from explored import ASKED, an_image, explored
 
 from analyses.pages.explorer.content import explorer_data
+from analyses.pages.explorer.run import explorer_names
 from hooked_vit import HookedViT
 
 
@@ -33,6 +34,12 @@ def test_tokens_and_grid(kind: str, prefix: list[str]) -> None:
     assert data["prefix"] == prefix
     assert data["grid"] == [4, 3]
     assert data["projections"]["rank"]["shape"] == [3, 3, 12 + len(prefix), 7]
+
+
+def test_pages_need_no_stream_between_the_sublayers(kind: str) -> None:
+    """Blocks whose sub-layers run side by side have none."""
+    model, _, _ = explored(kind)
+    assert not any(name.endswith("resid_mid") for name in explorer_names(model))
 
 
 def test_classes_and_predictions(kind: str) -> None:

@@ -127,6 +127,18 @@ def test_its_heads_lead_to_their_importance(read: Reading) -> None:
     assert read.page.locator("#view input:checked").input_value() == "importance"
     assert read.page.locator("#head").input_value() == head
     assert f"block {block} ·" in read.text("#readout")
+    assert read.page.evaluate("document.activeElement.textContent") == f"{block}.{head}"
+
+
+def test_the_legend_by_keyboard(read: Reading) -> None:
+    read.page.locator("#classes button", has_text="doughnut").focus()
+    read.page.keyboard.press("Tab")
+    name = read.page.evaluate("document.activeElement.querySelector('span').textContent")
+    lit = sum(read.colour(patch)[3] > 0 for patch in range(64))
+    assert lit == legend(read)[name][0]
+    read.page.keyboard.press("Enter")
+    assert read.chosen().startswith(name)
+    assert read.page.evaluate("document.activeElement.querySelector('span').textContent") == name
 
 
 def test_blocks_play_to_the_last_one(path: Path, visit: Callable[..., Visit]) -> None:

@@ -1,0 +1,47 @@
+"""Hook points that some kinds of model do not have, and what to use instead."""
+
+from collections.abc import Iterable, Mapping
+
+from hooked_vit.config import HookedViTConfig
+
+_PARALLEL = "attention and MLP of a block both read its input, 'resid_pre'"
+
+
+def absent_points(cfg: HookedViTConfig) -> Mapping[str, str]:
+    """Parts of hook points' names that other models have and this one lacks, each with the reason.
+
+    >>> cfg = HookedViTConfig(2, 12, 3, 20, 7, (16, 24), (8, 8), parallel_attn_mlp=True)
+    >>> sorted(absent_points(cfg))
+    ['hook_resid_mid', 'ln2']
+    """
+    absent: dict[str, str] = {}
+    if cfg.parallel_attn_mlp:
+        absent["hook_resid_mid"] = f"{_PARALLEL}, so there is no stream between them"
+        absent["ln2"] = f"{_PARALLEL}, through one norm, 'ln1'"
+    if cfg.differential is not None:
+        absent["hook_attn_scores"] = (
+            "a differential head has two patterns, whose scores are 'hook_attn_scores_1' and 'hook_attn_scores_2'"
+        )
+    return absent
+
+
+def why_absent(name: str, cfg: HookedViTConfig) -> str | None:
+    """Why this model has no hook point of that full name; `None` if it has one, or no model has.
+
+    >>> cfg = HookedViTConfig(2, 12, 3, 20, 7, (16, 24), (8, 8), parallel_attn_mlp=True)
+    >>> why_absent("blocks.0.hook_resid_mid", cfg)[:47]
+    "this model has no 'hook_resid_mid': attention a"
+    """
+    parts = name.split(".")
+    if parts[0] == "attn_pool":
+        return None  # it is of one kind
+    absent = absent_points(cfg)
+    return next((f"this model has no '{part}': {absent[part]}" for part in parts if part in absent), None)
+
+
+def refuse_absent(names: Iterable[str], cfg: HookedViTConfig) -> None:
+    """Raise ValueError if one of the full names belongs to a hook point that this kind of model does not have."""
+    for name in names:
+        reason = why_absent(name, cfg)
+        if reason is not None:
+            raise ValueError(reason)
