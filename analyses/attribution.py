@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
 from hooked_vit.components.block import Block
+from hooked_vit.components.differential_attention import DifferentialAttention
 from hooked_vit.components.norm import Norm
 
 __all__ = ["LogitAttribution", "attribution_names", "logit_attribution"]
@@ -109,6 +110,7 @@ def attribution_names(cfg: HookedViTConfig, *, neurons: bool = False, sources: b
     points += ["mlp.hook_post"] if neurons else []
     points += ["attn.hook_pattern", "attn.hook_v"] if sources else []
     points += ["attn.ln.hook_scale"] if sources and cfg.attn_inner_norm else []
+    points += ["attn.head_ln.hook_scale"] if sources and cfg.differential else []
     points += ["attn.hook_gate"] if sources and cfg.gated_attn else []
     return names + [f"blocks.{layer}.{point}" for layer in range(cfg.n_layers) for point in points]
 
@@ -242,6 +244,9 @@ def _block_parts(
             if attn.ln.bias is not None:
                 bias = (attn.ln.bias.view(attn.n_heads, attn.d_head) * mix_gradient).sum(dim=(1, 3))
             mix_gradient = _back_through(attn.ln, flat, scale).view_as(z_gradient)
+        if isinstance(attn, DifferentialAttention):
+            scale = cache[f"{prefix}attn.head_ln.hook_scale"][:, read]
+            mix_gradient = _back_through(attn.head_ln, mix_gradient * (1 - attn.lambda_init), scale)
         pattern, v = cache[f"{prefix}attn.hook_pattern"][:, :, read], cache[f"{prefix}attn.hook_v"]
         v = attn.for_query_heads(v, dim=2)
         v_gradient = einsum(

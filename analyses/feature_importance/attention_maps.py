@@ -52,10 +52,18 @@ def attention_rollout(
 
     The rows of the tokens that the head reads, averaged (see `cfg.read_weights`).
 
+    Raises:
+        ValueError: If attention is differential: its patterns are differences, not shares.
+
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> attention_rollout(model, torch.zeros(2, 3, 64, 64), torch.tensor([3, 14])).shape
     torch.Size([2, 64])
     """
+    if model.cfg.differential is not None:
+        raise ValueError(
+            "attention rollout multiplies shares of attention, and the patterns of differential attention are "
+            "differences with negative entries: use another method, such as input_gradients"
+        )
     _, cache = model.run_with_cache(images, names_filter="pattern", start_at_layer=start_at_layer)
     half_steps = [cache["pattern", layer].mean(dim=1) / 2 for layer in range(model.cfg.n_layers)]
     return readout_row(half_steps, 0.5, model.cfg)

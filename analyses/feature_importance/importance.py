@@ -207,7 +207,7 @@ def _layer_importance(
 
 def _reshapes_the_mix(cfg: HookedViTConfig) -> bool:
     """Whether a norm or a gate comes between the mix of values and W_O."""
-    return cfg.attn_inner_norm is not None or cfg.gated_attn
+    return cfg.attn_inner_norm is not None or cfg.gated_attn or cfg.differential is not None
 
 
 def _differentiable(tensor: Tensor) -> Tensor:

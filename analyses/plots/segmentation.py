@@ -1,9 +1,9 @@
 """Patches as a segmentation: accuracy and IoU over the blocks, for each reader of the patches."""
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analyses.plots.curves import BLUE, GREY, VERMILION, draw_curve, finish_figure, finish_panel, rows_of
+from analyses.plots.figure import Figure
 
 __all__ = ["segmentation_figure"]
 

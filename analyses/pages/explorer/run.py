@@ -37,8 +37,22 @@ class ExploredRun:
 
 
 @torch.no_grad()
+def _refuse_differential(model: HookedViT) -> None:
+    """Raise ValueError if attention is differential: the page shows shares of attention, which are never negative."""
+    if model.cfg.differential is not None:
+        raise ValueError(
+            "the explorer shows shares of attention, and the patterns of differential attention are differences with "
+            "negative entries: read 'hook_pattern_1', 'hook_pattern_2' and 'hook_lambda' from a cache"
+        )
+
+
 def explored_run(model: HookedViT, image: Float[Tensor, "1 channel height width"]) -> ExploredRun:
-    """Run the model once, and keep what a page reads."""
+    """Run the model once, and keep what a page reads.
+
+    Raises:
+        ValueError: If attention is differential.
+    """
+    _refuse_differential(model)
     logits, cache = model.run_with_cache(image, names_filter=explorer_names(model))
     return ExploredRun(logits[0], cache)
 

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from browser import Visit
+from conftest import make_timm
 from explorer_reading import Reading, Truth, number
 
 from analyses.data.emoji_scenes.sample_pictures import sample_scenes
@@ -194,8 +196,6 @@ def test_all_four_differences_at_once_and_on_a_phone(
 
 
 def test_pictures_of_different_sizes_are_an_error() -> None:
-    from conftest import make_timm
-
     model = HookedViT.from_timm(make_timm("dynamic"))
     sizes = iter([(32, 24), (16, 40)])
     model.preprocess = lambda picture: torch.zeros(1, 3, *next(sizes))  # type: ignore[method-assign]
@@ -205,3 +205,20 @@ def test_pictures_of_different_sizes_are_an_error() -> None:
         explore(model, SCENES[0], patching=True)
     with pytest.raises(ValueError, match="a title for each of the 2 pictures, got 1"):
         explore(model, SCENES, title="one")
+
+
+def test_blocks_whose_sublayers_run_side_by_side(visit: Callable[..., Visit], tmp_path: Path) -> None:
+    model = HookedViT.from_timm(make_timm("cls", block_fn="ParallelScalingBlock"))
+    assert not any("resid_mid" in name for name in model.hook_dict)
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 32, 24, 3), dtype=np.uint8)
+    page = explore(model, list(pixels), [5, 2], patching=True).save(tmp_path / "page.html")
+    read, truths = Reading.when_ready(visit(page).page), [Truth.of(model, picture) for picture in pixels]
+    own, other = (truth.logits[5].item() for truth in truths)
+    assert read.value("Sum of all bars", "#parts") == pytest.approx(own - other, abs=0.0021)
+    metric = logit_difference(5, against=2)
+    shares = activation_patching(model, truths[0].image, truths[1].image, metric, "resid_post").recovered
+    read.view("patching")
+    read.to_block(0)
+    read.patch(4).hover()
+    shown = read.text("#readout").split("restores ")[1].split(" %")[0]
+    assert number(shown.replace("< ", "")) == pytest.approx(100 * shares[0, 5].item(), rel=0.006, abs=0.02)
