@@ -106,7 +106,7 @@ def attribution_names(cfg: HookedViTConfig, *, neurons: bool = False, sources: b
     names += ["ln_final.hook_scale"] if cfg.final_norm else []
     names += ["ln_pooled.hook_scale"] if cfg.pooled_norm else []
     points = ["attn.hook_z", "hook_mlp_out"]
-    points += ["ln1.hook_scale", "ln2.hook_scale"] if cfg.post_norm else []
+    points += [f"{norm}.hook_scale" for norm in cfg.write_norms or ()]
     points += ["mlp.hook_post"] if neurons else []
     points += ["attn.hook_pattern", "attn.hook_v"] if sources else []
     points += ["attn.ln.hook_scale"] if sources and cfg.attn_inner_norm else []
@@ -220,10 +220,11 @@ def _block_parts(
     block: Block, cache: ViTActivationCache, layer: int, gradient: Tensor, read: slice, neurons: bool, sources: bool
 ) -> dict[str, Tensor]:
     prefix, attn = f"blocks.{layer}.", block.attn
-    scales = [cache[f"{prefix}{norm}.hook_scale"][:, read] if block.post_norm else None for norm in ("ln1", "ln2")]
+    names = cache.model.cfg.write_norms or (None, None)
+    scales = [None if name is None else cache[f"{prefix}{name}.hook_scale"][:, read] for name in names]
     attn_gradient, mlp_gradient = (
         _back_to_sublayer(gradient, norm, layer_scale, scale)
-        for norm, layer_scale, scale in zip((block.ln1, block.mlp_ln), (block.ls1, block.mlp_ls), scales, strict=True)
+        for norm, layer_scale, scale in zip(block.write_norms, (block.ls1, block.mlp_ls), scales, strict=True)
     )
     z = cache[f"{prefix}attn.hook_z"][:, read]
     z_gradient = einsum("batch token d_model, head d_head d_model -> batch token head d_head", attn_gradient, attn.W_O)
@@ -257,9 +258,9 @@ def _block_parts(
     return parts
 
 
-def _back_to_sublayer(gradient: Tensor, norm: Norm, layer_scale: Tensor | None, scale: Tensor | None) -> Tensor:
+def _back_to_sublayer(gradient: Tensor, norm: Norm | None, layer_scale: Tensor | None, scale: Tensor | None) -> Tensor:
     """From the gradient at a sub-layer's addition to the stream to the gradient at the output of W_O or W_out."""
-    if scale is not None:
+    if norm is not None and scale is not None:
         return _back_through(norm, gradient, scale)
     return gradient if layer_scale is None else gradient * layer_scale
 

@@ -87,7 +87,7 @@ def stream_names(cfg: HookedViTConfig, stream: Stream, layers: Sequence[int] | N
     refuse_absent([f"hook_{stream}"], cfg)
     if stream != "result":
         return [f"blocks.{layer}.hook_{stream}" for layer in _layers(cfg, layers)]
-    points = ("attn.hook_z", "ln1.hook_scale") if cfg.post_norm else ("attn.hook_z",)
+    points = ("attn.hook_z", *(f"{norm}.hook_scale" for norm in (cfg.write_norms or ())[:1]))
     return [f"blocks.{layer}.{point}" for layer in _layers(cfg, layers) for point in points]
 
 
@@ -189,7 +189,8 @@ def _vectors(model: HookedViT, cache: ViTActivationCache, stream: Stream, layer:
     elif f"{prefix}attn.hook_result" in cache.cache_dict:
         vectors = cache[f"{prefix}attn.hook_result"]
     else:
-        scale = cache[f"{prefix}ln1.hook_scale"] if model.cfg.post_norm else None
+        names = model.cfg.write_norms
+        scale = None if names is None else cache[f"{prefix}{names[0]}.hook_scale"]
         vectors = block.head_results(cache[f"{prefix}attn.hook_z"], scale)
     return vectors if cache.has_batch_dim else vectors[None]
 
@@ -223,7 +224,7 @@ def _check(
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     if sublayer_norm and stream not in ("attn_out", "mlp_out"):
         raise ValueError(f"sublayer_norm applies to the sub-layer outputs 'attn_out' and 'mlp_out', not to '{stream}'")
-    if sublayer_norm and model.cfg.post_norm:
+    if sublayer_norm and model.cfg.write_norms is not None:
         raise ValueError("sublayer_norm applies to pre-norm blocks: in a post-norm block, outputs have passed the norm")
 
 

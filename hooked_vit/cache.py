@@ -297,7 +297,8 @@ class ViTActivationCache(ActivationCache):
         return all_cached
 
     def _post_scale(self, layer: int, norm: int) -> Tensor | None:
-        return self[f"blocks.{layer}.ln{norm}.hook_scale"] if self.model.cfg.post_norm else None
+        norms = self.model.cfg.write_norms
+        return None if norms is None else self[f"blocks.{layer}.{norms[norm - 1]}.hook_scale"]
 
     def _on_linear(self, method: str, *args: Any, bias_at: Any = None, **kwargs: Any) -> Any:
         """Run a method of TransformerLens's on the cache of an equivalent model whose sub-layers write linearly."""
@@ -324,11 +325,11 @@ class ViTActivationCache(ActivationCache):
             activations.pop("hook_embed", None)
             if "hook_tokens" in activations:
                 activations["hook_embed"] = activations["hook_tokens"]
-        if cfg.post_norm:
+        if cfg.write_norms is not None:
             for layer in range(cfg.n_layers):
                 post = f"blocks.{layer}.mlp.hook_post"
                 if post in activations:
-                    activations[post] = self._divided(post, f"blocks.{layer}.ln2.hook_scale")
+                    activations[post] = self._divided(post, f"blocks.{layer}.{cfg.write_norms[1]}.hook_scale")
         bias_at = bias_at if isinstance(bias_at, Slice) else Slice(bias_at)
         return ViTActivationCache(activations, _LinearWrites(self, bias_at), self.has_batch_dim)
 
@@ -351,9 +352,10 @@ class _LinearBlocks:
     def __getitem__(self, layer: int) -> SimpleNamespace:
         block = self._blocks[layer]
         W_O, W_out = block.attn.W_O, block.mlp.W_out
-        if block.post_norm:
+        norm1, norm2 = block.write_norms
+        if norm1 is not None and norm2 is not None:
             unit = W_out.new_ones(1)
-            W_O, W_out = block.ln1.divide(W_O, unit, bias=False), block.mlp_ln.divide(W_out, unit, bias=False)
+            W_O, W_out = norm1.divide(W_O, unit, bias=False), norm2.divide(W_out, unit, bias=False)
         else:
             W_O, W_out = block.scaled_W_O, block.scaled_W_out
         return SimpleNamespace(attn=SimpleNamespace(W_O=W_O), mlp=SimpleNamespace(W_out=W_out))
@@ -370,14 +372,15 @@ class _LinearWrites:
     def accumulated_bias(self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True) -> Tensor:
         """Sum of what biases add before `layer`: a vector, or with post-norms one vector per token of a slice."""
         model = self._cache.model
-        if not self.cfg.post_norm:
+        norms = self.cfg.write_norms
+        if norms is None:
             return model.accumulated_bias(layer, mlp_input, include_mlp_biases)
         total = model.embed.weight.new_zeros(self.cfg.d_model)
         for index, block in enumerate(model.blocks):
             if index < layer or (mlp_input and index == layer):
-                total = total + block.attn_out_bias(self._scale(f"blocks.{index}.ln1"))
+                total = total + block.attn_out_bias(self._scale(f"blocks.{index}.{norms[0]}"))
             if index < layer and include_mlp_biases:
-                total = total + block.mlp_out_bias(self._scale(f"blocks.{index}.ln2"))
+                total = total + block.mlp_out_bias(self._scale(f"blocks.{index}.{norms[1]}"))
         return total
 
     def _scale(self, norm: str) -> Tensor:

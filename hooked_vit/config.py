@@ -39,7 +39,8 @@ class RotaryConfig:
 
     Attributes:
         kind: timm's kind: `"cat"` (EVA-02, Perception Encoder), `"dinov3"` (coordinates are normalised by the grid),
-            `"mixed"` (the frequencies are learnt, per layer and head) or `"mrope"` (as in Qwen's vision towers).
+            `"mixed"` (the frequencies are learnt, per layer and head), `"mrope"`,
+            or `"gemma"` (half a head for columns, half for rows).
         temperature: The base of the frequencies.
         rotate_half: Whether a number is rotated together with the one half a head away, not with its neighbour.
         grid_offset: Added to the coordinates.
@@ -51,7 +52,7 @@ class RotaryConfig:
         mrope_section: How many frequencies are for time, rows and columns (`"mrope"`).
     """
 
-    kind: Literal["cat", "dinov3", "mixed", "mrope"]
+    kind: Literal["cat", "dinov3", "mixed", "mrope", "gemma"]
     temperature: float
     rotate_half: bool = False
     grid_offset: float = 0.0
@@ -163,6 +164,9 @@ class HookedViTConfig:
     gate_last: bool = False
     layer_scale: bool | Literal["attn"] = False
     post_norm: bool = False
+    sandwich_norm: bool = False  # a norm before each sub-layer and another one after it
+    v_norm: NormConfig | None = None
+    attn_scale: float | None = None  # of the scores; 1 / sqrt(d_head) by default
     # Attention and MLP of a block both read its input. `fused_out`: the original has one output projection for both.
     parallel_attn_mlp: bool = False
     fused_out: bool = False
@@ -222,6 +226,17 @@ class HookedViTConfig:
             raise ValueError(f"expected n_key_value_heads that divide {self.n_heads} heads, got {grouped}")
         if self.rotary is not None and self.rotary.kind == "mixed" and grouped is not None:
             raise ValueError("rotary positions of kind 'mixed' rotate each head by itself, so keys cannot be grouped")
+
+    @property
+    def write_norms(self) -> tuple[str, str] | None:
+        """The norms of a block whose outputs attention and MLP add to the stream, by name; `None` if it has none.
+
+        >>> HookedViTConfig(2, 12, 3, 20, 7, (16, 24), (8, 8), sandwich_norm=True).write_norms
+        ('ln1_post', 'ln2_post')
+        """
+        if self.post_norm:
+            return "ln1", "ln2"
+        return ("ln1_post", "ln2_post") if self.sandwich_norm else None
 
     def n_key_value_heads_at(self, layer: int) -> int:
         """The number of key and value heads in a layer; `n_heads` unless several query heads share them.

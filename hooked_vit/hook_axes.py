@@ -3,8 +3,8 @@
 from hooked_vit.config import HookedViTConfig
 
 _PER_HEAD = ("hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k", "hook_z", "hook_z_pre", "hook_gate",
-             "hook_result", "hook_q_input", "hook_k_input", "hook_v_input")  # fmt: skip
-_OF_KEYS_AND_VALUES = ("hook_k", "hook_v", "hook_rot_k", "hook_k_input", "hook_v_input")
+             "hook_result", "hook_q_input", "hook_k_input", "hook_v_input", "hook_v_pre")  # fmt: skip
+_OF_KEYS_AND_VALUES = ("hook_v_pre", "hook_k", "hook_v", "hook_rot_k", "hook_k_input", "hook_v_input")
 _WIDTHS = {"hook_result": "d_model", "hook_q_input": "d_model", "hook_k_input": "d_model", "hook_v_input": "d_model"}
 
 
@@ -39,13 +39,15 @@ def hook_axes(name: str, cfg: HookedViTConfig) -> tuple[str, ...]:
     elif path[:1] == ["ln_pooled"] or (path[:1] == ["ln_final"] and cfg.norm_after_pool):
         tokens = "1"
     heads = f"{pool}head"
-    if path[:1] == ["blocks"] and (last in _OF_KEYS_AND_VALUES or path[-1] == "k_norm"):
+    if path[:1] == ["blocks"] and (last in _OF_KEYS_AND_VALUES or path[-1] in ("k_norm", "v_norm")):
         heads = "head" if cfg.n_key_value_heads_at(int(path[1])) == cfg.n_heads else "key_value_head"
     if path[-1:] == ["head_ln"]:
         return ("batch", tokens, "head", "1" if last == "hook_scale" else "d_head")
     if path[-1:] in (["q_norm"], ["k_norm"]):
         heads = "half_head" if cfg.differential is not None and not pool else heads
         return ("batch", heads, tokens, "1" if last == "hook_scale" else "d_head")
+    if path[-1:] == ["v_norm"]:
+        return ("batch", tokens, heads, "1" if last == "hook_scale" else "d_head")
     if last in _PER_HEAD:
         return ("batch", tokens, heads, _WIDTHS.get(last, "d_head"))
     if last == "hook_scale":

@@ -173,11 +173,11 @@ class Parameters(nn.Module):
         """Sum of the sub-layers' output biases (LayerScale applied) before `layer`.
 
         Raises:
-            ValueError: If the blocks are post-norm: what a bias adds then depends on the token.
+            ValueError: If the blocks norm what they write: what a bias adds then depends on the token.
         """
-        if self.cfg.post_norm:
+        if self.cfg.write_norms is not None:
             raise ValueError(
-                "in post-norm blocks what a bias adds depends on the token: "
+                "these blocks norm what they write, so what a bias adds depends on the token: "
                 "`cache.get_full_resid_decomposition` accounts for it"
             )
         if mlp_input and self.cfg.parallel_attn_mlp:

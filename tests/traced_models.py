@@ -45,7 +45,7 @@ def compiled(images: Tensor) -> None:
 
 def exported(images: Tensor) -> None:
     """Any batch passes through one export, for each kind of pooling."""
-    for kind in ("cls", "map", "gap_registers_layerscale"):
+    for kind in ("cls", "map", "gap_registers_layerscale", "rotary", "relative"):
         export(HookedViT.from_timm(original(kind)), images)
 
 

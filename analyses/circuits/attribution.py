@@ -163,7 +163,8 @@ def _gradients(model: HookedViT, clean: Tensor, metric: Metric, hooks: list[Any]
     layers = range(model.cfg.n_layers)
     last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
     names = ["hook_tokens", last, *(f"blocks.{layer}.hook_mlp_in" for layer in layers)]
-    names += [f"blocks.{layer}.attn.hook_{kind}" for layer in layers for kind in "qkvz"]
+    names += [name for layer in layers for name in _read_points(model, layer).values()]
+    names += [f"blocks.{layer}.attn.hook_z" for layer in layers]
     if model.cfg.gated_attn:
         names += [f"blocks.{layer}.attn.hook_gate" for layer in layers]
     streams: dict[str, Tensor] = {}
@@ -179,6 +180,12 @@ def _gradients(model: HookedViT, clean: Tensor, metric: Metric, hooks: list[Any]
     kept = ViTActivationCache({**dict(cache.items()), **streams}, model)
     terms = model.attention_terms((clean.shape[-2], clean.shape[-1]))
     return _Gradients(value, cache["hook_tokens"], gradients["hook_tokens"], kept, gradients, terms)
+
+
+def _read_points(model: HookedViT, layer: int) -> dict[str, str]:
+    """Where queries, keys and values are what they were projected to, before any norm of their own."""
+    v = "hook_v" if model.blocks[layer].attn.v_norm is None else "hook_v_pre"
+    return {kind: f"blocks.{layer}.attn.{point}" for kind, point in (("q", "hook_q"), ("k", "hook_k"), ("v", v))}
 
 
 @torch.no_grad()
@@ -204,14 +211,13 @@ def _products(
     cache, gradients = found.cache, found.gradients
     for layer, block in enumerate(model.blocks):
         stream, norm = cache["resid_pre", layer], None if model.cfg.post_norm else block.ln1
-        at_heads = {kind: gradients[kind, layer].unsqueeze(3) for kind in "qkv"}
+        at_heads = {kind: gradients[name].unsqueeze(3) for kind, name in _read_points(model, layer).items()}
         if graph.n_groups > 1:
             at_heads |= _split_gradients(model, layer, found, members)
-        for kind in "qkv":
+        for kind in ("q", "k", "v"):
             before = graph.n_before(kind, layer)
-            weight = getattr(block.attn, f"W_{kind.upper()}")
+            weight, _ = block.attn.reading(kind)
             gradient = at_heads[kind]  # [batch token head group d_head]
-            weight = weight[:: len(weight) // gradient.shape[2]]  # heads that share keys and values have one each
             n_split = gradient.shape[3]
             at_norm = projected(gradient.flatten(2, 3), weight.repeat_interleave(n_split, dim=0))
             if kind == "q" and block.attn.gate is not None:
@@ -240,13 +246,14 @@ def _split_gradients(
 ) -> dict[str, Tensor]:
     """Gradients at keys and values through the queries of each group: [batch token kv_head group d_head]."""
     attn, cache = model.blocks[layer].attn, found.cache
-    q, k, v = (cache[kind, layer].detach() for kind in "qkv")
+    q, k, v = (cache[name].detach() for name in _read_points(model, layer).values())
     gradient = found.gradients["z", layer]
     by_group: dict[str, list[Tensor]] = {"k": [], "v": []}
     with torch.enable_grad():
         k, v = k.clone().requires_grad_(), v.clone().requires_grad_()
+        normed_v = v if attn.v_norm is None else attn.v_norm.fused(v)
         gate = cache[f"blocks.{layer}.attn.hook_gate"] if attn.gate is not None else None
-        z = attn.norm_z(attn.attend_unhooked(q, k, v, attn.fused, found.terms.at(layer)), gate)
+        z = attn.norm_z(attn.attend_unhooked(q, k, normed_v, attn.fused, found.terms.at(layer)), gate)
         for group in range(members.shape[1]):
             through = gradient * members[:, group, :, None, None]
             for kind, part in zip("kv", torch.autograd.grad(z, (k, v), through, retain_graph=True), strict=True):

@@ -238,7 +238,7 @@ def circuit_graph(model: HookedViT, groups: Sequence[str] = ()) -> CircuitGraph:
         groups: The names of the groups of tokens that every part is split into; none to keep the tokens together.
 
     Raises:
-        ValueError: If a group has two entries.
+        ValueError: If a group has two entries, or attention is differential: each head has two patterns.
 
     >>> graph = circuit_graph(HookedViT.from_pretrained("emoji-vit"))
     >>> graph.n_senders, graph.n_readers, graph.n_edges
@@ -247,6 +247,8 @@ def circuit_graph(model: HookedViT, groups: Sequence[str] = ()) -> CircuitGraph:
     if len(set(groups)) != len(groups):
         raise ValueError(f"expected groups with different names, got {', '.join(map(repr, groups))}")
     cfg = model.cfg
+    if cfg.differential is not None:
+        raise ValueError("circuits do not cover differential attention, whose heads have two queries and two keys each")
     heads = tuple(cfg.n_key_value_heads_at(layer) for layer in range(cfg.n_layers))
     parallel = (cfg.parallel_attn_mlp,) * cfg.n_layers
     return CircuitGraph(cfg.n_layers, cfg.n_heads, heads, parallel, tuple(groups))

@@ -78,7 +78,7 @@ class WriteHooks:
         self.hooks: list[Any] = [("hook_tokens", self._reading(self._tokens))]
         for layer in range(model.cfg.n_layers):
             self.hooks.append((f"blocks.{layer}.attn.hook_result", self._reading(self._heads, layer)))
-            if model.cfg.post_norm:
+            if model.cfg.write_norms is not None:
                 self.hooks.append((f"blocks.{layer}.hook_attn_out", self._reading(self._bias, layer)))
             self.hooks.append((f"blocks.{layer}.hook_mlp_out", self._reading(self._mlp, layer)))
 

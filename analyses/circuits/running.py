@@ -85,7 +85,7 @@ class CircuitRun:
     # ------------------------------------------------------------------ what readers see
 
     def _queries(self, own: Tensor, layer: int) -> Tensor:
-        project = partial(self._project, layer, "Q")
+        project = partial(self._project, layer, "q")
         self._q = self._at_queries(own, layer, self.corrupt.q[layer], project)
         return self._q
 
@@ -98,7 +98,7 @@ class CircuitRun:
 
     def _keys(self, own: Tensor, kind: str, layer: int) -> Tensor:
         edges = self._edges_to(kind, layer)[:, None]
-        project = partial(self._project, layer, kind.upper())
+        project = partial(self._project, layer, kind)
         return self._read(own, edges, self.corrupt.attn_in[layer], getattr(self.corrupt, kind)[layer], project)
 
     def _split_keys(self, own: Tensor, kind: str, layer: int) -> Tensor:
@@ -106,7 +106,7 @@ class CircuitRun:
         edges = self._edges_to(kind, layer).unflatten(-1, (n_heads, n_groups, n_groups))
         edges = self._at_tokens(edges.movedim(-2, 1).flatten(-2))  # [row token sender (head written_group)]
         corrupt = getattr(self.corrupt, kind)[layer].repeat_interleave(n_groups, dim=2)
-        project = partial(self._project, layer, kind.upper())
+        project = partial(self._project, layer, kind)
         found = self._read(own.repeat_interleave(n_groups, dim=2), edges, self.corrupt.attn_in[layer], corrupt, project)
         self._kv[kind] = found.unflatten(2, (n_heads, n_groups))
         return own
@@ -170,15 +170,13 @@ class CircuitRun:
         out[:, :, partly] = torch.where(settled, out[:, :, partly], seen)
         return out
 
-    def _project(self, layer: int, matrix: str, streams: Tensor, readers: Tensor) -> Tensor:
+    def _project(self, layer: int, matrix: Any, streams: Tensor, readers: Tensor) -> Tensor:
         """Queries, keys or values of some readers, each with a stream of its own."""
         attn = self.model.blocks[layer].attn
-        heads = readers
-        if matrix != "Q":
-            # the weights of each query head, of which several may share keys and values
-            heads = readers // self.graph.n_groups * (self.graph.n_heads // self.graph.n_key_value_heads[layer])
-        weight, bias = getattr(attn, f"W_{matrix}")[heads], getattr(attn, f"b_{matrix}")[heads]
-        return torch.einsum("btrd,rde->btre", self._normed(layer, streams), weight) + bias
+        heads = readers if matrix == "q" else readers // self.graph.n_groups
+        weight, bias = (of_heads[heads] for of_heads in attn.reading(matrix))
+        found = torch.einsum("btrd,rde->btre", self._normed(layer, streams), weight) + bias
+        return attn.v_norm.fused(found) if matrix == "v" and attn.v_norm is not None else found
 
     def _project_gate(self, layer: int, streams: Tensor, readers: Tensor) -> Tensor:
         values = self.model.blocks[layer].attn.gate_values(self._normed(layer, streams))

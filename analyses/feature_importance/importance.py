@@ -122,7 +122,7 @@ def importance_names(cfg: HookedViTConfig) -> list[str]:
     points = ["attn.hook_v", "hook_attn_out"]
     if _reshapes_the_mix(cfg):
         points += ["attn.hook_z_pre", *(["attn.hook_gate"] if cfg.gated_attn else [])]
-    elif cfg.post_norm:
+    elif cfg.write_norms is not None:
         points.append("attn.hook_z")
     return [f"blocks.{layer}.{point}" for layer in range(cfg.n_layers) for point in points]
 
@@ -192,7 +192,7 @@ def _layer_importance(
     model: HookedViT, cache: ViTActivationCache, layer: int, gradients: Float[Tensor, "batch chosen read d_model"]
 ) -> Float[Tensor, "batch chosen head patch"]:
     cfg, block = model.cfg, model.blocks[layer]
-    if cfg.post_norm or _reshapes_the_mix(cfg):
+    if cfg.write_norms is not None or _reshapes_the_mix(cfg):
         point = "hook_z_pre" if _reshapes_the_mix(cfg) else "hook_z"
         z = _differentiable(cache[f"blocks.{layer}.attn.{point}"][:, cfg.read_tokens])
         gate = cache[f"blocks.{layer}.attn.hook_gate"][:, cfg.read_tokens] if cfg.gated_attn else None

@@ -1,5 +1,7 @@
 """Multi-head attention with a name for every activation."""
 
+from typing import Literal
+
 import torch
 from einops import rearrange
 from fancy_einsum import einsum
@@ -10,6 +12,7 @@ from torch.nn import functional as F
 from transformer_lens import FactoredMatrix
 
 from hooked_vit.components.attention_terms import NO_TERMS, AttentionTerms, bias_at
+from hooked_vit.components.gemma_rotary import rotate_each_half
 from hooked_vit.components.norm import Norm
 from hooked_vit.components.qkv import QKV, made_qkv
 from hooked_vit.components.relative_bias import RelativeBias
@@ -33,10 +36,12 @@ class AttentionCore(nn.Module):
         super().__init__()
         self.fused = True
         self.scale = d_head**-0.5
+        self.sdpa_scale: float | None = None
         self.scale_scores = False
         self.q_norm = Norm(d_head, qk_norm) if qk_norm else None
         self.k_norm = Norm(d_head, qk_norm) if qk_norm else None
         self.rotate_half = None if rotary is None else rotary.rotate_half or rotary.kind == "mrope"
+        self.gemma = rotary is not None and rotary.kind == "gemma"
         self.relative_bias: RelativeBias | None = None
         self.hook_q = HookPoint()
         self.hook_k = HookPoint()
@@ -71,7 +76,9 @@ class AttentionCore(nn.Module):
             pattern = self.hook_pattern(self.hook_attn_scores(scores).softmax(dim=-1))
             if not fused:
                 return (pattern @ v).transpose(1, 2)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=_sum(bias, terms.mask)).transpose(1, 2)
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=_sum(bias, terms.mask), scale=self.sdpa_scale
+        ).transpose(1, 2)
 
     def attend_unhooked(
         self,
@@ -94,7 +101,9 @@ class AttentionCore(nn.Module):
         bias = self._bias(terms)
         bias = None if bias is None else bias[:, :, queries]
         if fused:
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=_sum(bias, terms.mask)).transpose(1, 2)
+            return F.scaled_dot_product_attention(
+                q, k, v, attn_mask=_sum(bias, terms.mask), scale=self.sdpa_scale
+            ).transpose(1, 2)
         return (self._scores(q, k, bias, terms.mask).softmax(dim=-1) @ v).transpose(1, 2)
 
     def _offers_pattern(self, *reads: Tensor | None) -> bool:
@@ -111,7 +120,11 @@ class AttentionCore(nn.Module):
                 "attention with rotary positions needs the rotation of each token: pass terms="
                 "model.attention_terms().at(layer)"
             )
-        return apply_rot_embed_cat(x, rotation, half=bool(self.rotate_half))
+        return (
+            rotate_each_half(x, rotation)
+            if self.gemma
+            else apply_rot_embed_cat(x, rotation, half=bool(self.rotate_half))
+        )
 
     def _repeat(self, x: Tensor, q: Tensor) -> Tensor:
         """Keys or values for every query head: neighbouring heads share them."""
@@ -144,6 +157,8 @@ class Attention(AttentionCore):
     Hook points besides those of `AttentionCore`:
         hook_z [batch token head d_head]: the input of W_O. With a norm inside the attention, or a gate, this is their
             output, and `hook_z_pre` is their input, the mix of values.
+        hook_v_pre [batch token head d_head]: values before a norm of the values, of models that have one. `hook_v` is
+            then its output, what is mixed; the norm's points are [batch token head d_head].
         hook_gate [batch token head d_head]: what a gated attention multiplies the mix (after the norm) by.
         hook_result [batch token head d_model]: what each head adds to the residual stream, LayerScale included.
             It is computed only while a hook is attached (see `Block`).
@@ -153,6 +168,10 @@ class Attention(AttentionCore):
         super().__init__(cfg.d_head, cfg.qk_norm, cfg.rotary)
         self.n_heads, self.d_head, self.d_model = cfg.n_heads, cfg.d_head, cfg.d_model
         self.n_key_value_heads, self.scale_scores = cfg.n_key_value_heads_at(layer), cfg.scale_scores
+        if cfg.attn_scale is not None:
+            self.scale = self.sdpa_scale = cfg.attn_scale
+        self.v_norm = Norm(cfg.d_head, cfg.v_norm) if cfg.v_norm else None
+        self.hook_v_pre = HookPoint() if cfg.v_norm else None
         self.qkv = made_qkv(cfg, layer)
         self.gate = nn.Linear(cfg.d_model, cfg.n_heads * cfg.d_head, bias=cfg.qkv_bias) if cfg.gated_attn else None
         self.out = nn.Linear(cfg.n_heads * cfg.d_head, cfg.d_model, bias=cfg.attn_out_bias)
@@ -196,6 +215,8 @@ class Attention(AttentionCore):
         gate: Float[Tensor, "batch token head d_head"] | None = None,
     ) -> Float[Tensor, "batch token head d_head"]:
         """From queries, keys, values and, in a gated attention, `gate_values` to `z`."""
+        if self.v_norm is not None and self.hook_v_pre is not None:
+            v = self.v_norm(self.hook_v_pre(v))
         z = self.attend(q, k, v, terms)
         if self.hook_z_pre is not None:
             z = self.hook_z_pre(z)
@@ -229,6 +250,7 @@ class Attention(AttentionCore):
         q = F.linear(x[:, queries], weight[:width], None if bias is None else bias[:width])
         kv = F.linear(x, weight[width:], None if bias is None else bias[width:])
         k, v = kv.unflatten(-1, (2, self.n_key_value_heads, self.d_head)).unbind(2)
+        v = v if self.v_norm is None else self.v_norm.fused(v)
         return q.unflatten(-1, (self.n_heads, self.d_head)), k, v
 
     def norm_z(
@@ -276,6 +298,13 @@ class Attention(AttentionCore):
         """Values of the key and value heads, repeated for the query heads that share them."""
         n_sharing = self.n_heads // self.n_key_value_heads
         return per_head if n_sharing == 1 else per_head.repeat_interleave(n_sharing, dim)
+
+    def reading(
+        self, kind: Literal["q", "k", "v"]
+    ) -> tuple[Float[Tensor, "kv_head d_model d_head"], Float[Tensor, "kv_head d_head"]]:
+        """Weights and biases that make `hook_q`, `hook_k` or `hook_v`: one per stored head, where heads share them."""
+        index = "qkv".index(kind)
+        return self._weight(index), self._part_bias(index)
 
     @property
     def W_Q(self) -> Float[Tensor, "head d_model d_head"]:

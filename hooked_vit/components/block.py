@@ -19,10 +19,12 @@ class Block(nn.Module):
     """`resid_mid = resid_pre + attn_out`, `resid_post = resid_mid + mlp_out`.
 
     In a pre-norm block `attn_out = ls1 * attn(ln1(resid_pre))`, in a post-norm block `attn_out = ln1(attn(resid_pre))`;
-    likewise for the MLP with `ls2` and `ln2`. `hook_attn_out` and `hook_mlp_out` are what is added, in both.
+    likewise for the MLP with `ls2` and `ln2`. A sandwich block norms both: `attn_out = ln1_post(attn(ln1(resid_pre)))`,
+    `mlp_out = ln2_post(mlp(ln2(resid_mid)))`. `hook_attn_out` and `hook_mlp_out` are what is added, in both.
 
-    `attn.hook_result` is each head's share of `attn_out`: `z W_O` times LayerScale; in a post-norm block centred,
-    divided by the norm's scale for all heads together and weighted. The shares and `attn_out_bias` sum to `attn_out`.
+    `attn.hook_result` is each head's share of `attn_out`: `z W_O` times LayerScale; if what is written is
+    normed, centred, divided by the norm's scale for all heads together and weighted. The shares and `attn_out_bias`
+    sum to `attn_out`.
     `hook_q_input`, `hook_k_input`, `hook_v_input` [batch token head d_model] and `hook_mlp_in` [batch token d_model]
     are copies of the stream before the norms: an edit reaches one reader and leaves the stream unchanged.
 
@@ -39,6 +41,8 @@ class Block(nn.Module):
         self.ln2 = Norm(cfg.d_model, cfg.block_norm, input_is_cached=not cfg.post_norm) if has_two else None
         self.mlp = Mlp.from_config(cfg)
         self.ls2 = nn.Parameter(torch.ones(cfg.d_model)) if has_two and cfg.layer_scale is True else None
+        self.ln1_post = Norm(cfg.d_model, cfg.block_norm) if cfg.sandwich_norm else None
+        self.ln2_post = Norm(cfg.d_model, cfg.block_norm) if cfg.sandwich_norm else None
         self.hook_resid_pre = HookPoint()
         self.hook_q_input = HookPoint()
         self.hook_k_input = HookPoint()
@@ -102,21 +106,28 @@ class Block(nn.Module):
     def _attn_out(self, z: Tensor, projected: Tensor | None = None) -> Tensor:
         out, hook_result = self.attn.project(z) if projected is None else projected, self.attn.hook_result
         watched = is_watched(hook_result)
-        scale_is_edited = self.post_norm and not is_only_read(self.ln1.hook_scale)
+        norm, _ = self.write_norms
+        scale_is_edited = norm is not None and not is_only_read(norm.hook_scale)
         if not watched or (is_only_read(hook_result) and not scale_is_edited):
             if watched:
-                hook_result(self.head_results(z, self.ln1.scale(out) if self.post_norm else None))
-            return self._scaled(out, self.ln1, self.ls1)
-        scale = self.ln1.hook_scale(self.ln1.scale(out)) if self.post_norm else None
+                hook_result(self.head_results(z, None if norm is None else norm.scale(out)))
+            return self._scaled(out, norm, self.ls1)
+        scale = None if norm is None else norm.hook_scale(norm.scale(out))
         out = hook_result(self.head_results(z, scale)).sum(dim=-2) + self.attn_out_bias(scale)
-        return self.ln1.hook_normalized(out) if self.post_norm else out
+        return out if norm is None else norm.hook_normalized(out)
 
     def _mlp_out(self, residual: Tensor) -> Tensor:
-        return self._scaled(self.mlp(residual if self.post_norm else self.mlp_ln(residual)), self.mlp_ln, self.mlp_ls)
+        out = self.mlp(residual if self.post_norm else self.mlp_ln(residual))
+        return self._scaled(out, self.write_norms[1], self.mlp_ls)
 
-    def _scaled(self, out: Tensor, norm: Callable[[Tensor], Tensor], layer_scale: Tensor | None) -> Tensor:
-        """What is added to the stream: a sub-layer's output after its post-norm or LayerScale."""
-        if self.post_norm:
+    @property
+    def write_norms(self) -> tuple[Norm | None, Norm | None]:
+        """The norms whose outputs attention and the MLP add to the stream; `None` where there are none."""
+        return (self.ln1, self.mlp_ln) if self.post_norm else (self.ln1_post, self.ln2_post)
+
+    def _scaled(self, out: Tensor, norm: Callable[[Tensor], Tensor] | None, layer_scale: Tensor | None) -> Tensor:
+        """What is added to the stream: a sub-layer's output after its norm or LayerScale."""
+        if norm is not None:
             return norm(out)
         return out if layer_scale is None else out * layer_scale
 
@@ -130,7 +141,8 @@ class Block(nn.Module):
         >>> torch.equal(model.blocks[5].write_attn(cache["z", 5]), cache["attn_out", 5])
         True
         """
-        return self._scaled(self.attn.project(z), self.ln1.fused, self.ls1)
+        norm, _ = self.write_norms
+        return self._scaled(self.attn.project(z), None if norm is None else norm.fused, self.ls1)
 
     def write_mlp(self, post: Float[Tensor, "*axes d_mlp"]) -> Float[Tensor, "*axes d_model"]:
         """`mlp_out` of given neurons (`post`), past the hook points.
@@ -140,7 +152,8 @@ class Block(nn.Module):
         >>> torch.equal(model.blocks[5].write_mlp(cache["post", 5]), cache["mlp_out", 5])
         True
         """
-        return self._scaled(self.mlp.out(post), self.mlp_ln.fused, self.mlp_ls)
+        _, norm = self.write_norms
+        return self._scaled(self.mlp.out(post), None if norm is None else norm.fused, self.mlp_ls)
 
     def resume(
         self,
@@ -201,23 +214,25 @@ class Block(nn.Module):
     def head_results(
         self, z: Float[Tensor, "*axes head d_head"], scale: Float[Tensor, "*axes 1"] | None = None
     ) -> Float[Tensor, "*axes head d_model"]:
-        """What each head adds to the residual stream. A post-norm block needs the `scale` of its `ln1`."""
-        results = self.attn.project_heads(z)
-        if self.post_norm:
-            assert scale is not None, "a head's result in a post-norm block depends on the scale of ln1"
-            return self.ln1.divide(results, scale.unsqueeze(-2), bias=False)
+        """What each head adds to the residual stream. A block that norms what it writes needs that norm's `scale`."""
+        results, (norm, _) = self.attn.project_heads(z), self.write_norms
+        if norm is not None:
+            assert scale is not None, "a head's result depends on the scale of the norm of what is written"
+            return norm.divide(results, scale.unsqueeze(-2), bias=False)
         return results if self.ls1 is None else results * self.ls1
 
     def attn_out_bias(self, scale: Float[Tensor, "*axes 1"] | None = None) -> Float[Tensor, "*axes d_model"]:
         """The part of `attn_out` that comes from biases rather than heads."""
-        return self._written_bias(self.attn.b_O, self.ln1, self.ls1, scale)
+        return self._written_bias(self.attn.b_O, self.write_norms[0], self.ls1, scale)
 
     def mlp_out_bias(self, scale: Float[Tensor, "*axes 1"] | None = None) -> Float[Tensor, "*axes d_model"]:
         """The part of `mlp_out` that comes from biases rather than neurons."""
-        return self._written_bias(self.mlp.b_out, self.mlp_ln, self.mlp_ls, scale)
+        return self._written_bias(self.mlp.b_out, self.write_norms[1], self.mlp_ls, scale)
 
-    def _written_bias(self, bias: Tensor, norm: Norm, layer_scale: Tensor | None, scale: Tensor | None) -> Tensor:
-        if self.post_norm:
-            assert scale is not None, "what a bias adds in a post-norm block depends on the norm's scale"
+    def _written_bias(
+        self, bias: Tensor, norm: Norm | None, layer_scale: Tensor | None, scale: Tensor | None
+    ) -> Tensor:
+        if norm is not None:
+            assert scale is not None, "what a bias adds depends on the scale of the norm of what is written"
             return norm.divide(bias, scale)
         return bias if layer_scale is None else bias * layer_scale

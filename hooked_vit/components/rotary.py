@@ -9,6 +9,7 @@ from jaxtyping import Float
 from timm import layers
 from torch import Tensor, nn
 
+from hooked_vit.components.gemma_rotary import GemmaAngles
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.patch_sequences import PatchSequences
 from hooked_vit.token_layout import TokenLayout
@@ -47,6 +48,8 @@ def made_rope(cfg: HookedViTConfig) -> nn.Module:
                 max_period=rotary.max_period,
                 **on_grid,
             )
+        if rotary.kind == "gemma":
+            return GemmaAngles(cfg.d_head, rotary.temperature)
         if rotary.kind == "mixed":
             width = cfg.n_heads * cfg.d_head
             return layers.RotaryEmbeddingMixed(width, cfg.n_layers, cfg.n_heads, **on_grid)
@@ -69,9 +72,11 @@ class Rotary(nn.Module):
 
         Of sequences, those of each image on its own grid; padding is rotated to zero.
         """
+        rope: Any = self.rope
+        if isinstance(rope, GemmaAngles):
+            return self._after_prefix(rope.of(layout))
         if isinstance(layout, PatchSequences):
             return self._after_prefix(self._of_sequences(layout))
-        rope: Any = self.rope
         # timm computes the angles of a fixed grid once, in the dtype of the weights, those of other grids in float32
         angles = rope.get_embed(layout.grid) if self.dynamic or not hasattr(rope, "feat_shape") else rope.get_embed()
         if angles.ndim == 2:

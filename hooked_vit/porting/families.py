@@ -11,7 +11,7 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 
 from hooked_vit.config import HookedViTConfig
-from hooked_vit.porting import beit, eva, naflex, relative_positions, vision_transformer, vlm_towers
+from hooked_vit.porting import beit, eva, gemma4, naflex, relative_positions, vision_transformer, vlm_towers
 from hooked_vit.porting.parts import refuse
 
 READERS: dict[type[nn.Module], ModuleType] = {
@@ -20,6 +20,7 @@ READERS: dict[type[nn.Module], ModuleType] = {
     Beit: beit,
     NaFlexVit: naflex,
     **dict.fromkeys(vlm_towers.CLASSES, vlm_towers),
+    **dict.fromkeys(gemma4.CLASSES, gemma4),
     VisionTransformerRelPos: relative_positions,
 }
 """Class -> the file with its `read_config` and `read_weights`; a subclass is read as the class that it extends."""

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import torch
 from timm import layers
+from timm.models.gemma4_vit import Gemma4ClippableLinear
 from timm.models.vision_transformer import (
     Block,
     DiffParallelScalingBlock,
@@ -27,7 +28,7 @@ _PARTS = {
     ParallelScalingBlock, DiffParallelScalingBlock, *_INACTIVE, *NORM_KINDS, *ACTIVATION_NAMES, *MLP_KINDS,
 }  # fmt: skip
 _LINEAR = re.compile(
-    r"blocks\.\d+\."
+    r"(encoder\.)?blocks\.\d+\."
     r"(attn\.(qkv|proj|q_proj|k_proj|v_proj|gate)|mlp\.(fc\w+|w[012])|(in|out|attn_out|mlp_out)_proj)"
 )
 MERGE = (
@@ -70,7 +71,7 @@ def refuse_hidden_computation(module: nn.Module) -> None:
     refuse_changed_parts(module, refuse)
     for name, part in module.named_modules():
         where = f"'{name}'" if name else "the model"
-        if _LINEAR.fullmatch(name) and type(part) not in (nn.Linear, nn.Conv2d):
+        if _LINEAR.fullmatch(name) and type(part) not in (nn.Linear, nn.Conv2d, Gemma4ClippableLinear):
             refuse(f"a {_qualified(part)} as {where}: {MERGE}")
         if not _scale_is_usual(part):
             refuse(f"the scale {part.scale} of the attention scores in {where}, which is not 1 / sqrt(d_head)")

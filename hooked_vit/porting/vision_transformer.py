@@ -4,7 +4,7 @@ from typing import Any
 
 from timm import layers
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
+from timm.models.vision_transformer import Block, ParallelThingsBlock, ResPostBlock, VisionTransformer
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
@@ -62,6 +62,8 @@ def read_block(block: Any, where: str) -> dict[str, Any]:
     """The config fields of a block."""
     if type(block) in PARALLEL_BLOCKS:
         return read_parallel_block(block, where)
+    if type(block) is ParallelThingsBlock:
+        refuse(f"a ParallelThingsBlock as {where} (several attentions and MLPs in one block, each with its own norm)")
     if type(block) not in (Block, ResPostBlock):
         refuse(f"a {type(block).__name__} as {where}")
     attn = block.attn
