@@ -5,14 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hooked_vit.class_names import ClassNames, numbered_class_names, ordered_class_names
-from hooked_vit.class_space import ClassSpace
 from hooked_vit.components.attention import AttentionCore
 from hooked_vit.components.attention_terms import AttentionTerms, additive_mask, bias_at, rotation_at
 from hooked_vit.components.embed import Embed
@@ -22,8 +20,8 @@ from hooked_vit.components.parallel_block import made_block
 from hooked_vit.components.pool import AttentionPool, pool_tokens
 from hooked_vit.components.relative_bias import RelativeBias
 from hooked_vit.components.rotary import Rotary
-from hooked_vit.components.stored_weight import stored_weight
 from hooked_vit.config import HookedViTConfig
+from hooked_vit.derived_models import DerivedModels
 from hooked_vit.hook_point import HookPoint
 from hooked_vit.input_checks import (
     check_images,
@@ -34,9 +32,9 @@ from hooked_vit.input_checks import (
     check_size,
     check_token_mask,
 )
-from hooked_vit.new_head import HeadPool, new_head
 from hooked_vit.parameters import Parameters
 from hooked_vit.patch_sequences import PatchSequences, n_images
+from hooked_vit.pictures import Pictures
 from hooked_vit.running import Running
 from hooked_vit.token_layout import KeptTokens, TokenLayout
 
@@ -47,7 +45,7 @@ if TYPE_CHECKING:
 ReturnType = Literal["logits", "loss", "both"]
 
 
-class HookedViT(Parameters, ClassSpace, Running):
+class HookedViT(Parameters, DerivedModels, Pictures, Running):
     """A Vision Transformer in which every activation and every parameter matrix has a TransformerLens-style name.
 
     Load one with `from_pretrained` or `from_timm`; built from a config alone, its weights are placeholders.
@@ -235,9 +233,6 @@ class HookedViT(Parameters, ClassSpace, Running):
         model = self._on_storage_of(weights, cfg, class_names)
         model.data_config, model.fused_attention = self.data_config, self.fused_attention
         return model.train(self.training)
-
-    def _statistics(self) -> dict[str, Tensor]:
-        return {} if self.embed.stem is None else self.embed.stem.statistics("embed.stem.")
 
     @classmethod
     def _on_storage_of(
@@ -497,121 +492,6 @@ class HookedViT(Parameters, ClassSpace, Running):
             cls, dist = self.head(cls), self.head_dist(dist)
         return self.hook_logits((self.hook_logits_cls(cls) + self.hook_logits_dist(dist)) / 2)
 
-    # ------------------------------------------------------------------ derived models
-
-    def with_class_embeddings(
-        self,
-        W: Float[Tensor, "d_read n_classes"],
-        b: Float[Tensor, "n_classes"] | None = None,
-        class_names: ClassNames | None = None,
-        *,
-        pool: HeadPool | None = None,
-    ) -> "HookedViT":
-        """This model with another unembedding; all other weights are shared, and this model is left unchanged.
-
-        For zero-shot classes of a CLIP model, multiply its projection head by the text embeddings:
-        `model.with_class_embeddings(model.W_U @ text_embeddings.T, class_names=prompts)`.
-
-        Args:
-            W: One class embedding per column: text embeddings, the weights of a probe, another head. Their width is
-                `d_model`; or twice that, for a head on CLS and the mean of the patches side by side, as DINOv2's
-                linear heads are.
-            b: One bias per class; none by default.
-            class_names: One name per class, as a list or a dict by class index.
-            pool: What the head reads, after the final norm: `"cls"`, `"avg"` (the mean of the patches), or
-                `"cls_and_mean"`. By default what this model's head reads, or both if W has both.
-
-        Raises:
-            ValueError: If the shapes or class names do not fit, or the model has no such tokens.
-
-        >>> model = HookedViT.from_pretrained("emoji-vit")
-        >>> two = model.with_class_embeddings(model.W_U[:, :2], class_names=["monkey", "dog"])
-        >>> two(torch.zeros(1, 3, 64, 64)).shape
-        torch.Size([1, 2])
-        """
-        cfg, head = new_head(self.cfg, W, b, pool)
-        left_out = ("head.", "head_dist.") if cfg.pool == "attention" else ("head.", "head_dist.", "attn_pool.")
-        weights = {name: weight for name, weight in self._tensors().items() if not name.startswith(left_out)}
-        if class_names is None:
-            class_names = numbered_class_names(cfg.n_classes)
-        return self.with_weights({**weights, **head}, cfg, class_names)
-
-    def class_half(self, half: Literal["cls", "mean"]) -> "HookedViT":
-        """A model with one half of a head on CLS and the mean of the patches: what CLS, or the patches, say.
-
-        The logits of the two halves sum to this model's logits; each has half of its bias. Every analysis takes a half
-        as a model: `project(model.class_half("mean"), cache)` reads patches as the head reads them. All other weights
-        are shared.
-
-        Args:
-            half: `"cls"`, or `"mean"` for the patches.
-
-        Raises:
-            ValueError: If the head is of another kind.
-
-        >>> model = HookedViT.from_pretrained("emoji-vit")
-        >>> both, images = model.with_class_embeddings(torch.randn(256, 5)), torch.randn(2, 3, 64, 64)
-        >>> halves = both.class_half("cls")(images) + both.class_half("mean")(images)
-        >>> torch.allclose(halves, both(images), atol=1e-3)
-        True
-        """
-        head = self.require_classes()
-        if self.cfg.pool != "cls_and_mean":
-            raise ValueError(
-                f"only a head on CLS and the mean of the patches has halves, this model's pooling is {self.cfg.pool!r}"
-            )
-        if half not in ("cls", "mean"):
-            raise ValueError(f"half is 'cls' or 'mean', got {half!r}")
-        W_cls, W_mean = stored_weight(head).T.chunk(2)
-        bias = None if head.bias is None else head.bias / 2
-        chosen: tuple[Tensor, HeadPool] = (W_cls, "cls") if half == "cls" else (W_mean, "avg")
-        return self.with_class_embeddings(chosen[0], bias, self.class_names, pool=chosen[1])
-
-    def with_two_classes(self, class_names: Sequence[str] = ("negative", "positive")) -> "HookedViT":
-        """This model with a single logit turned into two classes with the logits [0, logit].
-
-        The softmax of the two is the sigmoid of the logit, so ranks, probabilities, cross-entropy and everything else
-        that compares classes have a meaning. All other weights are shared, and this model is left unchanged.
-
-        Args:
-            class_names: The name of the class with logit 0, and of the other one.
-
-        Raises:
-            ValueError: If the model has another number of classes than one.
-
-        >>> one = HookedViT.from_pretrained("emoji-vit").with_class_embeddings(torch.randn(128, 1))
-        >>> two, images = one.with_two_classes(["no dog", "dog"]), torch.zeros(2, 3, 64, 64)
-        >>> torch.allclose(two(images).softmax(-1)[:, 1], one(images)[:, 0].sigmoid())
-        True
-        """
-        self.require_classes()
-        if self.cfg.n_classes != 1:
-            raise ValueError(f"with_two_classes splits a single logit, this model has {self.cfg.n_classes} classes")
-        weights = self._tensors()
-        for name in weights:
-            if name.startswith(("head.", "head_dist.")):
-                logit = weights[name].detach()
-                weights[name] = nn.Parameter(torch.cat([torch.zeros_like(logit), logit]))
-        return self.with_weights(weights, dataclasses.replace(self.cfg, n_classes=2), class_names)
-
-    def fold_layer_norm(self) -> "HookedViT":
-        """This model with the weights of its pre-norms folded into the matrices that read them; the logits are equal
-        to 1e-5.
-
-        The norms before attention, MLPs and the head are left with weight one and bias zero. Norms whose output is
-        added to the stream (`ln_pre`, post-norms) and norms inside a sub-layer have no single reader and are kept.
-        Folding changes `W_Q`, `W_K`, `W_V`, `W_in`, `W_gate` and `W_U`, and so every projection of parameters;
-        nothing is folded by default.
-        """
-        from hooked_vit.folding import fold
-
-        cfg, weights = fold(self.cfg, self._tensors())
-        return self.with_weights(weights, cfg)
-
-    def _tensors(self) -> dict[str, Tensor]:
-        """The parameters by name, for another model to share."""
-        return {**self._statistics(), **dict(self.named_parameters())}
-
     # ------------------------------------------------------------------ the rest
 
     @property
@@ -660,71 +540,6 @@ class HookedViT(Parameters, ClassSpace, Running):
         from hooked_vit.porting.verify import verify
 
         return verify(self, module, images)
-
-    def preprocess(self, images: Any) -> Float[Tensor, "batch channel height width"]:
-        """Turn pictures into the model's input, by timm's own transform for the loaded weights, on the model's device.
-
-        Args:
-            images: A path, a PIL image, an array ([height width channel], uint8, uint16, or floats from 0 to 1), or a
-                list of these. Photos are rotated by their EXIF orientation; timm's evaluation, and datasets in a
-                sweep, take the pixels as stored. 16-bit pictures are scaled from their full range to 8 bits.
-                Transparent ones are composited on white, unless the model takes four channels; timm drops the alpha
-                channel, which shows whatever colours the transparent pixels happen to have.
-
-        Raises:
-            ValueError: If a picture has another format, holds NaN, or has values whose range is not known (floats
-                beyond 0 to 1, 32-bit numbers), or the list is empty.
-            FileNotFoundError: If there is no file at a path.
-        """
-        from hooked_vit.preprocessing import preprocess
-
-        return preprocess(images, self.cfg, self.data_config).to(self.embed.weight)
-
-    def preprocess_naflex(self, images: Any, max_patches: int | None = None) -> dict[str, Tensor]:
-        """Turn pictures of any aspect ratio into sequences of patches, by timm's own NaFlex transform.
-
-        Each picture is resized, with its aspect ratio kept, to as many patches as fit into `max_patches`; none is
-        cropped. Shorter sequences are padded to the longest of the batch.
-
-        Args:
-            images: As for `preprocess`.
-            max_patches: The most patches of a picture; by default, those of the model's own image size.
-
-        Returns:
-            `"patches"` [batch patch pixel], `"patch_coord"` [batch patch row_column] and `"patch_valid"`
-            [batch patch], on the model's device.
-
-        Raises:
-            ValueError: As `preprocess`, or if the model takes no sequences of patches.
-
-        >>> import timm
-        >>> module = timm.create_model("naflexvit_base_patch16_gap", num_classes=7, embed_dim=36, depth=2, num_heads=3)
-        >>> model = HookedViT.from_timm(module)
-        >>> wide, tall = np.zeros((30, 90, 3), np.uint8), np.zeros((80, 20, 3), np.uint8)
-        >>> batch = model.preprocess_naflex([wide, tall], max_patches=12)
-        >>> [layout.grid for layout in model.token_layouts(batch)], model(batch).shape
-        ([(2, 6), (6, 2)], torch.Size([2, 7]))
-        """
-        from hooked_vit.preprocessing import preprocess_naflex
-
-        weight = self.embed.weight
-        batch = preprocess_naflex(images, self.cfg, self.data_config, max_patches)
-        return {key: tensor.to(weight if key == "patches" else weight.device) for key, tensor in batch.items()}
-
-    def picture_of(self, image: Float[Tensor, "channel height width"]) -> Float[np.ndarray, "height width channel"]:
-        """The picture that one image of the model's input shows, 0 to 1: the inverse of `preprocess`.
-
-        It is resized and cropped as the model sees it. If the model's preprocessing is unknown, the image's own range
-        of values is stretched to 0 to 1.
-
-        >>> model = HookedViT.from_pretrained("emoji-vit")
-        >>> picture = np.random.default_rng(0).random((64, 64, 3))
-        >>> bool(np.abs(model.picture_of(model.preprocess(picture)[0]) - picture).max() < 1 / 255)
-        True
-        """
-        from hooked_vit.preprocessing import picture_of
-
-        return picture_of(image, self.data_config)
 
     def _apply(self, *args: Any, **kwargs: Any) -> "HookedViT":
         super()._apply(*args, **kwargs)
