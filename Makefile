@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test real lint docs benchmark clean docs/images/explorer.png
+.PHONY: help demo test real lint docs benchmark clean docs/images/explorer.png family
 
 help:
 	@echo "make demo       the top class of emoji-vit's tokens, block by block: a table, and figures in out/"
@@ -13,6 +13,7 @@ help:
 	@echo "make docs       the documentation, in site/; the examples are run for it"
 	@echo "make docs/images/explorer.png  the README's picture of the explorer; ARGS='photo.jpg --model …' for another one"
 	@echo "make benchmark  forward passes compared with timm, TransformerLens and nnsight"
+	@echo "make family     every covered entrypoint compared with timm's own module: the table in docs/models.md"
 	@echo "make clean      remove the environment and what it made"
 
 demo: $(VENV)/.installed
@@ -38,6 +39,9 @@ docs: $(VENV)/.installed-docs
 # the README's picture of an explorer page; ARGS are those of hooked-vit explore
 docs/images/explorer.png: $(VENV)/.installed-dev
 	$(BIN)/python docs/images/explorer.py $(ARGS)
+
+family: $(VENV)/.installed
+	$(BIN)/python benchmarks/family.py
 
 benchmark: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/forward.py
