@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
-import onnx
-import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
-from real_dinov2 import load_dinov2
+from real_dinov2 import MISSING, load_dinov2
 from real_models import pictures, relative, timm_module
 from torch import Tensor, nn
 
 from hooked_vit import HookedViT
+
+onnx = pytest.importorskip("onnx", reason=MISSING)
+onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is missing: `pip install onnxruntime`")
 
 SIZES = [518, 224, (168, 280), (280, 154)]
 
