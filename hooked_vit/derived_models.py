@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,8 @@ from hooked_vit.config import HookedViTConfig
 from hooked_vit.folding import fold
 from hooked_vit.new_head import HeadPool, new_head
 
+Model = TypeVar("Model", bound="DerivedModels")
+
 
 class DerivedModels(ClassSpace):
     """Methods of a HookedViT that make another model; the model itself is left unchanged."""
@@ -22,22 +24,22 @@ class DerivedModels(ClassSpace):
     embed: Any  # an Embed
 
     def with_weights(
-        self,
+        self: Model,
         weights: Mapping[str, Tensor],
         cfg: HookedViTConfig | None = None,
         class_names: ClassNames | None = None,
-    ) -> Self:
+    ) -> Model:
         """A model with this one's preprocessing and the given weights."""
         raise NotImplementedError
 
     def with_class_embeddings(
-        self,
+        self: Model,
         W: Float[Tensor, "d_read n_classes"],
         b: Float[Tensor, "n_classes"] | None = None,
         class_names: ClassNames | None = None,
         *,
         pool: HeadPool | None = None,
-    ) -> Self:
+    ) -> Model:
         """This model with another unembedding; all other weights are shared, and this model is left unchanged.
 
         For zero-shot classes of a CLIP model, multiply its projection head by the text embeddings:
@@ -67,7 +69,7 @@ class DerivedModels(ClassSpace):
             class_names = numbered_class_names(cfg.n_classes)
         return self.with_weights({**weights, **head}, cfg, class_names)
 
-    def class_half(self, half: Literal["cls", "mean"]) -> Self:
+    def class_half(self: Model, half: Literal["cls", "mean"]) -> Model:
         """A model with one half of a head on CLS and the mean of the patches: what CLS, or the patches, say.
 
         The logits of the two halves sum to this model's logits; each has half of its bias. Every analysis takes a half
@@ -98,7 +100,7 @@ class DerivedModels(ClassSpace):
         chosen: tuple[Tensor, HeadPool] = (W_cls, "cls") if half == "cls" else (W_mean, "avg")
         return self.with_class_embeddings(chosen[0], bias, self.class_names, pool=chosen[1])
 
-    def with_two_classes(self, class_names: Sequence[str] = ("negative", "positive")) -> Self:
+    def with_two_classes(self: Model, class_names: Sequence[str] = ("negative", "positive")) -> Model:
         """This model with a single logit turned into two classes with the logits [0, logit].
 
         The softmax of the two is the sigmoid of the logit, so ranks, probabilities, cross-entropy and everything else
@@ -125,7 +127,7 @@ class DerivedModels(ClassSpace):
                 weights[name] = nn.Parameter(torch.cat([torch.zeros_like(logit), logit]))
         return self.with_weights(weights, dataclasses.replace(self.cfg, n_classes=2), class_names)
 
-    def fold_layer_norm(self) -> Self:
+    def fold_layer_norm(self: Model) -> Model:
         """This model with the weights of its pre-norms folded into the matrices that read them; the logits are equal
         to 1e-5.
 
