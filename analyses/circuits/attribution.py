@@ -14,7 +14,7 @@ from analyses.circuits.groups import Groups
 from analyses.circuits.paths import STEP_RULES, StepRule, points_of
 from analyses.circuits.recording import Recording, WriteHooks
 from analyses.circuits.scores import EdgeScores
-from analyses.circuits.through_norm import products_before_norm, projected
+from analyses.circuits.through_norm import products_before_norm, projected, summed_products_before_norm
 from analyses.patching.metrics import Metric, checked_metric
 from hooked_vit import HookedViT, ViTActivationCache
 from hooked_vit.components.attention import Attention
@@ -193,11 +193,40 @@ def _edge_scores(
     model: HookedViT, graph: CircuitGraph, differences: Tensor, found: _Gradients, members: Tensor
 ) -> Float[Tensor, "batch sender reader"]:
     values = differences.new_zeros(len(differences), graph.n_senders, graph.n_readers)
+    if graph.n_groups == 1:
+        return _summed_scores(model, graph, differences, found, values)
     membership = members.to(differences.dtype).expand(len(differences), -1, -1)
     for readers, before, products in _products(model, graph, differences, found, members):
         # products [batch token sender part written_group] -> summed over the tokens of each group read
         by_group = torch.einsum("bgt,btspw->bspgw", membership, products)
         values[:, :before, readers] = by_group.flatten(2)
+    return values
+
+
+def _summed_scores(
+    model: HookedViT, graph: CircuitGraph, differences: Tensor, found: _Gradients, values: Tensor
+) -> Float[Tensor, "batch sender reader"]:
+    """The scores of a graph whose tokens are together: sums over tokens as single products."""
+    whole = []
+    for layer, block in enumerate(model.blocks):
+        stream, norm = found.cache["resid_pre", layer], None if model.cfg.post_norm else block.ln1
+        before = graph.n_before("q", layer)
+        parts = []
+        for kind, name in _read_points(model, layer).items():
+            weight, _ = block.attn.reading(kind)
+            parts.append(projected(found.gradients[name], weight))
+        if block.attn.gate is not None:
+            parts[0] = parts[0] + _through_gate(block.attn, layer, found)
+        summed = summed_products_before_norm(norm, stream, differences[:, :, :before], torch.cat(parts, dim=2))
+        readers = slice(graph.reader_slice("q", layer).start, graph.reader_slice("v", layer).stop)
+        values[:, :before, readers] = summed
+        whole.append(found.gradients[f"blocks.{layer}.hook_mlp_in"])
+    whole.append(found.gradients[f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"])
+    # all readers without a norm of their own here at once; entries where there is no edge are dropped
+    of_whole = summed_products_before_norm(None, whole[0], differences, torch.stack(whole, dim=2))
+    at = [graph.reader_slice("mlp", layer).start for layer in range(model.cfg.n_layers)] + [graph.logits_slice.start]
+    valid = graph.valid[:, at].to(of_whole.device)
+    values[:, :, at] = torch.where(valid, of_whole, 0)
     return values
 
 

@@ -92,7 +92,8 @@ class WriteHooks:
 
     def _tokens(self, tokens: Tensor) -> None:
         batch, n_tokens, width = tokens.shape
-        self.writes = tokens.new_empty(batch, n_tokens, self._graph.n_senders, width)
+        # in memory senders come first, so that products over all tokens are one matrix product
+        self.writes = tokens.new_empty(batch, self._graph.n_senders, n_tokens, width).transpose(1, 2)
         self._put(tokens, slice(0, 1), tokens.unsqueeze(-2))
 
     def _heads(self, results: Tensor, layer: int) -> None:

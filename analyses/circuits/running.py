@@ -165,7 +165,12 @@ class CircuitRun:
             return out
         differences = self._written.writes[:, :, : edges.shape[2]]
         mask = edges[..., partly].transpose(-1, -2).to(differences.dtype)
-        seen = project(stream.unsqueeze(2) + mask @ differences, partly)
+        if mask.shape[1] == 1:  # one product for all tokens
+            by_sender = differences.transpose(1, 2)
+            added = (mask[:, 0] @ by_sender.flatten(2)).unflatten(-1, by_sender.shape[2:]).transpose(1, 2)
+        else:
+            added = mask @ differences
+        seen = project(stream.unsqueeze(2) + added, partly)
         settled = (everything | nothing)[:, :, partly]
         out[:, :, partly] = torch.where(settled, out[:, :, partly], seen)
         return out
