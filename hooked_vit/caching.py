@@ -49,8 +49,7 @@ def caching_hooks(
         kept = activation.detach()
         kept = kept if tokens is None else at_tokens(kept, hook.name, tokens, cfg)
         is_edited = len(hook._forward_hooks) != len(hook.fwd_hooks)  # by a plain PyTorch hook, perhaps
-        # a view keeps all of its storage alive
-        if is_edited or kept.nbytes * _SMALL_PART < kept.untyped_storage().nbytes():
+        if is_edited or _is_small_part(kept):
             kept = kept.clone()
         kept = kept.to(device) if device is not None else kept
         filled[hook.name + suffix] = kept[0] if remove_batch_dim else kept
@@ -60,6 +59,11 @@ def caching_hooks(
     read.takes_recipes = recipes  # pyright: ignore[reportAttributeAccessIssue]
     read_gradient.leaves_storage = True  # pyright: ignore[reportAttributeAccessIssue]
     return filled, [(name, read) for name in names], [(name, read_gradient) for name in names] if incl_bwd else []
+
+
+def _is_small_part(view: torch.Tensor) -> bool:
+    """Whether a tensor would keep a much larger storage alive; a compiled run decides about storage itself."""
+    return not torch.compiler.is_compiling() and view.nbytes * _SMALL_PART < view.untyped_storage().nbytes()
 
 
 def hook_that_may_write(model: Any) -> str | None:

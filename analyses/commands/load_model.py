@@ -81,7 +81,7 @@ def _loaded(options: ModelOptions, arguments: Mapping[str, Any]) -> HookedViT:
             **arguments,
         )
     except (OSError, RuntimeError) as error:  # raised by hubs and timm
-        of_timm = not isinstance(error, FileNotFoundError) and not name.startswith(("hf:", "open_clip:"))
+        of_timm = timm.is_model(split_model_name_tag(name)[0]) or name.startswith(("hf-hub:", "hf_hub:"))
         hint = "; without network access, pass --weights FILE or --random-weights" if of_timm and not weights else ""
         fail(f"cannot load '{name}': {str(error).rstrip('.')}{hint}")
 
