@@ -252,7 +252,7 @@ class HookedViT(Parameters, ClassSpace, Running):
         with torch.inference_mode(False):
             # a tensor made in inference mode can never be differentiated; its copy can
             usable = {name: tensor.clone() if tensor.is_inference() else tensor for name, tensor in weights.items()}
-            like = usable["blocks.0.attn.out.weight"]
+            like = next(tensor for name, tensor in usable.items() if name.startswith("blocks.0.attn"))
             for part in model.modules():
                 if isinstance(part, Rotary | RelativeBias):
                     # these are made with their buffers, which are not among the weights
@@ -602,6 +602,13 @@ class HookedViT(Parameters, ClassSpace, Running):
         added to the stream (`ln_pre`, post-norms) and norms inside a sub-layer have no single reader and are kept.
         Folding changes `W_Q`, `W_K`, `W_V`, `W_in`, `W_gate` and `W_U`, and so every projection of parameters;
         nothing is folded by default.
+
+        If a block has several attentions and MLPs side by side (`cfg.n_parallel`), they then read the same and become
+        one attention with the heads of all, in order, and one MLP with the neurons of all, which write LayerScale
+        included.
+
+        Raises:
+            ValueError: If attentions or MLPs that are side by side have norms inside.
         """
         from hooked_vit.folding import fold
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from hooked_vit import HookedViT
+from hooked_vit.absent_points import refuse_absent
 
 __all__ = ["CircuitGraph", "Edge", "circuit_graph"]
 
@@ -237,7 +238,8 @@ def circuit_graph(model: HookedViT, groups: Sequence[str] = ()) -> CircuitGraph:
         groups: The names of the groups of tokens that every part is split into; none to keep the tokens together.
 
     Raises:
-        ValueError: If a group has two entries, or the model's attention is gated.
+        ValueError: If a group has two entries, the model's attention is gated, or its blocks have several
+            attentions.
 
     >>> graph = circuit_graph(HookedViT.from_pretrained("emoji-vit"))
     >>> graph.n_senders, graph.n_readers, graph.n_edges
@@ -247,6 +249,7 @@ def circuit_graph(model: HookedViT, groups: Sequence[str] = ()) -> CircuitGraph:
         raise ValueError(f"expected groups with different names, got {', '.join(map(repr, groups))}")
     if model.cfg.gated_attn:
         raise ValueError("the gate of a gated attention reads the stream too, and a circuit has no edge for it")
+    refuse_absent(["blocks.0.attn.hook_z"], model.cfg)
     heads = tuple(model.cfg.per_layer_num_key_value_heads)
     parallel = (model.cfg.parallel_attn_mlp,) * model.cfg.n_layers
     return CircuitGraph(model.cfg.n_layers, model.cfg.n_heads, heads, parallel, tuple(groups))
