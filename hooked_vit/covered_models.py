@@ -17,6 +17,12 @@ from hooked_vit.porting import read_config
 __all__ = ["covered_models", "describe_architecture", "why_not_covered"]
 
 _TABLE = "covered_models.csv"
+_EXACTNESS = "exactness.csv"
+PLAIN_VIT_MODULES = (
+    "beit", "deepseek_vit", "deit", "eva", "gemma4_vit", "naflexvit", "qwen3_vit", "vision_transformer",
+    "vision_transformer_hybrid", "vision_transformer_relpos", "vision_transformer_sam", "vitamin",
+)  # fmt: skip
+"""The modules of timm that hold plain Vision Transformers."""
 
 
 def covered_models() -> pd.DataFrame:
@@ -29,7 +35,10 @@ def covered_models() -> pd.DataFrame:
         weights for the architecture), `pretrained` (whether there are weights), `family` (timm's module),
         `pool`, `prefix_tokens` as text and `n_prefix`, `image_size`, `patch_size` and `grid` as (height, width),
         `n_tokens`, `d_model`, `n_layers`, `n_heads`, `d_mlp`, `n_classes` (0: features without a classifier) and
-        `n_parameters`.
+        `n_parameters`; and how the architecture compares with timm's own module, which `benchmarks/family.py` measured
+        with random weights: `timm_class`, and the largest difference of the logits divided by the largest of them, with
+        plain attention in float32 (`fp32`) and bfloat16 (`bf16`), and with fused attention (`fp32_fused`), by that
+        version of `timm`. These are missing for the embedded models.
 
     >>> table = covered_models().set_index("name")
     >>> table.loc["vit_base_patch32_224.augreg_in21k_ft_in1k", ["pool", "prefix_tokens", "grid"]].tolist()
@@ -45,7 +54,10 @@ def covered_models() -> pd.DataFrame:
     for row in architectures:
         if row["architecture"] in EMBEDDED or timm.is_model(row["architecture"]):
             rows += [_row(tag, row) for tag in tags.get(row["architecture"], [""])]
-    return pd.DataFrame(rows).sort_values("name", ignore_index=True)
+    with files("hooked_vit").joinpath("assets", _EXACTNESS).open(encoding="utf-8") as file:
+        exactness = pd.read_csv(file, dtype={"timm": str})
+    table = pd.DataFrame(rows).merge(exactness, on="architecture", how="left")
+    return table.sort_values("name", ignore_index=True)
 
 
 def _row(tag: str, known: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Circuits run edge by edge and token by token, and edge attribution by its definition, without the package's code."""
 
 import torch
-from timm.layers import apply_rot_embed_cat
 from torch import Tensor
 
 from analyses.circuits import CircuitGraph
@@ -49,46 +48,34 @@ def run_by_hand(
 
     now["embed",] = writes_of(model, clean)["embed",]
     tokens = range(now["embed",].shape[1])
-    scale = cfg.d_head**-0.5
     for layer, block in enumerate(model.blocks):
         attn = block.attn
+        terms = model.attention_terms((clean.shape[-2], clean.shape[-1])).at(layer)
         normed = (lambda x: x) if cfg.post_norm else block.ln1.fused
 
         def project(x: Tensor, kind: str, head: int, attn=attn, normed=normed) -> Tensor:
             return normed(x) @ getattr(attn, f"W_{kind}")[head] + getattr(attn, f"b_{kind}")[head]
 
-        terms, sharing = model.attention_terms().at(layer), cfg.n_heads // cfg.n_key_value_heads_at(layer)
-        bias = 0 if attn.relative_bias is None else attn.relative_bias()[0]
+        def inputs(kind: str, head: int, reader_of_group, project=project) -> Tensor:
+            return torch.stack([project(stream(reader_of_group, token), kind.upper(), head) for token in tokens], 1)
 
-        z = torch.zeros(len(clean), len(tokens), cfg.n_heads, cfg.d_head)
-        for head in range(cfg.n_heads):
-            keys: dict[int, list[Tensor]] = {}
-            for written in sorted(set(group_of)):
-                for kind in "kv":
+        heads = range(cfg.n_heads)
+        q = torch.stack([inputs("q", h, lambda group, h=h, at=layer: name(("q", at, h), group)) for h in heads], 2)
+        z = torch.zeros_like(q)
+        for written in sorted(set(group_of)):
 
-                    def reader(
-                        group: int, kind=kind, written=written, head=head, layer=layer, sharing=sharing
-                    ) -> tuple:
-                        split = (graph.groups[group], graph.groups[written]) if graph.groups else ()
-                        return (kind, layer, head // sharing, *split)
+            def reader_of(kind: str, head: int, written=written, layer=layer):
+                def reader(group: int) -> tuple:
+                    split = (graph.groups[group], graph.groups[written]) if graph.groups else ()
+                    return (kind, layer, head * graph.n_key_value_heads[layer] // graph.n_heads, *split)
 
-                    rows = [project(stream(reader, token), kind.upper(), head) for token in tokens]
-                    keys.setdefault(written, []).append(torch.stack(rows, 1))
+                return reader
+
+            k, v = (torch.stack([inputs(kind, h, reader_of(kind, h)) for h in heads], 2) for kind in "kv")
+            mixed = attn.attend_unhooked(q, k, v, False, terms)
             for token in tokens:
-
-                def query(group: int, head=head, layer=layer) -> tuple:
-                    return name(("q", layer, head), group)
-
-                q = project(stream(query, token), "Q", head)
-                k, v = keys[group_of[token]]
-                if attn.q_norm is not None:
-                    q, k = attn.q_norm.fused(q), attn.k_norm.fused(k)
-                if terms.rotation is not None:
-                    q = apply_rot_embed_cat(q, terms.rotation[0, token], half=attn.rotate_half)
-                    k = apply_rot_embed_cat(k, terms.rotation[0], half=attn.rotate_half)
-                scores = scale * torch.einsum("be,bte->bt", q, k)
-                pattern = (scores if attn.relative_bias is None else scores + bias[head, token]).softmax(-1)
-                z[:, token, head] = torch.einsum("bt,bte->be", pattern, v)
+                if group_of[token] == written:
+                    z[:, token] = mixed[:, token]
         z = attn.norm_z(z)
         out = attn.project(z)
         results = block.head_results(z, block.ln1.scale(out) if cfg.post_norm else None)

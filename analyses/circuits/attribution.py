@@ -1,6 +1,6 @@
 """Edge attribution: all edges' effects at once, to first order, from gradients at the readers' inputs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -14,9 +14,11 @@ from analyses.circuits.groups import Groups
 from analyses.circuits.paths import STEP_RULES, StepRule, points_of
 from analyses.circuits.recording import Recording, WriteHooks
 from analyses.circuits.scores import EdgeScores
-from analyses.circuits.through_norm import products_before_norm, projected
+from analyses.circuits.through_norm import products_before_norm, projected, summed_products_before_norm
 from analyses.patching.metrics import Metric, checked_metric
 from hooked_vit import HookedViT, ViTActivationCache
+from hooked_vit.components.attention import Attention
+from hooked_vit.components.attention_terms import AttentionTerms
 
 __all__ = ["Method", "edge_attribution", "edge_maps"]
 
@@ -110,35 +112,39 @@ def _scores(
     model: HookedViT, graph: CircuitGraph, clean: Tensor, corrupt: Recording, metric: Metric, method: Method,
     steps: int, rule: StepRule, members: Tensor, per_image: bool,
 ) -> EdgeScores:  # fmt: skip
-    n_images = len(clean)
-    written = WriteHooks(model, less=corrupt.writes)
-    first = _gradients(model, clean, metric, written.hooks, start=None)
-    differences = -written.writes
+    differences, first, points = _along(model, clean, corrupt, metric, method, steps, rule)
     # a metric of the corrupt logits, which may be one row for all images
-    ends = first.value, checked_metric(metric, corrupt.logits.expand(n_images, -1), per_image)
+    ends = first.value, checked_metric(metric, corrupt.logits.expand(len(clean), -1), per_image)
     if first.value.shape != ends[1].shape:
         raise ValueError(
             f"metric must return {'one number per image' if per_image else 'one number (a scalar)'}, got shape "
             f"{tuple(first.value.shape)}"
         )
-    if method == "eap":
-        values = _edge_scores(model, graph, differences, first, members)
-        return EdgeScores(graph, method, values if per_image else values.sum(dim=0), *ends)
-    tokens = first.tokens
     total, per_step = torch.zeros(()), []
-    count = 0
+    for found in points:
+        total = total + _edge_scores(model, graph, differences, found, members)
+        so_far = total[:, 0].sum(dim=-1) / (len(per_step) + 1)
+        per_step.append(so_far if per_image else so_far.sum())
+    values = total / len(per_step)
+    convergence = None if method == "eap" else torch.stack(per_step)
+    return EdgeScores(graph, method, values if per_image else values.sum(dim=0), *ends, convergence)
+
+
+def _along(
+    model: HookedViT, clean: Tensor, corrupt: Recording, metric: Metric, method: Method, steps: int, rule: StepRule
+) -> "tuple[Tensor, _Gradients, Iterable[_Gradients]]":
+    """The differences of the writes, the gradients in the clean run, and those at each point of the method's path."""
+    written = WriteHooks(model, less=corrupt.writes)
+    first = _gradients(model, clean, metric, written.hooks, start=None)
+    differences = -written.writes
+    if method == "eap":
+        return differences, first, [first]
 
     def gradients_at(embedding: Tensor) -> "_Gradients":
         return _gradients(model, clean, metric, [], start=embedding)
 
-    towards = tokens + differences[:, :, 0]
-    for found in points_of(method, tokens, towards, steps, rule, gradients_at):
-        total = total + _edge_scores(model, graph, differences, found, members)
-        count += 1
-        so_far = total[:, 0].sum(dim=-1) / count
-        per_step.append(so_far if per_image else so_far.sum())
-    values = total / count
-    return EdgeScores(graph, method, values if per_image else values.sum(dim=0), *ends, torch.stack(per_step))
+    towards = first.tokens + differences[:, :, 0]
+    return differences, first, points_of(method, first.tokens, towards, steps, rule, gradients_at)
 
 
 @dataclass(frozen=True)
@@ -150,13 +156,17 @@ class _Gradients:
     embedding: Tensor
     cache: ViTActivationCache
     gradients: ViTActivationCache
+    terms: AttentionTerms
 
 
 def _gradients(model: HookedViT, clean: Tensor, metric: Metric, hooks: list[Any], start: Tensor | None) -> _Gradients:
     layers = range(model.cfg.n_layers)
     last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
     names = ["hook_tokens", last, *(f"blocks.{layer}.hook_mlp_in" for layer in layers)]
-    names += [f"blocks.{layer}.attn.hook_{kind}" for layer in layers for kind in "qkvz"]
+    names += [name for layer in layers for name in _read_points(model, layer).values()]
+    names += [f"blocks.{layer}.attn.hook_z" for layer in layers]
+    if model.cfg.gated_attn:
+        names += [f"blocks.{layer}.attn.hook_gate" for layer in layers]
     streams: dict[str, Tensor] = {}
 
     def keep(activation: Tensor, hook: Any) -> None:
@@ -168,7 +178,14 @@ def _gradients(model: HookedViT, clean: Tensor, metric: Metric, hooks: list[Any]
         reading.append(("hook_tokens", lambda activation, hook: start))
     value, cache, gradients = model.run_with_gradients(clean, metric, names, fwd_hooks=[*hooks, *reading])
     kept = ViTActivationCache({**dict(cache.items()), **streams}, model)
-    return _Gradients(value, cache["hook_tokens"], gradients["hook_tokens"], kept, gradients)
+    terms = model.attention_terms((clean.shape[-2], clean.shape[-1]))
+    return _Gradients(value, cache["hook_tokens"], gradients["hook_tokens"], kept, gradients, terms)
+
+
+def _read_points(model: HookedViT, layer: int) -> dict[str, str]:
+    """Where queries, keys and values are what they were projected to, before any norm of their own."""
+    v = "hook_v" if model.blocks[layer].attn.v_norm is None else "hook_v_pre"
+    return {kind: f"blocks.{layer}.attn.{point}" for kind, point in (("q", "hook_q"), ("k", "hook_k"), ("v", v))}
 
 
 @torch.no_grad()
@@ -176,11 +193,40 @@ def _edge_scores(
     model: HookedViT, graph: CircuitGraph, differences: Tensor, found: _Gradients, members: Tensor
 ) -> Float[Tensor, "batch sender reader"]:
     values = differences.new_zeros(len(differences), graph.n_senders, graph.n_readers)
+    if graph.n_groups == 1:
+        return _summed_scores(model, graph, differences, found, values)
     membership = members.to(differences.dtype).expand(len(differences), -1, -1)
     for readers, before, products in _products(model, graph, differences, found, members):
         # products [batch token sender part written_group] -> summed over the tokens of each group read
         by_group = torch.einsum("bgt,btspw->bspgw", membership, products)
         values[:, :before, readers] = by_group.flatten(2)
+    return values
+
+
+def _summed_scores(
+    model: HookedViT, graph: CircuitGraph, differences: Tensor, found: _Gradients, values: Tensor
+) -> Float[Tensor, "batch sender reader"]:
+    """The scores of a graph whose tokens are together: sums over tokens as single products."""
+    whole = []
+    for layer, block in enumerate(model.blocks):
+        stream, norm = found.cache["resid_pre", layer], None if model.cfg.post_norm else block.ln1
+        before = graph.n_before("q", layer)
+        parts = []
+        for kind, name in _read_points(model, layer).items():
+            weight, _ = block.attn.reading(kind)
+            parts.append(projected(found.gradients[name], weight))
+        if block.attn.gate is not None:
+            parts[0] = parts[0] + _through_gate(block.attn, layer, found)
+        summed = summed_products_before_norm(norm, stream, differences[:, :, :before], torch.cat(parts, dim=2))
+        readers = slice(graph.reader_slice("q", layer).start, graph.reader_slice("v", layer).stop)
+        values[:, :before, readers] = summed
+        whole.append(found.gradients[f"blocks.{layer}.hook_mlp_in"])
+    whole.append(found.gradients[f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"])
+    # all readers without a norm of their own here at once; entries where there is no edge are dropped
+    of_whole = summed_products_before_norm(None, whole[0], differences, torch.stack(whole, dim=2))
+    at = [graph.reader_slice("mlp", layer).start for layer in range(model.cfg.n_layers)] + [graph.logits_slice.start]
+    valid = graph.valid[:, at].to(of_whole.device)
+    values[:, :, at] = torch.where(valid, of_whole, 0)
     return values
 
 
@@ -194,15 +240,17 @@ def _products(
     cache, gradients = found.cache, found.gradients
     for layer, block in enumerate(model.blocks):
         stream, norm = cache["resid_pre", layer], None if model.cfg.post_norm else block.ln1
-        at_heads = {kind: gradients[kind, layer].unsqueeze(3) for kind in "qkv"}
+        at_heads = {kind: gradients[name].unsqueeze(3) for kind, name in _read_points(model, layer).items()}
         if graph.n_groups > 1:
             at_heads |= _split_gradients(model, layer, found, members)
-        for kind in "qkv":
+        for kind in ("q", "k", "v"):
             before = graph.n_before(kind, layer)
             weight, _ = block.attn.reading(kind)
             gradient = at_heads[kind]  # [batch token head group d_head]
             n_split = gradient.shape[3]
             at_norm = projected(gradient.flatten(2, 3), weight.repeat_interleave(n_split, dim=0))
+            if kind == "q" and block.attn.gate is not None:
+                at_norm = at_norm + _through_gate(block.attn, layer, found)
             products = products_before_norm(norm, stream, differences[:, :, :before], at_norm)
             yield graph.reader_slice(kind, layer), before, products.unflatten(-1, (-1, n_split))
         before = graph.n_before("mlp", layer)
@@ -213,17 +261,28 @@ def _products(
     yield graph.logits_slice, graph.n_senders, (differences @ last.unsqueeze(-1)).unsqueeze(-1)
 
 
+def _through_gate(attn: Attention, layer: int, found: _Gradients) -> Float[Tensor, "batch token head d_model"]:
+    """Gradients at the normed stream through a gate, the sigmoid of a projection."""
+    assert attn.gate is not None
+    name = f"blocks.{layer}.attn.hook_gate"
+    gate, gradient = found.cache[name], found.gradients[name]
+    weight = attn.gate.weight.unflatten(0, (attn.n_heads, attn.d_head)).transpose(1, 2)
+    return projected(gradient * gate * (1 - gate), weight)
+
+
 def _split_gradients(
     model: HookedViT, layer: int, found: _Gradients, members: Bool[Tensor, "#batch group token"]
 ) -> dict[str, Tensor]:
     """Gradients at keys and values through the queries of each group: [batch token kv_head group d_head]."""
     attn, cache = model.blocks[layer].attn, found.cache
-    q, k, v = (cache[kind, layer].detach() for kind in "qkv")
+    q, k, v = (cache[name].detach() for name in _read_points(model, layer).values())
     gradient = found.gradients["z", layer]
     by_group: dict[str, list[Tensor]] = {"k": [], "v": []}
     with torch.enable_grad():
         k, v = k.clone().requires_grad_(), v.clone().requires_grad_()
-        z = attn.norm_z(attn.attend_unhooked(q, k, v, attn.fused, model.attention_terms().at(layer)))
+        normed_v = v if attn.v_norm is None else attn.v_norm.fused(v)
+        gate = cache[f"blocks.{layer}.attn.hook_gate"] if attn.gate is not None else None
+        z = attn.norm_z(attn.attend_unhooked(q, k, normed_v, attn.fused, found.terms.at(layer)), gate)
         for group in range(members.shape[1]):
             through = gradient * members[:, group, :, None, None]
             for kind, part in zip("kv", torch.autograd.grad(z, (k, v), through, retain_graph=True), strict=True):
@@ -237,10 +296,13 @@ def edge_maps(
     corrupt: Float[Tensor, "batch channel height width"] | Recording,
     metric: Metric,
     edges: Bool[Tensor, "sender reader"],
+    method: Method = "eap",
     *,
+    steps: int = 5,
+    rule: StepRule = "right",
     per_image: bool = False,
 ) -> Float[Tensor, "edge batch token"]:
-    """The EAP score of some edges, token by token: where in the picture the sender writes what the reader reads.
+    """The scores of some edges, token by token: where in the picture the sender writes what the reader reads.
 
     Args:
         model: The model.
@@ -248,6 +310,9 @@ def edge_maps(
         corrupt: As above.
         metric: As above.
         edges: The edges, as a mask of a graph without groups.
+        method: As above.
+        steps: As above.
+        rule: As above.
         per_image: As above.
 
     Returns:
@@ -261,19 +326,21 @@ def edge_maps(
     torch.Size([2, 1, 65])
     """
     graph, kept = circuit_graph(model), corrupt_recording(model, clean, corrupt)
-    written = WriteHooks(model, less=kept.writes)
-    found = _gradients(model, clean, metric, written.hooks, start=None)
+    differences, _, points = _along(model, clean, kept, metric, method, steps, rule)
     checked_metric(metric, kept.logits.expand(len(clean), -1), per_image)
     members = torch.ones(1, 1, kept.writes.shape[1], dtype=torch.bool, device=clean.device)
     maps = clean.new_zeros(int(edges.sum()), len(clean), kept.writes.shape[1])
     position = torch.full(edges.shape, -1, dtype=torch.long)
     position[edges] = torch.arange(len(maps))
-    with torch.no_grad():
-        for readers, before, products in _products(model, graph, -written.writes, found, members):
-            at = position[:before, readers]
-            sender, reader = (at >= 0).nonzero(as_tuple=True)
-            maps[at[sender, reader]] = products.flatten(3)[:, :, sender, reader].movedim(-1, 0)
-    return maps
+    n_points = 0
+    for found in points:
+        n_points += 1
+        with torch.no_grad():
+            for readers, before, products in _products(model, graph, differences, found, members):
+                at = position[:before, readers]
+                sender, reader = (at >= 0).nonzero(as_tuple=True)
+                maps[at[sender, reader]] += products.flatten(3)[:, :, sender, reader].movedim(-1, 0)
+    return maps / n_points
 
 
 def _each_image(metric: Metric, n_images: int) -> Callable[[Tensor], Tensor]:

@@ -152,7 +152,7 @@ class Circuit:
         """
         graph, kept = self.graph, corrupt_recording(model, clean, corrupt)
         members = checked_groups(model, graph, kept, len(clean), groups)
-        run = CircuitRun(model, graph, self.mask[None], kept, members)
+        run = CircuitRun(model, graph, self.mask[None], kept, members, (clean.shape[-2], clean.shape[-1]))
         return model.run_with_hooks(clean, fwd_hooks=run.hooks)
 
     def table(self) -> pd.DataFrame:
@@ -287,6 +287,6 @@ def _run_rows(
     n_circuits, n_images = len(masks), len(clean)
     members = members[images].repeat(n_circuits, 1, 1) if len(members) > 1 else members
     edges = masks.repeat_interleave(n_images, dim=0) if n_circuits > 1 else masks
-    run = CircuitRun(model, graph, edges, corrupt.repeated(n_circuits), members)
+    run = CircuitRun(model, graph, edges, corrupt.repeated(n_circuits), members, (clean.shape[-2], clean.shape[-1]))
     logits = model.run_with_hooks(clean.repeat(n_circuits, 1, 1, 1), fwd_hooks=run.hooks)
     return logits.unflatten(0, (n_circuits, n_images))

@@ -27,7 +27,8 @@ class CircuitGraph:
     Senders: `("embed",)` (the stream's start), `("head", layer, head)`, `("mlp", layer)`. A head writes its
     `hook_result`, after LayerScale; in a post-norm block, its share of what the norm writes, and an equal part of the
     bias. Readers: `("q", layer, head)`, `("k", …)`, `("v", …)`, `("mlp", layer)`, `("logits",)`. Heads that share keys
-    and values share these readers. In a parallel block, the MLP does not read the heads of its own block.
+    and values share these readers; the gate of a gated attention is read with the
+    queries. In a parallel block, the MLP does not read the heads of its own block.
 
     With groups of tokens, every part is split: `("head", 5, 3, "cls")` is head 5.3 at the queries in CLS, and
     `("v", 5, 3, "object", "cls")` is what its values at object patches contribute there. The stream connects equal
@@ -238,8 +239,8 @@ def circuit_graph(model: HookedViT, groups: Sequence[str] = ()) -> CircuitGraph:
         groups: The names of the groups of tokens that every part is split into; none to keep the tokens together.
 
     Raises:
-        ValueError: If a group has two entries, the model's attention is gated, or its blocks have several
-            attentions.
+        ValueError: If a group has two entries, attention is differential (each head has two patterns), or the blocks
+            have several attentions.
 
     >>> graph = circuit_graph(HookedViT.from_pretrained("emoji-vit"))
     >>> graph.n_senders, graph.n_readers, graph.n_edges
@@ -247,9 +248,10 @@ def circuit_graph(model: HookedViT, groups: Sequence[str] = ()) -> CircuitGraph:
     """
     if len(set(groups)) != len(groups):
         raise ValueError(f"expected groups with different names, got {', '.join(map(repr, groups))}")
-    if model.cfg.gated_attn:
-        raise ValueError("the gate of a gated attention reads the stream too, and a circuit has no edge for it")
-    refuse_absent(["blocks.0.attn.hook_z"], model.cfg)
-    heads = tuple(model.cfg.per_layer_num_key_value_heads)
-    parallel = (model.cfg.parallel_attn_mlp,) * model.cfg.n_layers
-    return CircuitGraph(model.cfg.n_layers, model.cfg.n_heads, heads, parallel, tuple(groups))
+    cfg = model.cfg
+    if cfg.differential is not None:
+        raise ValueError("circuits do not cover differential attention, whose heads have two queries and two keys each")
+    refuse_absent(["blocks.0.attn.hook_z"], cfg)
+    heads = tuple(cfg.n_key_value_heads_at(layer) for layer in range(cfg.n_layers))
+    parallel = (cfg.parallel_attn_mlp,) * cfg.n_layers
+    return CircuitGraph(cfg.n_layers, cfg.n_heads, heads, parallel, tuple(groups))

@@ -13,7 +13,7 @@ from hooked_vit import HookedViT
 from hooked_vit.input_checks import check_images
 from hooked_vit.resuming import check_unhooked
 
-__all__ = ["Recording", "WriteHooks", "mean_recording", "record", "unfused_inputs"]
+__all__ = ["Recording", "WriteHooks", "mean_recording", "record"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Recording:
         q: Queries, as in the run; from the mean stream for a mean.
         k: Keys.
         v: Values.
+        gate: The gates of gated attention; empty if there are none.
         logits: The logits of the run; of the mean stream for a mean.
     """
 
@@ -36,15 +37,16 @@ class Recording:
     mlp_in: tuple[Float[Tensor, "#batch token d_model"], ...]
     final: Float[Tensor, "#batch token d_model"]
     q: tuple[Float[Tensor, "#batch token head d_head"], ...]
-    k: tuple[Float[Tensor, "#batch token kv_head d_head"], ...]
-    v: tuple[Float[Tensor, "#batch token kv_head d_head"], ...]
+    k: tuple[Float[Tensor, "#batch token _ d_head"], ...]
+    v: tuple[Float[Tensor, "#batch token _ d_head"], ...]
     logits: Float[Tensor, "#batch n_classes"]
+    gate: tuple[Float[Tensor, "#batch token head d_head"], ...] = ()
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> "Recording":
         """The same with a function applied to every tensor."""
-        streams = (self.attn_in, self.mlp_in, self.q, self.k, self.v)
-        attn_in, mlp_in, q, k, v = (tuple(map(change, stream)) for stream in streams)
-        return Recording(change(self.writes), attn_in, mlp_in, change(self.final), q, k, v, change(self.logits))
+        streams = (self.attn_in, self.mlp_in, self.q, self.k, self.v, self.gate)
+        attn_in, mlp_in, q, k, v, gate = (tuple(map(change, stream)) for stream in streams)
+        return Recording(change(self.writes), attn_in, mlp_in, change(self.final), q, k, v, change(self.logits), gate)
 
     def of_images(self, images: slice) -> "Recording":
         """The recording of some of the images; of a mean, the mean."""
@@ -90,7 +92,8 @@ class WriteHooks:
 
     def _tokens(self, tokens: Tensor) -> None:
         batch, n_tokens, width = tokens.shape
-        self.writes = tokens.new_empty(batch, n_tokens, self._graph.n_senders, width)
+        # in memory senders come first, so that products over all tokens are one matrix product
+        self.writes = tokens.new_empty(batch, self._graph.n_senders, n_tokens, width).transpose(1, 2)
         self._put(tokens, slice(0, 1), tokens.unsqueeze(-2))
 
     def _heads(self, results: Tensor, layer: int) -> None:
@@ -129,13 +132,15 @@ def record(model: HookedViT, images: Float[Tensor, "batch channel height width"]
     check_unhooked(model)
     n_layers = model.cfg.n_layers
     names = ["q", "k", "v", "resid_pre", "mlp_in", ("resid_post", n_layers - 1)]
+    gates = [f"blocks.{layer}.attn.hook_gate" for layer in range(n_layers)] if model.cfg.gated_attn else []
     written = WriteHooks(model)
     with model.hooks(fwd_hooks=written.hooks):
-        logits, cache = model.run_with_cache(images, names_filter=names)
+        logits, cache = model.run_with_cache(images, names_filter=[*names, *gates])
     at = {name: tuple(cache[name, layer] for layer in range(n_layers)) for name in ("q", "k", "v", "resid_pre")}
     mlp_in = tuple(cache[f"blocks.{layer}.hook_mlp_in"] for layer in range(n_layers))
     final = cache["resid_post", n_layers - 1]
-    return Recording(written.writes, at["resid_pre"], mlp_in, final, at["q"], at["k"], at["v"], logits)
+    gate = tuple(cache[name] for name in gates)
+    return Recording(written.writes, at["resid_pre"], mlp_in, final, at["q"], at["k"], at["v"], logits, gate)
 
 
 @torch.no_grad()
@@ -168,17 +173,14 @@ def mean_recording(model: HookedViT, batches: Iterable[Tensor]) -> Recording:
     if not n_images:
         raise ValueError("expected at least one batch of images, got none")
     mean = {name: tuple(total / n_images for total in sums) for name, sums in totals.items()}
-    projected = [unfused_inputs(model, layer, stream) for layer, stream in enumerate(mean["attn_in"])]
+    normed = [
+        stream if model.cfg.post_norm else block.ln1.fused(stream)
+        for block, stream in zip(model.blocks, mean["attn_in"], strict=True)
+    ]
+    blocks = list(zip(model.blocks, normed, strict=True))
+    projected = [block.attn.queries_keys_values(stream, slice(None)) for block, stream in blocks]
+    gate = tuple(block.attn.gate_values(stream) for block, stream in blocks) if model.cfg.gated_attn else ()
     q, k, v = (tuple(parts) for parts in zip(*projected, strict=True))
     (writes,), (final,) = mean["writes"], mean["final"]
     logits = model(final, start_at_layer=model.cfg.n_layers)
-    return Recording(writes, mean["attn_in"], mean["mlp_in"], final, q, k, v, logits)
-
-
-def unfused_inputs(
-    model: HookedViT, layer: int, stream: Float[Tensor, "batch token d_model"]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of a block that reads a given stream."""
-    block = model.blocks[layer]
-    normed = stream if model.cfg.post_norm else block.ln1.fused(stream)
-    return block.attn.queries_keys_values(normed, slice(None))
+    return Recording(writes, mean["attn_in"], mean["mlp_in"], final, q, k, v, logits, gate)

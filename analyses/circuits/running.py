@@ -35,6 +35,7 @@ class CircuitRun:
         edges: Bool[Tensor, "#row sender reader"],
         corrupt: Recording,
         members: Bool[Tensor, "#row group token"],
+        image_size: tuple[int, int],
     ):
         """Configure the run.
 
@@ -44,11 +45,13 @@ class CircuitRun:
             edges: The edges of each row's circuit.
             corrupt: The values outside the circuit, one row each (or one for all).
             members: The tokens of each group.
+            image_size: Height and width of the images.
         """
         device = corrupt.writes.device
         self.model, self.graph, self.corrupt = model, graph, corrupt
         self.edges, self.members = edges.to(device), members.to(device)
         self._written = WriteHooks(model, less=corrupt.writes)
+        self._terms = model.attention_terms(image_size)
         self._q: Tensor | None = None
         self._kv: dict[str, Tensor] = {}
 
@@ -66,6 +69,8 @@ class CircuitRun:
             if split:
                 before_norm = self.model.blocks[layer].attn.hook_z_pre is not None
                 hooks.append((f"{attn}.hook_z_pre" if before_norm else f"{attn}.hook_z", self._editing(self._z, layer)))
+            if self.model.cfg.gated_attn:
+                hooks.append((f"{attn}.hook_gate", self._editing(self._gate, layer)))
             hooks.append((f"blocks.{layer}.hook_mlp_in", self._editing(self._mlp, layer)))
         last = f"blocks.{self.graph.n_layers - 1}.hook_resid_post"
         return [*hooks, (last, self._editing(self._logits))]
@@ -80,15 +85,20 @@ class CircuitRun:
     # ------------------------------------------------------------------ what readers see
 
     def _queries(self, own: Tensor, layer: int) -> Tensor:
-        edges = self._edges_to("q", layer).unflatten(-1, (self.graph.n_heads, self.graph.n_groups))
-        edges = self._at_tokens(edges.movedim(-1, 1))
-        project = partial(self._project, layer, "Q")
-        self._q = self._read(own, edges, self.corrupt.attn_in[layer], self.corrupt.q[layer], project)
+        project = partial(self._project, layer, "q")
+        self._q = self._at_queries(own, layer, self.corrupt.q[layer], project)
         return self._q
+
+    def _gate(self, own: Tensor, layer: int) -> Tensor:
+        return self._at_queries(own, layer, self.corrupt.gate[layer], partial(self._project_gate, layer))
+
+    def _at_queries(self, own: Tensor, layer: int, corrupt: Tensor, project: Any) -> Tensor:
+        edges = self._edges_to("q", layer).unflatten(-1, (self.graph.n_heads, self.graph.n_groups))
+        return self._read(own, self._at_tokens(edges.movedim(-1, 1)), self.corrupt.attn_in[layer], corrupt, project)
 
     def _keys(self, own: Tensor, kind: str, layer: int) -> Tensor:
         edges = self._edges_to(kind, layer)[:, None]
-        project = partial(self._project, layer, kind.upper())
+        project = partial(self._project, layer, kind)
         return self._read(own, edges, self.corrupt.attn_in[layer], getattr(self.corrupt, kind)[layer], project)
 
     def _split_keys(self, own: Tensor, kind: str, layer: int) -> Tensor:
@@ -96,7 +106,7 @@ class CircuitRun:
         edges = self._edges_to(kind, layer).unflatten(-1, (n_heads, n_groups, n_groups))
         edges = self._at_tokens(edges.movedim(-2, 1).flatten(-2))  # [row token sender (head written_group)]
         corrupt = getattr(self.corrupt, kind)[layer].repeat_interleave(n_groups, dim=2)
-        project = partial(self._project, layer, kind.upper())
+        project = partial(self._project, layer, kind)
         found = self._read(own.repeat_interleave(n_groups, dim=2), edges, self.corrupt.attn_in[layer], corrupt, project)
         self._kv[kind] = found.unflatten(2, (n_heads, n_groups))
         return own
@@ -105,10 +115,10 @@ class CircuitRun:
         """The mix of values of each group of queries, with the keys and values that this group sees."""
         attn, q = self.model.blocks[layer].attn, self._q
         assert q is not None
-        z, terms = torch.zeros_like(own), self.model.attention_terms().at(layer)
+        z = torch.zeros_like(own)
         for group in range(self.graph.n_groups):
             k, v = self._kv["k"][:, :, :, group], self._kv["v"][:, :, :, group]
-            mixed = attn.attend_unhooked(q, k, v, attn.fused, terms)
+            mixed = attn.attend_unhooked(q, k, v, attn.fused, self._terms.at(layer))
             z = torch.where(self.members[:, group, :, None, None], mixed, z)
         return z
 
@@ -155,15 +165,27 @@ class CircuitRun:
             return out
         differences = self._written.writes[:, :, : edges.shape[2]]
         mask = edges[..., partly].transpose(-1, -2).to(differences.dtype)
-        seen = project(stream.unsqueeze(2) + mask @ differences, partly)
+        if mask.shape[1] == 1:  # one product for all tokens
+            by_sender = differences.transpose(1, 2)
+            added = (mask[:, 0] @ by_sender.flatten(2)).unflatten(-1, by_sender.shape[2:]).transpose(1, 2)
+        else:
+            added = mask @ differences
+        seen = project(stream.unsqueeze(2) + added, partly)
         settled = (everything | nothing)[:, :, partly]
         out[:, :, partly] = torch.where(settled, out[:, :, partly], seen)
         return out
 
-    def _project(self, layer: int, matrix: str, streams: Tensor, readers: Tensor) -> Tensor:
+    def _project(self, layer: int, matrix: Any, streams: Tensor, readers: Tensor) -> Tensor:
         """Queries, keys or values of some readers, each with a stream of its own."""
-        block = self.model.blocks[layer]
-        heads = readers if matrix == "Q" else readers // self.graph.n_groups
-        weight, bias = (of_heads[heads] for of_heads in block.attn.reading(matrix.lower()))
-        normed = streams if self.model.cfg.post_norm else block.ln1.fused(streams)
-        return torch.einsum("btrd,rde->btre", normed, weight) + bias
+        attn = self.model.blocks[layer].attn
+        heads = readers if matrix == "q" else readers // self.graph.n_groups
+        weight, bias = (of_heads[heads] for of_heads in attn.reading(matrix))
+        found = torch.einsum("btrd,rde->btre", self._normed(layer, streams), weight) + bias
+        return attn.v_norm.fused(found) if matrix == "v" and attn.v_norm is not None else found
+
+    def _project_gate(self, layer: int, streams: Tensor, readers: Tensor) -> Tensor:
+        values = self.model.blocks[layer].attn.gate_values(self._normed(layer, streams))
+        return values[:, :, torch.arange(len(readers), device=readers.device), readers]
+
+    def _normed(self, layer: int, streams: Tensor) -> Tensor:
+        return streams if self.model.cfg.post_norm else self.model.blocks[layer].ln1.fused(streams)

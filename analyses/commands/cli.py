@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from analyses.commands.circuit import circuit
 from analyses.commands.errors import FAILED, USAGE
 from analyses.commands.explain import explain
 from analyses.commands.explore import explore
@@ -21,7 +22,7 @@ from analyses.commands.values import values
 
 __all__ = ["app", "main"]
 
-COMMANDS = (lens, explore, explain, values, patch, sweep, plot, report, reproduce, prototypes, models)
+COMMANDS = (lens, explore, explain, values, patch, circuit, sweep, plot, report, reproduce, prototypes, models)
 """In the order in which `--help` lists them; the last paragraph of each docstring is an example that works."""
 
 _STATUS = (

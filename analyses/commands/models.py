@@ -31,8 +31,9 @@ def models(
     """List the covered models: every name that --model takes, with the properties of each.
 
     Without a pattern, all of them: the bundled models, and every covered architecture and tag of timm. With a pattern,
-    timm's other matching models are listed, too, with the part that is not covered. Nothing is downloaded. The last
-    column counts parameters; --json adds more properties, such as heads and image size.
+    timm's other matching models are listed, too, with the part that is not covered. Nothing is downloaded. The column
+    "million" counts parameters; "off by" is how far the logits are from timm's own, divided by the largest, where 0 means
+    bitwise equal. --json adds more properties, such as heads, image size and the same for bfloat16.
 
     Example: hooked-vit models '*patch16*augreg*' --pretrained
     """
@@ -96,17 +97,22 @@ def _nearest(pattern: str, names: list[str]) -> str:
     return f"; the nearest names are {', '.join(near)}" if near else "; `hooked-vit models` lists all"
 
 
+def _difference(relative: float) -> str:
+    """How far logits are from timm's; 0 for bitwise equality."""
+    return "–" if relative != relative else f"{relative:.0e}" if relative else "0"
+
+
 def _table(table: "pd.DataFrame") -> "Table":
     from rich.table import Table
 
     printed = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("name", "pool", "prefix", "grid"):
         printed.add_column(column, no_wrap=True)
-    for column in ("width", "blocks", "classes", "million"):
+    for column in ("width", "blocks", "classes", "million", "off by"):
         printed.add_column(column, justify="right", no_wrap=True)
     for row in table.to_dict("records"):
         grid = "×".join(str(size) for size in row["grid"])
         counts = (f"{row[name]:,}" for name in ("d_model", "n_layers", "n_classes"))
         words = (row["name"], row["pool"], row["prefix_tokens"] or "–", grid)
-        printed.add_row(*words, *counts, f"{row['n_parameters'] / 1e6:,.1f}")
+        printed.add_row(*words, *counts, f"{row['n_parameters'] / 1e6:,.1f}", _difference(row["fp32"]))
     return printed

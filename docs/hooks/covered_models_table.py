@@ -3,8 +3,8 @@
 from typing import Any
 
 MARKER = "<!-- the table of covered models -->"
-HEADINGS = ("entrypoint", "readout", "prefix tokens", "image", "patch", "tokens", "blocks", "width", "heads", "params",
-            "pretrained tags")  # fmt: skip
+HEADINGS = ("entrypoint", "class", "readout", "prefix tokens", "image", "patch", "tokens", "blocks", "width", "heads",
+            "params", "fp32", "fp32, fused", "bf16", "pretrained tags")  # fmt: skip
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
@@ -33,17 +33,27 @@ def _heading(family: str) -> str:
 
 
 def _rows(covered: Any) -> str:
-    lines = [f"| {' | '.join(HEADINGS)} |", "|---|---|---|---|---|--:|--:|--:|--:|--:|---|"]
+    lines = [f"| {' | '.join(HEADINGS)} |", "|---|---|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|"]
     for architecture, rows in covered.groupby("architecture", sort=True):
         first = rows.iloc[0]
         tags = ", ".join(f"`{tag}`" for tag in rows["tag"] if tag) or ("embedded" if first["pretrained"] else "none")
         cells = [
-            f"`{architecture}`", first["pool"], first["prefix_tokens"] or "none",
+            f"`{architecture}`", _class(first["timm_class"]), first["pool"], first["prefix_tokens"] or "none",
             _sizes(rows["image_size"]), _sizes(rows["patch_size"]), _range(rows["n_tokens"]), first["n_layers"],
-            first["d_model"], first["n_heads"], f"{_range((rows['n_parameters'] / 1e6).round(1))} M", tags,
+            first["d_model"], first["n_heads"], f"{_range((rows['n_parameters'] / 1e6).round(1))} M",
+            *(_difference(first[dtype]) for dtype in ("fp32", "fp32_fused", "bf16")), tags,
         ]  # fmt: skip
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
+
+
+def _class(name: Any) -> str:
+    return f"`{name}`" if isinstance(name, str) else "–"
+
+
+def _difference(relative: float) -> str:
+    """How far the logits are from timm's, relative to the largest."""
+    return "–" if relative != relative else "0" if relative == 0 else f"{relative:.0e}"
 
 
 def _sizes(sizes: Any) -> str:

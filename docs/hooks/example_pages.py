@@ -92,13 +92,18 @@ def page(script: Path, run: Path) -> str:
     title, answer = _title_and_answer(source)
     parts = [f"# {title}", answer, _prose(head.rpartition('"""\n')[2])]
     parts.append(
-        f"*First the output and the figures of `examples/{script.name}` on the embedded model, made when these pages "
-        "were built; then the script itself, cell by cell.*"
+        f"*First the output and the figures of `examples/{script.name}`{_on_which_model(source)}, made when these "
+        "pages were built; then the script itself, cell by cell.*"
     )
     parts += ["## What it finds", f"```text\n{printed}\n```"]
     parts += [f"![{figure}]({script.stem}/{figure}){{ loading=lazy }}" for figure in figures]
     parts += [_cell(cell) for cell in cells]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _on_which_model(source: str) -> str:
+    """What an example runs on unless it is told otherwise."""
+    return " on the embedded model" if 'default="emoji-vit"' in source else ""
 
 
 def _cell(cell: str) -> str:

@@ -53,7 +53,7 @@ def run_example(
     """Run an example by its number with command-line arguments, cell by cell in one namespace, in an empty folder."""
 
     def run(number: int, *arguments: str) -> Run:
-        path = EXAMPLES[number - 1]
+        path = next(path for path in EXAMPLES if path.name.startswith(f"{number:02d}_"))
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [str(path), "--out", "out", *arguments])
         monkeypatch.setenv("COLUMNS", "1000")  # no sentence is wrapped
@@ -288,6 +288,23 @@ def test_causal(run_example: Callable[..., Run]) -> None:
     ablation = run.table("ablation").query("metric == 'accuracy' and component == 'mlp' and class_index.isna()")
     worst = ablation.loc[ablation["value"].idxmin()]
     assert re.search(rf"mlp +{worst['layer']:.0f} +<NA> +{worst['before']:.1f} +{worst['after']:.1f}", run.printed)
+
+
+def test_circuits(run_example: Callable[..., Run]) -> None:
+    run = run_example(9, "--quick")
+    curve, cut = run.table("curve"), run.table("cut")
+    assert curve["n_edges"].is_monotonic_increasing
+    assert curve["faithfulness"].iloc[-1] > 0.5 > abs(curve["random"].iloc[-1])
+    by_group = run.variables["by_group"]
+    assert by_group["object"] > by_group["context"]
+    assert cut.loc[0, "edges"] == "none"
+    before = float(cut.loc[0, "own"] - cut.loc[0, "shifted"])
+    assert f"Own minus shifted backgrounds: {before:.0f} points before" in run.printed
+    # nothing cut is the clean run
+    test = run.variables["test"]["own"]
+    with torch.no_grad():
+        right = run.variables["context_model"](test.images).argmax(dim=1) == test.labels[:, 0]
+    assert cut.loc[0, "own"] == pytest.approx(100 * float(right.float().mean()))
 
 
 def test_a_correlation_over_components_has_an_interval_over_pairs() -> None:

@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
-import onnx
-import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
-from real_dinov2 import load_dinov2
+from real_dinov2 import MISSING, load_dinov2
 from real_models import pictures, relative, timm_module
 from torch import Tensor, nn
 
 from hooked_vit import HookedViT
+
+onnx = pytest.importorskip("onnx", reason=MISSING)
+onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is missing: `pip install onnxruntime`")
 
 SIZES = [518, 224, (168, 280), (280, 154)]
 
@@ -93,3 +94,19 @@ def test_onnx_runtime(with_their_positions: HookedViT, images: Tensor, source: P
     expected = torch.from_numpy(session.run(None, {"input_image": images.numpy()})[0])
     _, cache = with_their_positions.run_with_cache(images, names_filter="ln_final.hook_normalized")
     assert relative(cache["ln_final.hook_normalized"], expected) < 1e-5
+
+
+@torch.no_grad()
+def test_a_linear_head_as_published(with_their_positions: HookedViT, images: Tensor, hugging_face: nn.Module) -> None:
+    """CLS and the mean of the patches side by side: Hugging Face's classifier on the trained backbone."""
+    from transformers import Dinov2ForImageClassification
+
+    hugging_face.config.num_labels = 9
+    published = Dinov2ForImageClassification(hugging_face.config).eval()
+    published.dinov2 = hugging_face
+    head = published.classifier
+    model = with_their_positions.with_class_embeddings(head.weight.T, head.bias)
+    logits = published(images).logits
+    assert relative(model(images), logits) < 1e-5
+    halves = model.class_half("cls")(images) + model.class_half("mean")(images)
+    assert relative(halves, logits) < 1e-5

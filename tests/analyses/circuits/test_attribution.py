@@ -122,10 +122,11 @@ def test_one_score_per_image_and_little_memory() -> None:
         edge_attribution(model, CLEAN, CORRUPT, metric, memory_limit=1.5e5)
 
 
-def test_maps_sum_to_scores() -> None:
+@pytest.mark.parametrize("method", ["eap", "eap-ig"])
+def test_maps_sum_to_scores(method: str) -> None:
     model = ported("post_norm")
-    scores = edge_attribution(model, CLEAN, CORRUPT, metric)
-    maps = edge_maps(model, CLEAN, CORRUPT, metric, scores.graph.valid)
+    scores = edge_attribution(model, CLEAN, CORRUPT, metric, method, steps=2)
+    maps = edge_maps(model, CLEAN, CORRUPT, metric, scores.graph.valid, method, steps=2)
     torch.testing.assert_close(maps.sum(dim=(1, 2)), scores.of_edges(), rtol=1e-4, atol=1e-6)
 
 

@@ -49,6 +49,8 @@ def arguments_of(name: str, folder: Path) -> list[str]:
         "explain": [SCENE, "--method", "importance", "--method", "rollout", *out],
         "values": ["--layer", "6", "--neuron", "4,8", "--data", "emoji-scenes:4", *out],
         "patch": [str(folder / "clean.png"), str(folder / "corrupt.png"), "--class", "dog", "--against", "cat", *out],
+        "circuit": [str(folder / "clean.png"), str(folder / "corrupt.png"), "--class", "dog", "--against", "cat",
+                    "--edges", "12", "--method", "eap", "--out", str(folder / "circuit.html")],
         "sweep": ["--data", "emoji-scenes:4", "--analyses", "identifiability", *out],
         "plot": [str(folder / "found"), *out],
         "report": [str(folder / "found"), "--out", str(folder / "report.html")],
