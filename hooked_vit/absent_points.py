@@ -2,8 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 
+from hooked_vit.components.several_block import several_sublayers
 from hooked_vit.config import HookedViTConfig
 
+_OF_ONE_SUBLAYER = (
+    "attn", "mlp", "ln1", "ln2", "hook_q_input", "hook_k_input", "hook_v_input", "hook_mlp_in", "hook_q", "hook_k",
+    "hook_v", "hook_attn_scores", "hook_pattern", "hook_z", "hook_result", "hook_pre", "hook_post",
+)  # fmt: skip
 _PARALLEL = "attention and MLP of a block both read its input, 'resid_pre'"
 
 
@@ -22,6 +27,8 @@ def absent_points(cfg: HookedViTConfig) -> Mapping[str, str]:
         absent["hook_attn_scores"] = (
             "a differential head has two patterns, whose scores are 'hook_attn_scores_1' and 'hook_attn_scores_2'"
         )
+    if cfg.n_parallel > 1:
+        absent |= dict.fromkeys(_OF_ONE_SUBLAYER, several_sublayers(cfg.n_parallel))
     return absent
 
 
@@ -33,8 +40,8 @@ def why_absent(name: str, cfg: HookedViTConfig) -> str | None:
     "this model has no 'hook_resid_mid': attention a"
     """
     parts = name.split(".")
-    if parts[0] == "attn_pool":
-        return None  # it is of one kind
+    if parts[0] == "attn_pool" or "attns" in parts or "mlps" in parts:
+        return None  # the pool is of one kind, and one of several sub-layers has the usual points
     absent = absent_points(cfg)
     return next((f"this model has no '{part}': {absent[part]}" for part in parts if part in absent), None)
 

@@ -14,7 +14,6 @@ from transformer_lens.utilities import Slice, SliceInput
 
 from hooked_vit.absent_points import refuse_absent, why_absent
 from hooked_vit.activations import Activations, Computed
-from hooked_vit.components.block import Block
 from hooked_vit.config import HookedViTConfig, NormConfig
 from hooked_vit.hook_axes import hook_axes
 from hooked_vit.hook_names import HookName, require_names
@@ -287,6 +286,7 @@ class ViTActivationCache(ActivationCache):
     def _ensure_head_results(self) -> bool:
         if isinstance(self.cache_dict, Activations) and self.cache_dict.offers("blocks.0.attn.hook_result"):
             return True  # a lean cache computes those of the block that is read
+        refuse_absent(["blocks.0.attn.hook_result"], self.model.cfg)
         all_cached = True
         for layer, block in enumerate(self.model.blocks):
             name = f"blocks.{layer}.attn.hook_result"
@@ -343,10 +343,10 @@ class ViTActivationCache(ActivationCache):
 class _LinearBlocks:
     """Blocks whose W_O and W_out include LayerScale, or the linear part of a post-norm."""
 
-    def __init__(self, blocks: list[Block]):
+    def __init__(self, blocks: list[Any]):
         self._blocks = blocks
 
-    def __iter__(self) -> Iterator[Block]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self._blocks)
 
     def __getitem__(self, layer: int) -> SimpleNamespace:

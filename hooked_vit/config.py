@@ -171,6 +171,7 @@ class HookedViTConfig:
     parallel_attn_mlp: bool = False
     fused_out: bool = False
     differential: DifferentialConfig | None = None
+    n_parallel: int = 1  # attentions, and MLPs, per block, whose sum is added; `n_heads` and `d_mlp` are those of one
 
     # None: as many as queries. Per layer if they differ.
     n_key_value_heads: int | tuple[int, ...] | None = None

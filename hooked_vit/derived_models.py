@@ -135,6 +135,13 @@ class DerivedModels(ClassSpace):
         added to the stream (`ln_pre`, post-norms) and norms inside a sub-layer have no single reader and are kept.
         Folding changes `W_Q`, `W_K`, `W_V`, `W_in`, `W_gate` and `W_U`, and so every projection of parameters;
         nothing is folded by default.
+
+        If a block has several attentions and MLPs side by side (`cfg.n_parallel`), they then read the same and become
+        one attention with the heads of all, in order, and one MLP with the neurons of all, which write LayerScale
+        included.
+
+        Raises:
+            ValueError: If attentions or MLPs that are side by side have norms inside.
         """
         cfg, weights = fold(self.cfg, self._tensors())
         return self.with_weights(weights, cfg)

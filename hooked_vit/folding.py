@@ -1,24 +1,33 @@
 """Folding the weights of norms into the matrices that read them; always optional."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from hooked_vit.config import HookedViTConfig
+from hooked_vit.joining import check_joinable, joined
 
 
 def fold(cfg: HookedViTConfig, weights: dict[str, Tensor]) -> tuple[HookedViTConfig, dict[str, Tensor]]:
     """Copies of all weights, with every norm that is read by linear maps alone folded into those maps.
 
     `W (w * x̂ + b) + c = (W w) x̂ + (W b + c)`: the norm is left with weight one and bias zero.
+    Several attentions and MLPs of a block are then joined to one of each.
     """
+    if cfg.n_parallel > 1:
+        check_joinable(cfg)
     folded: dict[str, Tensor] = {
         name: nn.Parameter(tensor.detach().clone(), tensor.requires_grad) for name, tensor in weights.items()
     }
     readers: dict[str, list[str]] = {}
-    if not cfg.post_norm:
+    if cfg.n_parallel > 1:
+        for layer, branch in itertools.product(range(cfg.n_layers), range(cfg.n_parallel)):
+            attn, mlp = f"blocks.{layer}.attns.{branch}", f"blocks.{layer}.mlps.{branch}"
+            readers |= {f"{attn}.ln_in": [f"{attn}.qkv"], f"{mlp}.ln_in": [f"{mlp}.inp"]}
+    elif not cfg.post_norm:
         for layer in range(cfg.n_layers):
             attn_gate = [f"blocks.{layer}.attn.gate"] if cfg.gated_attn else []
             readers[f"blocks.{layer}.ln1"] = [f"blocks.{layer}.attn.qkv", *attn_gate]
@@ -36,6 +45,8 @@ def fold(cfg: HookedViTConfig, weights: dict[str, Tensor]) -> tuple[HookedViTCon
             _join_biases(folded, f"blocks.{layer}.attn.qkv")
         for norm, linears in readers.items():
             _fold_norm(folded, norm, linears)
+    if cfg.n_parallel > 1:
+        cfg, folded = joined(cfg, folded)
     return _with_biases(cfg, folded), folded
 
 

@@ -52,6 +52,6 @@ def hook_axes(name: str, cfg: HookedViTConfig) -> tuple[str, ...]:
         return ("batch", tokens, heads, _WIDTHS.get(last, "d_head"))
     if last == "hook_scale":
         return ("batch", tokens, "1")
-    if "mlp" in path and path[-1] != "ln_in":
+    if ("mlp" in path or "mlps" in path) and path[-1] != "ln_in" and last != "hook_out":
         return ("batch", tokens, f"{pool}neuron")
-    return ("batch", tokens, "d_head_all" if path[-2:] == ["attn", "ln"] else "d_model")
+    return ("batch", tokens, "d_head_all" if path[-1:] == ["ln"] else "d_model")

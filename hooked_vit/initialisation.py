@@ -17,6 +17,7 @@ from hooked_vit.components.mlp import Mlp
 from hooked_vit.components.norm import Norm
 from hooked_vit.components.pool import AttentionPool
 from hooked_vit.components.qkv import QKV
+from hooked_vit.components.several_block import AttentionBranch, MlpBranch
 from hooked_vit.model import HookedViT
 
 __all__ = ["freshly_initialised"]
@@ -106,6 +107,9 @@ def _initial_values(
         for scale in (module.ls1, module.ls2):
             if scale is not None:
                 yield scale, torch.full(scale.shape, layer_scale)
+    elif isinstance(module, AttentionBranch | MlpBranch):
+        if module.ls is not None:
+            yield module.ls, torch.full(module.ls.shape, layer_scale)
     elif isinstance(module, Mlp) and module.kind != "plain" and module.ln_in is None:
         # timm takes the second half for the gate, even if `gate_last` is off and the gate is the first
         linear, start = (module.inp, module.d_mlp) if module.gate is None else (module.gate, 0)

@@ -247,7 +247,7 @@ class HookedViT(Parameters, DerivedModels, Pictures, Running):
         with torch.inference_mode(False):
             # a tensor made in inference mode can never be differentiated; its copy can
             usable = {name: tensor.clone() if tensor.is_inference() else tensor for name, tensor in weights.items()}
-            like = usable["blocks.0.attn.out.weight"]
+            like = next(tensor for name, tensor in usable.items() if name.startswith("blocks.0.attn"))
             for part in model.modules():
                 if isinstance(part, Rotary | RelativeBias):
                     # these are made with their buffers, which are not among the weights

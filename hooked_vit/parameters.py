@@ -10,6 +10,7 @@ from transformer_lens import FactoredMatrix
 
 from hooked_vit.components.differential_attention import TWO_QK
 from hooked_vit.components.embed import Embed
+from hooked_vit.components.several_block import several_sublayers
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.other_names import OTHER_NAMES
 
@@ -31,6 +32,8 @@ class Parameters(nn.Module):
             raise AttributeError(f"a HookedViT has no '{name}': {OTHER_NAMES[name]}", name=name, obj=self) from None
 
     def _stack(self, part: str, name: str) -> Tensor:
+        if self.cfg.n_parallel > 1:
+            raise ValueError(f"no '{name}' of a layer: {several_sublayers(self.cfg.n_parallel)}")
         return torch.stack([getattr(getattr(block, part), name) for block in self.blocks])
 
     @property

@@ -38,14 +38,21 @@ _PARALLEL: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 
 
+_SEVERAL = MappingProxyType(
+    {stream: RESUMABLE[stream] for stream in ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")}
+)
+
+
 def resumable(cfg: HookedViTConfig) -> Mapping[str, tuple[str, ...]]:
     """`RESUMABLE` for a kind of model: parallel blocks have no `resid_mid`, and their sub-layers do not feed each
-    other.
+    other. A block of several attentions and MLPs has no one `z` or `post`.
 
     >>> cfg = HookedViTConfig(2, 12, 3, 20, 7, (16, 24), (8, 8), parallel_attn_mlp=True)
     >>> resumable(cfg)["z"], "resid_mid" in resumable(cfg)
     (('resid_pre', 'mlp_out'), False)
     """
+    if cfg.n_parallel > 1:
+        return _SEVERAL
     return _PARALLEL if cfg.parallel_attn_mlp else RESUMABLE
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from hooked_vit import HookedViT
+from hooked_vit.absent_points import refuse_absent
 
 __all__ = ["CircuitGraph", "Edge", "circuit_graph"]
 
@@ -238,7 +239,8 @@ def circuit_graph(model: HookedViT, groups: Sequence[str] = ()) -> CircuitGraph:
         groups: The names of the groups of tokens that every part is split into; none to keep the tokens together.
 
     Raises:
-        ValueError: If a group has two entries, or attention is differential: each head has two patterns.
+        ValueError: If a group has two entries, attention is differential (each head has two patterns), or the blocks
+            have several attentions.
 
     >>> graph = circuit_graph(HookedViT.from_pretrained("emoji-vit"))
     >>> graph.n_senders, graph.n_readers, graph.n_edges
@@ -249,6 +251,7 @@ def circuit_graph(model: HookedViT, groups: Sequence[str] = ()) -> CircuitGraph:
     cfg = model.cfg
     if cfg.differential is not None:
         raise ValueError("circuits do not cover differential attention, whose heads have two queries and two keys each")
+    refuse_absent(["blocks.0.attn.hook_z"], cfg)
     heads = tuple(cfg.n_key_value_heads_at(layer) for layer in range(cfg.n_layers))
     parallel = (cfg.parallel_attn_mlp,) * cfg.n_layers
     return CircuitGraph(cfg.n_layers, cfg.n_heads, heads, parallel, tuple(groups))

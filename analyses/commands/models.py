@@ -32,7 +32,7 @@ def models(
 
     Without a pattern, all of them: the bundled models, and every covered architecture and tag of timm. With a pattern,
     timm's other matching models are listed, too, with the part that is not covered. Nothing is downloaded. The column
-    "million" counts parameters; "off by" is how far the logits are from timm's own, divided by the largest, where 0 means
+    "million" counts parameters; "off by" is how far the logits are from timm's own, divided by the largest; 0 means
     bitwise equal. --json adds more properties, such as heads, image size and the same for bfloat16.
 
     Example: hooked-vit models '*patch16*augreg*' --pretrained

@@ -10,6 +10,7 @@ from torch import Tensor
 from analyses.feature_importance.memory import within_budget
 from analyses.feature_importance.traits import with_traits
 from hooked_vit import HookedViT, HookedViTConfig
+from hooked_vit.absent_points import refuse_absent
 
 __all__ = ["attention_rollout", "raw_attention", "readout_row"]
 
@@ -53,7 +54,8 @@ def attention_rollout(
     The rows of the tokens that the head reads, averaged (see `cfg.read_weights`).
 
     Raises:
-        ValueError: If attention is differential: its patterns are differences, not shares.
+        ValueError: If attention is differential: its patterns are differences, not shares; or if a block has several
+            attentions.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> attention_rollout(model, torch.zeros(2, 3, 64, 64), torch.tensor([3, 14])).shape
@@ -64,6 +66,7 @@ def attention_rollout(
             "attention rollout multiplies shares of attention, and the patterns of differential attention are "
             "differences with negative entries: use another method, such as input_gradients"
         )
+    refuse_absent(["blocks.0.attn.hook_pattern"], model.cfg)
     _, cache = model.run_with_cache(images, names_filter="pattern", start_at_layer=start_at_layer)
     half_steps = [cache["pattern", layer].mean(dim=1) / 2 for layer in range(model.cfg.n_layers)]
     return readout_row(half_steps, 0.5, model.cfg)

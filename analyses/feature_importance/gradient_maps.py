@@ -9,6 +9,7 @@ from torch import Tensor
 from analyses.feature_importance.attention_maps import readout_row
 from analyses.feature_importance.memory import within_budget
 from hooked_vit import HookedViT, ViTActivationCache
+from hooked_vit.absent_points import refuse_absent
 
 __all__ = ["grad_cam", "gradient_attention", "relevance"]
 
@@ -88,6 +89,7 @@ def _patterns_and_gradients(
     model: HookedViT, images: Tensor, classes: Tensor, start_at_layer: Literal[0] | None
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Each block's attention, [batch head query key], and the class logit's gradient with respect to it."""
+    refuse_absent(["blocks.0.attn.hook_pattern"], model.cfg)
     cache, gradients = _run_with_gradients(model, images, classes, "pattern", start_at_layer)
     layers = range(model.cfg.n_layers)
     return [cache["pattern", layer] for layer in layers], [gradients["pattern", layer] for layer in layers]

@@ -14,6 +14,7 @@ from analyses.patching.metrics import Metric, checked_metric, metric_values
 from analyses.patching.result import Direction
 from analyses.patching.runs import base_and_source, rows_within
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
+from hooked_vit.absent_points import refuse_absent
 from hooked_vit.interventions.selection import select_tokens
 
 __all__ = ["PathResult", "Receiver", "Sender", "all_receivers", "all_senders", "path_patching"]
@@ -149,6 +150,7 @@ def path_patching(
     sending = tuple(all_senders(model.cfg) if senders is None else senders)
     receiving = tuple(dict.fromkeys(receivers))
     _check_components(model.cfg, sending, receiving)
+    refuse_absent(["blocks.0.attn.hook_z"], model.cfg)
     names = ["hook_tokens", *model.hook_names(["resid_pre", "resid_post", "z", "attn_out", "mlp_out"])]
     (base_logits, base), (source_logits, source) = (
         model.run_with_cache(run_images, names_filter=names) for run_images in images

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from hooked_vit.components.attention_terms import NO_TERMS, AttentionTerms
 from hooked_vit.components.block import Block
+from hooked_vit.components.several_block import SeveralBlock
 from hooked_vit.components.stored_weight import stored_weight
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_point import is_only_read, is_watched
@@ -94,6 +95,8 @@ class ParallelBlock(Block):
         return residual + (attn_out + mlp_out)
 
 
-def made_block(cfg: HookedViTConfig, layer: int) -> Block:
+def made_block(cfg: HookedViTConfig, layer: int) -> Block | SeveralBlock:
     """The block of a layer, of the kind that the config describes."""
+    if cfg.n_parallel > 1:
+        return SeveralBlock(cfg, layer)
     return ParallelBlock(cfg, layer) if cfg.parallel_attn_mlp else Block(cfg, layer)

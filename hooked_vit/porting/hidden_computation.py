@@ -12,6 +12,7 @@ from timm.models.vision_transformer import (
     Block,
     DiffParallelScalingBlock,
     ParallelScalingBlock,
+    ParallelThingsBlock,
     ResPostBlock,
     VisionTransformer,
 )
@@ -25,10 +26,11 @@ _INACTIVE = (nn.Identity, nn.Dropout, layers.DropPath, layers.PatchDropout, laye
 _PARTS = {
     nn.Linear, nn.Conv2d, nn.GELU, nn.Sequential, nn.ModuleList, layers.PatchEmbed, layers.HybridEmbed,
     layers.Attention, layers.DiffAttention, layers.AttentionPoolLatent, layers.LayerScale, Block, ResPostBlock,
-    ParallelScalingBlock, DiffParallelScalingBlock, *_INACTIVE, *NORM_KINDS, *ACTIVATION_NAMES, *MLP_KINDS,
+    ParallelScalingBlock, DiffParallelScalingBlock, ParallelThingsBlock, *_INACTIVE, *NORM_KINDS, *ACTIVATION_NAMES,
+    *MLP_KINDS,
 }  # fmt: skip
 _LINEAR = re.compile(
-    r"(encoder\.)?blocks\.\d+\."
+    r"(encoder\.)?blocks\.\d+\.((attns|ffns)\.\d+\.)?"
     r"(attn\.(qkv|proj|q_proj|k_proj|v_proj|gate)|mlp\.(fc\w+|w[012])|(in|out|attn_out|mlp_out)_proj)"
 )
 MERGE = (

@@ -30,6 +30,7 @@ from hooked_vit.porting.parallel_blocks import (
 )
 from hooked_vit.porting.parts import read_blocks, read_gate, read_mlp, read_norm, refuse
 from hooked_vit.porting.stem import read_stem
+from hooked_vit.porting.things_block import THINGS_RENAMES, read_things_block
 from hooked_vit.porting.weights import renamed_weights
 
 
@@ -63,9 +64,14 @@ def read_block(block: Any, where: str) -> dict[str, Any]:
     if type(block) in PARALLEL_BLOCKS:
         return read_parallel_block(block, where)
     if type(block) is ParallelThingsBlock:
-        refuse(f"a ParallelThingsBlock as {where} (several attentions and MLPs in one block, each with its own norm)")
+        return read_things_block(block, where, _read_sublayers)
     if type(block) not in (Block, ResPostBlock):
         refuse(f"a {type(block).__name__} as {where}")
+    return _read_sublayers(block, where)
+
+
+def _read_sublayers(block: Any, where: str) -> dict[str, Any]:
+    """The config fields of an attention and an MLP, each with its norm."""
     attn = block.attn
     if type(attn) not in (layers.Attention, layers.DiffAttention):
         refuse(f"{type(attn).__name__} in {where}")
@@ -91,7 +97,7 @@ def read_block(block: Any, where: str) -> dict[str, Any]:
     }
 
 
-def _layer_scales(block: nn.Module) -> tuple[nn.Module | None, nn.Module | None]:
+def _layer_scales(block: Any) -> tuple[nn.Module | None, nn.Module | None]:
     return getattr(block, "ls1", None), getattr(block, "ls2", None)
 
 
@@ -148,4 +154,4 @@ def read_weights(module: nn.Module) -> dict[str, Tensor]:
     for name, tensor in module.state_dict(keep_vars=True).items():
         is_input_norm = any(name.startswith(f"{geglu}.norm.") for geglu in geglus)
         tensors[name.replace(".mlp.norm.", ".mlp.input_norm.") if is_input_norm else name] = tensor
-    return renamed_weights(as_block_tensors(tensors, module.blocks), DIFFERENTIAL_RENAMES)
+    return renamed_weights(as_block_tensors(tensors, module.blocks), [*DIFFERENTIAL_RENAMES, *THINGS_RENAMES])
