@@ -25,6 +25,7 @@ from hooked_vit import HookedViT
 from hooked_vit.covered_models import PLAIN_VIT_MODULES, describe_architecture, why_not_covered
 from hooked_vit.loading import EMBEDDED
 
+_MOST_PARAMETERS = 10**9
 _GRID = (4, 3)  # rows and columns of patches, where the image size is free
 
 
@@ -85,7 +86,11 @@ def small(name: str) -> tuple[nn.Module, bool]:
     embed = getattr(own, "patch_embed", None)
     ratio = embed.feat_ratio(as_scalar=False) if hasattr(embed, "feat_ratio") else None
     size = {} if ratio is None else {"img_size": (_GRID[0] * ratio[0], _GRID[1] * ratio[1])}
-    for arguments in ({"depth": 2, **size}, {"depth": 2}, {}):
+    heads = getattr(own.blocks[-1].attn, "num_kv_heads", None) if hasattr(own, "blocks") else None
+    grouped = {} if heads is None else {"num_kv_heads": heads}  # where the number differs from block to block
+    for arguments in ({"depth": 2, **size}, {"depth": 2, **grouped, **size}, {"depth": 2}, {}):
+        if not arguments and sum(parameter.numel() for parameter in own.parameters()) > _MOST_PARAMETERS:
+            raise ValueError(f"timm cannot build {name} with two blocks, and all of it is too large")
         try:
             module = timm.create_model(name, pretrained=False, **arguments)
             break
