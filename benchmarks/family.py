@@ -86,7 +86,8 @@ def small(name: str) -> tuple[nn.Module, bool]:
     embed = getattr(own, "patch_embed", None)
     ratio = embed.feat_ratio(as_scalar=False) if hasattr(embed, "feat_ratio") else None
     size = {} if ratio is None else {"img_size": (_GRID[0] * ratio[0], _GRID[1] * ratio[1])}
-    heads = getattr(own.blocks[-1].attn, "num_kv_heads", None) if hasattr(own, "blocks") else None
+    attention = getattr(own.blocks[-1], "attn", None) if hasattr(own, "blocks") else None
+    heads = getattr(attention, "num_kv_heads", None)
     grouped = {} if heads is None else {"num_kv_heads": heads}  # where the number differs from block to block
     for arguments in ({"depth": 2, **size}, {"depth": 2, **grouped, **size}, {"depth": 2}, {}):
         if not arguments and sum(parameter.numel() for parameter in own.parameters()) > _MOST_PARAMETERS:
