@@ -32,7 +32,8 @@ def test_without_a_pattern_all_are_listed() -> None:
 def test_a_row_has_the_properties_of_the_model() -> None:
     [_, line, _] = invoke("vit_small_patch14_reg4_dinov2").stdout.splitlines()
     assert line.split() == [
-        "vit_small_patch14_reg4_dinov2.lvd142m", "cls", "CLS,", "4", "registers", "37×37", "384", "12", "0", "22.1", "0",
+        "vit_small_patch14_reg4_dinov2.lvd142m", "cls", "CLS,", "4", "registers", "37×37", "384", "12", "0", "22.1",
+        "0",
     ]  # fmt: skip
 
 
