@@ -63,6 +63,7 @@ def main() -> None:
 def measure(name: str) -> dict[str, Any]:
     """A row of the table of exactness."""
     module, two_blocks = small(name)
+    part: Any
     row: dict[str, Any] = {"architecture": name, "timm_class": type(module).__name__}
     model = HookedViT.from_timm(module)
     height, width = model.cfg.image_size
@@ -82,9 +83,10 @@ def small(name: str) -> tuple[nn.Module, bool]:
     """The entrypoint with random weights, as small as timm builds it without changing its widths; whether it has two
     blocks."""
     with torch.device("meta"):
-        own = timm.create_model(name, pretrained=False)
-    embed = getattr(own, "patch_embed", None)
+        own: Any = timm.create_model(name, pretrained=False)
+    embed: Any = getattr(own, "patch_embed", None)
     ratio = embed.feat_ratio(as_scalar=False) if hasattr(embed, "feat_ratio") else None
+    arguments: dict[str, Any]
     size = {} if ratio is None else {"img_size": (_GRID[0] * ratio[0], _GRID[1] * ratio[1])}
     attention = getattr(own.blocks[-1], "attn", None) if hasattr(own, "blocks") else None
     heads = getattr(attention, "num_kv_heads", None)

@@ -96,6 +96,7 @@ def reference(name: str) -> nn.Module:
     module = VisionTransformer(**embedded_card(name)["architecture"])
     with as_file(files("hooked_vit") / "assets" / f"{name}.safetensors") as path:
         module.load_state_dict(load_file(path))
+    part: Any
     for part in module.modules():
         if hasattr(part, "fused_attn"):
             part.fused_attn = False

@@ -76,7 +76,8 @@ console.print(
 
 table = split.table()
 to_cls = table[(table["reader"] == "v") & (table["written_group"] == "cls")]
-by_group = to_cls.groupby("read_group")["score"].sum() / float(split.corrupt - split.clean)
+shares = to_cls.assign(share=to_cls["score"] / float(split.corrupt - split.clean))
+by_group = shares.groupby("read_group")["share"].sum()
 console.print("Share of the difference that the values of heads at CLS read from each group of tokens:")
 console.print(by_group.round(2).to_string())
 split.table(200).to_csv(options.out / "edges.csv", index=False)
