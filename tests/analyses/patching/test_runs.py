@@ -14,7 +14,7 @@ IMAGES = torch.randn(2, 3, 32, 24, generator=torch.Generator().manual_seed(0))
 def test_a_record_holds_what_a_run_needs_to_resume() -> None:
     run = record(ported("cls"), IMAGES, "q", (1, 2))
     assert set(run.activations) == {(name, layer) for name in ("q", "k", "v", "resid_pre") for layer in (1, 2)}
-    assert set(run.context("q", 1)) == {"k", "v", "resid_pre"}
+    assert set(run.context(1)) == {"k", "v", "resid_pre"}
     assert set(record(ported("cls"), IMAGES, "q", (1,), context=False).activations) == {("q", 1)}
 
 
