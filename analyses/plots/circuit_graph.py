@@ -4,13 +4,13 @@ import math
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
 from analyses.circuits.circuit import Circuit
 from analyses.circuits.scores import EdgeScores
 from analyses.plots.curves import BLUE, GREEN, GREY, PURPLE, VERMILION
+from analyses.plots.figure import Figure
 
 __all__ = ["circuit_figure"]
 
