@@ -71,7 +71,7 @@ def test_everything_except_on_demand_activations_is_kept(model: HookedViT, image
 
 
 def shape_of(name: str, model: HookedViT) -> tuple[int | str, ...]:
-    """The table of DESIGN.md: the shape of a hook point for two images; an extra name for what it leaves open."""
+    """The documented names: the shape of a hook point for two images; an extra name for what it leaves open."""
     cfg, layout = model.cfg, model.token_layout
     token, d, heads = layout.n_tokens, cfg.d_model, cfg.n_heads
     shared = cfg.n_key_value_heads or heads
