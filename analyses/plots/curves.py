@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import figure as figures
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
@@ -114,7 +115,7 @@ def finish_panel(ax: Axes, title: str, ylabel: str, *, legend: bool = True, **li
         ax.legend(frameon=False, fontsize="small")
 
 
-def finish_figure(figure: Figure, table: pd.DataFrame, title: str, caption: str) -> None:
+def finish_figure(figure: figures.Figure, table: pd.DataFrame, title: str, caption: str) -> None:
     """Put a title above the figure and a caption, which begins with the number of images, below it."""
     if title:
         figure.suptitle(title, fontsize="large", parse_math=False)

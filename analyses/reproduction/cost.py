@@ -33,7 +33,7 @@ class Cost:
         return f"{self.n_images:,} images, about {duration(self.seconds)}{memory}"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """A time in words, to two digits.
 
     >>> duration(7), duration(340), duration(9300)
