@@ -9,8 +9,6 @@ from matplotlib import figure as figures
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from analyses.plots.figure import Figure
-
 __all__ = [
     "BLUE",
     "GREEN",
