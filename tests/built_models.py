@@ -1,10 +1,19 @@
 """timm models with weights drawn fast, and plain attention on both sides of a comparison."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
 import timm
 import torch
 from torch import nn
 
 from hooked_vit import HookedViT
+
+
+def some_of(names: Sequence[str], step: int = 8) -> list[Any]:
+    """Parameters of a test: each `step`-th name is tested every time, the others by `make family`."""
+    return [name if i % step == 0 else pytest.param(name, marks=pytest.mark.family) for i, name in enumerate(names)]
 
 
 def build(name: str, **arguments: object) -> nn.Module:

@@ -34,7 +34,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("architecture", [
-    *SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in TABLE["architecture"][::3] if name not in SMALL),
+    *SMALL, *(pytest.param(name, marks=pytest.mark.family) for name in TABLE["architecture"] if name not in SMALL),
 ])  # fmt: skip
 def test_the_stored_rows_describe_the_architectures(architecture: str) -> None:
     [line] = TABLE[TABLE["architecture"] == architecture].to_dict("records")

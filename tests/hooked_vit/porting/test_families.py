@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from built_models import build, switch_fused_off
+from built_models import build, some_of, switch_fused_off
 from conftest import KINDS, make_timm
 from torch import nn
 
@@ -45,8 +45,7 @@ def test_the_list_of_covered_entrypoints() -> None:
     assert len(tags) >= 527
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in WITH_STEM else name
-                                  for name in HERE])  # fmt: skip
+@pytest.mark.parametrize("name", some_of([name for name in HERE if name not in WITH_STEM]) + some_of(sorted(WITH_STEM)))
 def test_entrypoint_is_exact(name: str) -> None:
     module = build_small(name)
     images = torch.randn(2, 3, *module.patch_embed.img_size, generator=torch.Generator().manual_seed(1))
