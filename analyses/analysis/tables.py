@@ -1,6 +1,6 @@
 """From sums over each image's tokens to rows of a tidy table, with intervals and tests over images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,19 @@ from analyses.statistics.corrections import adjust_p_values
 from analyses.statistics.hypothesis_tests import permutation_tests
 from analyses.statistics.intervals import Resampling
 
-__all__ = ["GroupSums", "adjust_over_layers", "difference_rows", "object_minus_context", "ratio_rows"]
+__all__ = ["GroupSums", "adjust_over_layers", "difference_rows", "object_minus_context", "ratio_rows", "rows_where"]
+
+
+def rows_where(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows that have these values, by column; a missing value equals none.
+
+    >>> rows_where(pd.DataFrame({"layer": [0, 1], "head": [2.0, None]}), {"head": 2})["layer"].tolist()
+    [0]
+    """
+    chosen = np.ones(len(table), dtype=bool)
+    for name, value in where.items():
+        chosen &= table[name].eq(value).fillna(False).to_numpy(dtype=bool)
+    return pd.DataFrame(table[chosen])
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
+
+from analyses.analysis.tables import rows_where
 
 __all__ = ["CLAIMS", "Claim", "Finding", "Verdict", "check_claims"]
 
@@ -71,14 +72,14 @@ def _untrained(tables: Tables, null: Tables, row: Mapping[str, Any]) -> float | 
     table = null.get("identifiability")
     if table is None:
         return None
-    rows = _rows(table, {name: row[name] for name in ("layer", "stream", "token_type", "region", "metric")})
+    rows = rows_where(table, {name: row[name] for name in ("layer", "stream", "token_type", "region", "metric")})
     return float(rows.iloc[0]["high"]) if len(rows) else None
 
 
 def _random_order(tables: Tables, null: Tables, row: Mapping[str, Any]) -> float | None:
     """The area of the random order, in the same direction."""
     where = {"method": "random", "direction": row["direction"], "metric": row["metric"]}
-    rows = _rows(tables["faithfulness"], where)
+    rows = rows_where(tables["faithfulness"], where)
     return float(rows.iloc[0]["value"]) if len(rows) else None
 
 
@@ -129,9 +130,9 @@ def check_claims(tables: Tables, null: Tables) -> list[Finding]:
     """
     findings = []
     for claim in CLAIMS:
-        if claim.analysis not in tables:
+        if claim.analysis not in tables or not claim.where.keys() <= set(tables[claim.analysis]):
             continue
-        rows = _rows(tables[claim.analysis], claim.where).dropna(subset=["value", "low", "high"])
+        rows = rows_where(tables[claim.analysis], claim.where).dropna(subset=["value", "low", "high"])
         if not len(rows):
             continue
         if claim.best:
@@ -153,12 +154,3 @@ def _verdict(side: Literal["above", "below"], low: float, high: float, control: 
     if above or below:
         return "holds" if above == (side == "above") else "does not hold"
     return "undecided"
-
-
-def _rows(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
-    chosen = np.ones(len(table), dtype=bool)
-    for name, value in where.items():
-        if name not in table:
-            return table.iloc[:0]
-        chosen &= table[name].eq(value).fillna(False).to_numpy(dtype=bool)
-    return pd.DataFrame(table[chosen])

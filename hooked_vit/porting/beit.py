@@ -15,7 +15,7 @@ from hooked_vit.porting.hidden_computation import (
     refuse_replaced_methods,
     refuse_unknown_parts,
 )
-from hooked_vit.porting.parts import read_blocks, read_mlp, read_norm, refuse
+from hooked_vit.porting.parts import read_block_norms, read_blocks, read_mlp, refuse
 from hooked_vit.porting.weights import renamed_weights
 
 _TABLE = "relative_position_bias_table"
@@ -62,15 +62,12 @@ def _read_block(block: Any, where: str) -> dict[str, Any]:
     attn = block.attn
     if type(attn) is not Attention:
         refuse(f"{type(attn).__name__} in {where}")
-    block_norm = read_norm(block.norm1, f"norm1 of {where}")
-    if block_norm is None or block_norm != read_norm(block.norm2, f"norm2 of {where}"):
-        refuse(f"norm1 and norm2 of different kinds, or none, in {where}")
     if (block.gamma_1 is None) != (block.gamma_2 is None):
         refuse(f"LayerScale on only one sub-layer in {where}")
     return {
         **read_attention(attn, where),
         "has_bias": attn.relative_position_bias_table is not None,
-        "block_norm": block_norm,
+        "block_norm": read_block_norms(block, where),
         "layer_scale": block.gamma_1 is not None,
         **read_mlp(block.mlp, where),
     }

@@ -6,7 +6,7 @@ from timm import layers
 from torch import nn
 
 from hooked_vit.config import Pool
-from hooked_vit.porting.parts import read_activation, read_mlp, read_norm, refuse
+from hooked_vit.porting.parts import read_activation, read_mlp, read_norm, refuse, tiles
 
 
 def read_patch_embedding(embed: Any) -> dict[str, Any]:
@@ -32,9 +32,7 @@ def read_patch_embedding(embed: Any) -> dict[str, Any]:
 def refuse_other_projections(embed: Any) -> None:
     """Raise ValueError unless a patch embedding has an image size and patches that tile the image."""
     conv = embed.proj
-    if isinstance(conv, nn.Conv2d) and (
-        conv.kernel_size != conv.stride or conv.padding != (0, 0) or conv.groups != 1 or conv.dilation != (1, 1)
-    ):
+    if isinstance(conv, nn.Conv2d) and not tiles(conv):
         refuse("a patch embedding whose patches overlap, are padded, grouped or dilated")
     if embed.img_size is None:
         refuse("a patch embedding without an image size (img_size=None)")

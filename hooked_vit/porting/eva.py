@@ -15,7 +15,15 @@ from hooked_vit.porting.hidden_computation import (
     refuse_replaced_methods,
     refuse_unknown_parts,
 )
-from hooked_vit.porting.parts import has_query_bias, read_blocks, read_gate, read_mlp, read_norm, refuse
+from hooked_vit.porting.parts import (
+    has_query_bias,
+    read_block_norms,
+    read_blocks,
+    read_gate,
+    read_mlp,
+    read_norm,
+    refuse,
+)
 from hooked_vit.porting.weights import join_projections, renamed_weights
 
 _BLOCKS, _ATTENTIONS = (EvaBlock, EvaBlockPostNorm), (EvaAttention, layers.AttentionRope)
@@ -69,9 +77,6 @@ def read_block(block: Any, where: str) -> dict[str, Any]:
     attn = block.attn
     if type(attn) not in _ATTENTIONS:
         refuse(f"{type(attn).__name__} in {where}")
-    block_norm = read_norm(block.norm1, f"norm1 of {where}")
-    if block_norm is None or block_norm != read_norm(block.norm2, f"norm2 of {where}"):
-        refuse(f"norm1 and norm2 of different kinds, or none, in {where}")
     scales = [getattr(block, f"gamma_{index}", None) is not None for index in (1, 2)]
     if scales == [False, True]:
         refuse(f"LayerScale on the MLP alone in {where}")
@@ -80,7 +85,7 @@ def read_block(block: Any, where: str) -> dict[str, Any]:
         "attn_inner_norm": read_norm(attn.norm, f"the norm inside the attention of {where}"),
         "qk_norm": read_norm(attn.q_norm, f"q_norm of {where}"),
         "gated_attn": read_gate(attn, where),
-        "block_norm": block_norm,
+        "block_norm": read_block_norms(block, where),
         "post_norm": type(block) is EvaBlockPostNorm,
         "layer_scale": "attn" if scales == [True, False] else scales[0],
         **read_mlp(block.mlp, where),

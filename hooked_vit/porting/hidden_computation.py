@@ -19,7 +19,7 @@ from timm.models.vision_transformer import (
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from hooked_vit.porting.parts import ACTIVATION_NAMES, MLP_KINDS, NORM_KINDS, refuse
+from hooked_vit.porting.parts import ACTIVATION_NAMES, MLP_KINDS, NORM_KINDS, qualified, refuse
 
 # in evaluation mode
 _INACTIVE = (nn.Identity, nn.Dropout, layers.DropPath, layers.PatchDropout, layers.PatchDropoutWithIndices)
@@ -74,7 +74,7 @@ def refuse_hidden_computation(module: nn.Module) -> None:
     for name, part in module.named_modules():
         where = f"'{name}'" if name else "the model"
         if _LINEAR.fullmatch(name) and type(part) not in (nn.Linear, nn.Conv2d, Gemma4ClippableLinear):
-            refuse(f"a {_qualified(part)} as {where}: {MERGE}")
+            refuse(f"a {qualified(part)} as {where}: {MERGE}")
         if not _scale_is_usual(part):
             refuse(f"the scale {part.scale} of the attention scores in {where}, which is not 1 / sqrt(d_head)")
 
@@ -121,8 +121,4 @@ def refuse_unknown_parts(
         known = type(part) in _PARTS or type(part) in more_parts
         if not known and not (part is module and isinstance(part, base)):
             place = "the place of a dropout, " if "drop" in name.split(".")[-1] else ""
-            refuse(f"a {_qualified(part)} as {place}'{name}'")
-
-
-def _qualified(part: nn.Module) -> str:
-    return f"{type(part).__module__}.{type(part).__qualname__}"
+            refuse(f"a {qualified(part)} as {place}'{name}'")

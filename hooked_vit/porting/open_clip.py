@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,8 +10,10 @@ from torch import Tensor, nn
 
 from hooked_vit.config import HookedViTConfig, NormConfig, Pool
 from hooked_vit.porting.hidden_computation import MERGE, refuse_changed_parts
+from hooked_vit.porting.parts import fields_of_all_blocks, qualified
 from hooked_vit.porting.ported import Ported
 from hooked_vit.porting.reference import Reference
+from hooked_vit.porting.weights import renamed_by
 
 _RENAMES = [
     (r"class_embedding$", "embed.cls"),
@@ -81,17 +82,13 @@ def reference(module: nn.Module) -> Reference:
 def _tower(module: Any) -> Any:
     tower = getattr(module, "visual", module)
     if _kind(tower) not in ("VisionTransformer", "TimmModel"):
-        refuse(f"a {_qualified(tower)}")
+        refuse(f"a {qualified(tower)}")
     return tower
 
 
 def _kind(part: object) -> str:
     """The name of a class of open_clip or of OpenAI's clip; empty for another library's."""
     return type(part).__qualname__ if type(part).__module__.partition(".")[0] in ("open_clip", "clip") else ""
-
-
-def _qualified(part: object) -> str:
-    return f"{type(part).__module__}.{type(part).__qualname__}"
 
 
 # ---------------------------------------------------------------------- timm trunks
@@ -107,7 +104,7 @@ def _read_timm(tower: Any, class_names: Sequence[str] | None) -> Ported:
         return ported
     head = layers[0]
     if len(layers) > 1 or type(head) is not nn.Linear or ported.cfg.n_classes:
-        kinds = ", ".join(_qualified(layer) for layer in layers)
+        kinds = ", ".join(qualified(layer) for layer in layers)
         refuse(f"a head of {kinds} (pass `module.visual.trunk` for its features)")
     weights = {**ported.weights, "head.weight": head.weight}
     if head.bias is not None:
@@ -123,11 +120,7 @@ def _read_own(tower: Any) -> tuple[HookedViTConfig, dict[str, Tensor]]:
     _refuse_unknown_parts(tower)
     blocks = list(tower.transformer.resblocks)
     per_block = [_read_block(block, f"block {index}") for index, block in enumerate(blocks)]
-    if not per_block:
-        refuse("a model without blocks")
-    for index, fields in enumerate(per_block):
-        if fields != per_block[0]:
-            refuse(f"blocks of different kinds (block {index} and block 0)")
+    shared = fields_of_all_blocks(per_block, refuse)
     if getattr(tower, "attn_pool", None) is not None:
         refuse("an attentional pooler, which returns many tokens")
     pools: dict[str, Pool] = {"tok": "cls", "avg": "avg"}
@@ -148,7 +141,7 @@ def _read_own(tower: Any) -> tuple[HookedViTConfig, dict[str, Tensor]]:
         final_norm=_read_norm(tower.ln_post, "ln_post"),
         norm_after_pool=bool(getattr(tower, "final_ln_after_pool", False)),
         pool=pool,
-        **per_block[0],
+        **shared,
         device=conv.weight.device,
         dtype=conv.weight.dtype,
     )
@@ -198,7 +191,7 @@ def _read_norm(norm: Any, where: str) -> NormConfig | None:
     if type(norm) is nn.Identity:
         return None
     if not isinstance(norm, nn.LayerNorm):
-        refuse(f"a {_qualified(norm)} as {where}")
+        refuse(f"a {qualified(norm)} as {where}")
     # OpenAI's own LayerNorm computes in float32, as open_clip's LayerNormFp32 does
     in_float32 = _kind(norm) == "LayerNormFp32" or type(norm).__module__.startswith("clip.")
     return NormConfig("layer", float(norm.eps), norm.weight is not None, norm.bias is not None, in_float32)
@@ -208,7 +201,7 @@ def _read_activation(act: Any, where: str) -> str:
     if _kind(act) == "QuickGELU":
         return "quick_gelu"
     if type(act) is not nn.GELU:
-        refuse(f"the activation function {_qualified(act)} in {where}")
+        refuse(f"the activation function {qualified(act)} in {where}")
     return "gelu_tanh" if act.approximate == "tanh" else "gelu"
 
 
@@ -216,19 +209,11 @@ def _refuse_unknown_parts(tower: nn.Module) -> None:
     refuse_changed_parts(tower, refuse)
     for name, part in tower.named_modules():
         if type(part) not in _TORCH_PARTS and _kind(part) not in _OWN_PARTS:
-            refuse(f"a {_qualified(part)} as '{name}': {MERGE}")
+            refuse(f"a {qualified(part)} as '{name}': {MERGE}")
 
 
 def _weights(tower: nn.Module) -> dict[str, Tensor]:
-    weights, unknown = {}, []
-    for name, tensor in tower.state_dict(keep_vars=True).items():
-        for pattern, replacement in _RENAMES:
-            own, n_matches = re.subn(f"^{pattern}", replacement, name)
-            if n_matches:
-                weights[own] = tensor
-                break
-        else:
-            unknown.append(name)
+    weights, unknown = renamed_by(tower.state_dict(keep_vars=True), _RENAMES)
     if unknown:
         refuse(f"{len(unknown)} tensors that have no name in a HookedViT: {', '.join(unknown[:5])}")
     return weights

@@ -109,13 +109,48 @@ def read_blocks(blocks: Sequence[Any] | nn.Module, read_block: Callable[[Any, st
         ValueError: If there is no block, or two differ.
     """
     per_block = [read_block(block, f"block {index}") for index, block in enumerate(blocks)]  # pyright: ignore[reportArgumentType]
+    n_shared = [fields.pop("n_key_value_heads", None) for fields in per_block]
+    shared = fields_of_all_blocks(per_block)
+    grouped = {} if n_shared[0] is None else {"n_key_value_heads": tuple(n_shared)}
+    return {"n_layers": len(per_block), **shared, **grouped}
+
+
+def fields_of_all_blocks(
+    per_block: Sequence[dict[str, Any]], refuse: Callable[[str], NoReturn] = refuse
+) -> dict[str, Any]:
+    """The config fields of each block, which must be the same in all of them.
+
+    Args:
+        per_block: The fields of each block.
+        refuse: Raises the error.
+
+    Raises:
+        ValueError: If there is no block, or two differ.
+    """
     if not per_block:
         refuse("a model without blocks")
-    n_shared = [fields.pop("n_key_value_heads", None) for fields in per_block]
+    first = per_block[0]
     for index, fields in enumerate(per_block):
-        first = per_block[0]
         differing = [name for name in {**first, **fields} if fields.get(name) != first.get(name)]
         if differing:
             refuse(f"blocks of different kinds (block {index} and block 0 differ in {', '.join(differing)})")
-    grouped = {} if n_shared[0] is None else {"n_key_value_heads": tuple(n_shared)}
-    return {"n_layers": len(per_block), **per_block[0], **grouped}
+    return first
+
+
+def read_block_norms(block: Any, where: str) -> NormConfig:
+    """The config that the two norms of a block share."""
+    norm = read_norm(block.norm1, f"norm1 of {where}")
+    if norm is None or norm != read_norm(block.norm2, f"norm2 of {where}"):
+        refuse(f"norm1 and norm2 of different kinds, or none, in {where}")
+    return norm
+
+
+def tiles(conv: nn.Conv2d) -> bool:
+    """Whether the patches of a convolution tile the image: they neither overlap nor leave gaps, without padding."""
+    padded = conv.padding not in ((0, 0), "valid")
+    return conv.kernel_size == conv.stride and not padded and conv.groups == 1 and conv.dilation == (1, 1)
+
+
+def qualified(part: object) -> str:
+    """The full name of a part's class, for messages."""
+    return f"{type(part).__module__}.{type(part).__qualname__}"

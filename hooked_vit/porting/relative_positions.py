@@ -21,7 +21,7 @@ from hooked_vit.porting.hidden_computation import (
     refuse_replaced_methods,
     refuse_unknown_parts,
 )
-from hooked_vit.porting.parts import read_blocks, read_mlp, read_norm, refuse
+from hooked_vit.porting.parts import read_block_norms, read_blocks, read_mlp, read_norm, refuse
 from hooked_vit.porting.weights import renamed_weights
 
 _RENAMES = [
@@ -73,9 +73,6 @@ def _read_block(block: Any, where: str) -> dict[str, Any]:
     attn = block.attn
     if type(attn) is not RelPosAttention:
         refuse(f"{type(attn).__name__} in {where}")
-    block_norm = read_norm(block.norm1, f"norm1 of {where}")
-    if block_norm is None or block_norm != read_norm(block.norm2, f"norm2 of {where}"):
-        refuse(f"norm1 and norm2 of different kinds, or none, in {where}")
     scales = [isinstance(getattr(block, name, None), layers.LayerScale) for name in ("ls1", "ls2")]
     if scales[0] != scales[1]:
         refuse(f"LayerScale on only one sub-layer in {where}")
@@ -83,7 +80,7 @@ def _read_block(block: Any, where: str) -> dict[str, Any]:
         **read_attention(attn, where),
         "own_bias": None if attn.rel_pos is None else _read_bias(attn.rel_pos, where),
         "qk_norm": read_norm(attn.q_norm, f"q_norm of {where}"),
-        "block_norm": block_norm,
+        "block_norm": read_block_norms(block, where),
         "post_norm": type(block) is ResPostRelPosBlock,
         "layer_scale": scales[0],
         **read_mlp(block.mlp, where),

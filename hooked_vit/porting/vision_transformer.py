@@ -28,7 +28,7 @@ from hooked_vit.porting.parallel_blocks import (
     read_differential,
     read_parallel_block,
 )
-from hooked_vit.porting.parts import read_blocks, read_gate, read_mlp, read_norm, refuse
+from hooked_vit.porting.parts import read_block_norms, read_blocks, read_gate, read_mlp, read_norm, refuse
 from hooked_vit.porting.stem import read_stem
 from hooked_vit.porting.things_block import THINGS_RENAMES, read_things_block
 from hooked_vit.porting.weights import renamed_weights
@@ -75,9 +75,6 @@ def _read_sublayers(block: Any, where: str) -> dict[str, Any]:
     attn = block.attn
     if type(attn) not in (layers.Attention, layers.DiffAttention):
         refuse(f"{type(attn).__name__} in {where}")
-    block_norm, second_norm = read_norm(block.norm1, f"norm1 of {where}"), read_norm(block.norm2, f"norm2 of {where}")
-    if block_norm is None or block_norm != second_norm:
-        refuse(f"norm1 and norm2 of different kinds, or none, in {where}")
     post_norm = type(block) is ResPostBlock
     scales = [not post_norm and isinstance(scale, layers.LayerScale) for scale in _layer_scales(block)]
     if scales[0] != scales[1]:
@@ -90,7 +87,7 @@ def _read_sublayers(block: Any, where: str) -> dict[str, Any]:
         "attn_out_bias": attn.proj.bias is not None,
         "qk_norm": read_norm(attn.q_norm, f"q_norm of {where}"),
         "attn_inner_norm": read_norm(attn.norm, f"the norm inside the attention of {where}"),
-        "block_norm": block_norm,
+        "block_norm": read_block_norms(block, where),
         "post_norm": post_norm,
         "layer_scale": scales[0],
         **read_mlp(block.mlp, where),

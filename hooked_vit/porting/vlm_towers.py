@@ -25,7 +25,7 @@ from hooked_vit.porting.hidden_computation import (
     refuse_replaced_methods,
     refuse_unknown_parts,
 )
-from hooked_vit.porting.parts import read_blocks, read_mlp, read_norm, refuse
+from hooked_vit.porting.parts import read_block_norms, read_blocks, read_mlp, read_norm, refuse
 from hooked_vit.porting.weights import renamed_weights
 
 CLASSES = (Qwen3VitEncoder, Qwen3VitClassifier, DeepseekVitEncoder, DeepseekVitClassifier)
@@ -87,14 +87,11 @@ def _read_block(block: Any, where: str) -> dict[str, Any]:
         return eva.read_block(block, where)
     if type(block.attn) is not layers.AttentionRope or block.attn.gate is not None:
         refuse(f"{type(block.attn).__name__}, or a gate, in {where}")
-    block_norm = read_norm(block.norm1, f"norm1 of {where}")
-    if block_norm is None or block_norm != read_norm(block.norm2, f"norm2 of {where}"):
-        refuse(f"norm1 and norm2 of different kinds, or none, in {where}")
     return {
         **eva.read_attention(block.attn, where),
         "attn_inner_norm": read_norm(block.attn.norm, f"the norm inside the attention of {where}"),
         "qk_norm": read_norm(block.attn.q_norm, f"q_norm of {where}"),
-        "block_norm": block_norm,
+        "block_norm": read_block_norms(block, where),
         **read_mlp(block.mlp, where),
     }
 

@@ -50,16 +50,34 @@ def renamed_weights(tensors: Mapping[str, Tensor], more_renames: Sequence[tuple[
     Raises:
         ValueError: If a tensor has no name in a HookedViT.
     """
-    weights, unknown = {}, []
-    for name, tensor in tensors.items():
-        renamed = _rename(name, [*more_renames, *_RENAMES])
-        if renamed is None or renamed in weights:
-            unknown.append(name)
-        else:
-            weights[renamed] = tensor[0] if name in _WITH_LEADING_AXIS else tensor
+    stored = {name: tensor[0] if name in _WITH_LEADING_AXIS else tensor for name, tensor in tensors.items()}
+    weights, unknown = renamed_by(stored, [*more_renames, *_RENAMES])
     if unknown:
         raise ValueError(f"{len(unknown)} tensors of the module have no name in a HookedViT: {', '.join(unknown)}")
     return weights
+
+
+def renamed_by(
+    tensors: Mapping[str, Tensor], renames: Sequence[tuple[str, str]]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors under new names, and the names that no pattern renames, or that would be given twice.
+
+    Args:
+        tensors: A state dict.
+        renames: Pairs of a pattern for the start of a name and its replacement; the first that fits counts.
+
+    >>> renamed_by({"norm.bias": torch.zeros(2), "mask": torch.zeros(2)}, [(r"norm\\.", "ln.")])
+    ({'ln.bias': tensor([0., 0.])}, ['mask'])
+    """
+    weights: dict[str, Tensor] = {}
+    unknown = []
+    for name, tensor in tensors.items():
+        renamed = _rename(name, renames)
+        if renamed is None or renamed in weights:
+            unknown.append(name)
+        else:
+            weights[renamed] = tensor
+    return weights, unknown
 
 
 def _rename(name: str, renames: Sequence[tuple[str, str]]) -> str | None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from analyses.analysis.tables import rows_where
 from analyses.catalogue import CATALOGUE, Headline
 
 __all__ = ["Quantity", "has_blocks", "quantities_of"]
@@ -94,16 +95,9 @@ def _headlines(name: str) -> Sequence[Headline]:
     return CATALOGUE[name].headlines if name in CATALOGUE else ()
 
 
-def _rows(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
-    chosen = np.ones(len(table), dtype=bool)
-    for name, value in where.items():
-        chosen &= table[name].eq(value).fillna(False).to_numpy(dtype=bool)
-    return pd.DataFrame(table[chosen])
-
-
 def _last_row(table: pd.DataFrame, where: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The row of the last block, if any row has these values."""
-    rows = _rows(table, where).sort_values(by="layer")
+    rows = rows_where(table, where).sort_values(by="layer")
     return rows.to_dict("records")[-1] if len(rows) else None
 
 
@@ -192,7 +186,7 @@ def _largest_ablations(table: pd.DataFrame, null: pd.DataFrame | None, _: Mappin
 
 def _records(table: pd.DataFrame, **where: Any) -> list[dict[str, Any]]:
     """The rows that have these values."""
-    records = _rows(table, where).to_dict("records")
+    records = rows_where(table, where).to_dict("records")
     return [{str(column): value for column, value in row.items()} for row in records]
 
 

@@ -18,6 +18,7 @@ from hooked_vit.porting.huggingface.parts import (
     refuse,
     renamed,
     same_in_all_blocks,
+    without_leading_axis,
 )
 
 TOWERS = (BeitModel,)
@@ -60,10 +61,7 @@ def read_tower(tower: Any) -> Tower:
         "position_resampling": "bicubic",
         "relative_bias": RelativeBiasConfig("table", shared=shared) if own or shared else None,
     }
-    weights = renamed(tower, _RENAMES, _UNUSED)
-    for name in ("embed.cls", "embed.pos"):
-        if name in weights:
-            weights[name] = weights[name][0]
+    weights = without_leading_axis(renamed(tower, _RENAMES, _UNUSED), ("embed.cls", "embed.pos"))
     return Tower(fields, joined_qkv(weights, len(per_block)), list(tower.layers), _final_norm(tower))
 
 

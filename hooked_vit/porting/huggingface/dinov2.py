@@ -20,6 +20,7 @@ from hooked_vit.porting.huggingface.parts import (
     refuse,
     renamed,
     same_in_all_blocks,
+    without_leading_axis,
 )
 
 TOWERS = (modeling_dinov2.Dinov2Model, modeling_dinov2_with_registers.Dinov2WithRegistersModel)
@@ -61,10 +62,7 @@ def read_tower(tower: Any) -> Tower:
         "position_resampling": "bicubic" if registers is None else "bicubic_antialias",
         "layer_scale": True,
     }
-    weights = renamed(tower, _RENAMES, _UNUSED)
-    for name in ("embed.cls", "embed.registers", "embed.pos"):
-        if name in weights:
-            weights[name] = weights[name][0]
+    weights = without_leading_axis(renamed(tower, _RENAMES, _UNUSED), ("embed.cls", "embed.registers", "embed.pos"))
     if n_registers:
         positions = weights["embed.pos"]
         zeros = positions.new_zeros(n_registers, positions.shape[1])

@@ -17,6 +17,7 @@ from hooked_vit.porting.huggingface.parts import (
     read_patches,
     renamed,
     same_in_all_blocks,
+    without_leading_axis,
 )
 
 TOWERS = (DINOv3ViTModel,)
@@ -52,9 +53,7 @@ def read_tower(tower: Any) -> Tower:
         "rotary": RotaryConfig("dinov3", float(tower.rope_embeddings.base), rotate_half=True),
         "layer_scale": True,
     }
-    weights = renamed(tower, _RENAMES, _UNUSED)
-    for name in ("embed.cls", "embed.registers"):
-        weights[name] = weights[name][0]
+    weights = without_leading_axis(renamed(tower, _RENAMES, _UNUSED), ("embed.cls", "embed.registers"))
     if not n_registers:
         del weights["embed.registers"]
     return Tower(fields, joined_qkv(weights, len(blocks)), blocks, read_norm(tower.norm, "the final norm"))

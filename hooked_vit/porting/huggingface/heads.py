@@ -18,7 +18,8 @@ from transformers.models.siglip2.modeling_siglip2 import Siglip2ForImageClassifi
 from transformers.models.vit.modeling_vit import ViTForImageClassification
 
 from hooked_vit.porting.huggingface import beit, clip
-from hooked_vit.porting.huggingface.parts import Tower, qualified, refuse
+from hooked_vit.porting.huggingface.parts import Tower, refuse
+from hooked_vit.porting.parts import qualified
 
 
 @dataclass(frozen=True)

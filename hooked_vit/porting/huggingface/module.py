@@ -12,7 +12,8 @@ from hooked_vit.config import HookedViTConfig
 from hooked_vit.porting.hidden_computation import MERGE, refuse_changed_parts
 from hooked_vit.porting.huggingface import beit, clip, dinov2, dinov3, vit
 from hooked_vit.porting.huggingface.heads import Head, read_head
-from hooked_vit.porting.huggingface.parts import Tower, qualified, refuse
+from hooked_vit.porting.huggingface.parts import Tower, refuse
+from hooked_vit.porting.parts import qualified
 from hooked_vit.porting.ported import Ported
 from hooked_vit.porting.reference import Reference
 

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from transformers import activations
 
 from hooked_vit.config import NormConfig
+from hooked_vit.porting.parts import fields_of_all_blocks, qualified, tiles
+from hooked_vit.porting.weights import renamed_by
 
 COVERED = (
     "ViT, DeiT, I-JEPA, BEiT, DINOv2 with and without registers, DINOv3, CLIP, SigLIP and SigLIP 2 of transformers: "
@@ -111,8 +113,7 @@ def read_patches(conv: Any) -> dict[str, Any]:
     """The config fields of a patch embedding by convolution."""
     if type(conv) is not nn.Conv2d:
         refuse(f"a patch embedding by {qualified(conv)}")
-    padded = conv.padding not in ((0, 0), "valid")
-    if conv.kernel_size != conv.stride or padded or conv.groups != 1 or conv.dilation != (1, 1):
+    if not tiles(conv):
         refuse("a patch embedding whose patches overlap, are padded, grouped or dilated")
     return {"patch_size": conv.kernel_size, "n_channels": conv.in_channels, "patch_bias": conv.bias is not None}
 
@@ -123,13 +124,7 @@ def same_in_all_blocks(per_block: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Raises:
         ValueError: If there is no block, or blocks differ.
     """
-    if not per_block:
-        refuse("a model without blocks")
-    for index, fields in enumerate(per_block):
-        differing = [name for name, value in fields.items() if value != per_block[0][name]]
-        if differing:
-            refuse(f"blocks of different kinds (block {index} and block 0 differ in {', '.join(differing)})")
-    return per_block[0]
+    return fields_of_all_blocks(per_block, refuse)
 
 
 def pair(size: Any) -> tuple[int, int]:
@@ -153,20 +148,20 @@ def renamed(module: nn.Module, renames: Sequence[tuple[str, str]], unused: Seque
     Raises:
         ValueError: If a tensor has no name in a HookedViT.
     """
-    weights, unknown = {}, []
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if any(re.match(pattern, name) for pattern in unused):
-            continue
-        for pattern, replacement in renames:
-            own, n_matches = re.subn(f"^{pattern}", replacement, name)
-            if n_matches and own not in weights:
-                weights[own] = tensor
-                break
-        else:
-            unknown.append(name)
+    used = {
+        name: tensor
+        for name, tensor in module.state_dict(keep_vars=True).items()
+        if not any(re.match(pattern, name) for pattern in unused)
+    }
+    weights, unknown = renamed_by(used, renames)
     if unknown:
         refuse(f"{len(unknown)} tensors that have no name in a HookedViT: {', '.join(unknown[:5])}")
     return weights
+
+
+def without_leading_axis(weights: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """The weights, with the leading axis of length one removed from those of these names that there are."""
+    return {name: tensor[0] if name in names else tensor for name, tensor in weights.items()}
 
 
 def joined_qkv(weights: Mapping[str, Tensor], n_layers: int) -> dict[str, Tensor]:
@@ -183,8 +178,3 @@ def joined_qkv(weights: Mapping[str, Tensor], n_layers: int) -> dict[str, Tensor
             else:  # keys without a bias
                 rest |= {f"{attn}qkv.{part}_bias": tensor for part, tensor in parts.items()}
     return rest
-
-
-def qualified(part: object) -> str:
-    """The full name of a part's class, for messages."""
-    return f"{type(part).__module__}.{type(part).__qualname__}"

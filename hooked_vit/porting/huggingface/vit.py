@@ -18,6 +18,7 @@ from hooked_vit.porting.huggingface.parts import (
     read_plain_mlp,
     renamed,
     same_in_all_blocks,
+    without_leading_axis,
 )
 
 TOWERS = (ViTModel, DeiTModel, IJepaModel)
@@ -51,10 +52,7 @@ def read_tower(tower: Any) -> Tower:
         "positions": "tokens",
         "position_resampling": "bicubic",
     }
-    weights = renamed(tower, _RENAMES, _UNUSED)
-    for name in ("embed.cls", "embed.dist", "embed.pos"):
-        if name in weights:
-            weights[name] = weights[name][0]
+    weights = without_leading_axis(renamed(tower, _RENAMES, _UNUSED), ("embed.cls", "embed.dist", "embed.pos"))
     return Tower(
         fields, joined_qkv(weights, len(per_block)), list(tower.layers), read_norm(tower.layernorm, "the final norm")
     )

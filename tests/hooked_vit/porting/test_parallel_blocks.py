@@ -7,6 +7,7 @@ import conftest
 import pytest
 import timm
 import torch
+from built_models import switch_fused_off
 from conftest import make_timm, perturb
 from timm.models import vision_transformer
 from torch import Tensor, nn
@@ -49,14 +50,6 @@ def make(name: str, monkeypatch: pytest.MonkeyPatch, **changes: object) -> nn.Mo
     return make_timm("made")
 
 
-def plain(model: HookedViT, module: nn.Module) -> None:
-    """Plain attention on both sides."""
-    model.fused_attention = False
-    for part in module.modules():
-        if hasattr(part, "fused_attn"):
-            part.fused_attn = False
-
-
 @pytest.fixture(params=MODELS)
 def name(request: pytest.FixtureRequest) -> str:
     """Each model in turn."""
@@ -67,14 +60,14 @@ def test_it_is_exact(name: str, images: Tensor, monkeypatch: pytest.MonkeyPatch)
     module = make(name, monkeypatch)
     model = HookedViT.from_timm(module)
     assert model.verify(module, images).relative <= 1e-6
-    plain(model, module)
+    switch_fused_off(model, module)
     assert model.verify(module, images).bitwise
 
 
 def test_it_is_exact_at_any_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = make(name, monkeypatch, dynamic_img_size=True)
     model = HookedViT.from_timm(module)
-    plain(model, module)
+    switch_fused_off(model, module)
     # on so few tokens, two products in the place of a joint one can differ in the last bit
     assert model.verify(module, torch.randn(2, 3, 40, 16)).relative < 3e-7
 
@@ -138,7 +131,7 @@ def test_gated_attention_is_exact_and_its_gate_moves_the_logits(images: Tensor) 
     for block in module.blocks:
         block.attn.gate = nn.Linear(24, 24)
     model = HookedViT.from_timm(module)
-    plain(model, module)
+    switch_fused_off(model, module)
     assert model.verify(module, images).bitwise
     edited = model.run_with_hooks(images, fwd_hooks=[("blocks.1.attn.hook_gate", lambda x, hook: x * 0.5)])
     assert (edited - model(images)).abs().max() > 1e-5
@@ -150,7 +143,7 @@ def test_entrypoints_are_exact(entrypoint: str) -> None:
         height, width = timm.create_model(entrypoint, depth=1).patch_embed.patch_size
     module = perturb(timm.create_model(entrypoint, depth=1, img_size=(2 * height, 3 * width), num_classes=5))
     model = HookedViT.from_timm(module)
-    plain(model, module)
+    switch_fused_off(model, module)
     assert why_not_covered(entrypoint) is None
     assert model.verify(module, torch.randn(1, 3, 2 * height, 3 * width)).bitwise
 

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import timm
 import torch
+from built_models import switch_fused_off
 from conftest import make_timm
 from stem_models import STEMS, make_stem_model
 from torch import nn
@@ -22,14 +23,6 @@ ENTRYPOINTS = [
 ]
 
 
-def plain(model: HookedViT, module: nn.Module) -> None:
-    """Plain attention on both sides."""
-    model.fused_attention = False
-    for part in module.modules():
-        if hasattr(part, "fused_attn"):
-            part.fused_attn = False
-
-
 @pytest.fixture(params=STEMS)
 def stem(request: pytest.FixtureRequest) -> str:
     """Each kind of stem in turn."""
@@ -40,7 +33,7 @@ def test_a_model_with_a_stem_is_exact(stem: str) -> None:
     module = make_stem_model(stem)
     model = HookedViT.from_timm(module)
     assert model.verify(module, IMAGES).relative <= 1e-6
-    plain(model, module)
+    switch_fused_off(model, module)
     assert model.verify(module, IMAGES).bitwise
 
 
@@ -48,7 +41,7 @@ def test_other_sizes_are_exact_where_timm_takes_them(stem: str) -> None:
     positions = STEMS[stem][2].get("pos_embed") != "none"
     module = make_stem_model(stem, dynamic_img_size=positions)
     model = HookedViT.from_timm(module)
-    plain(model, module)
+    switch_fused_off(model, module)
     for size in [(64, 48), (32, 80)]:
         assert model.verify(module, torch.randn(2, 3, *size)).bitwise
     with pytest.raises(ValueError, match="divisible into"):
@@ -58,7 +51,7 @@ def test_other_sizes_are_exact_where_timm_takes_them(stem: str) -> None:
 def test_a_padded_feature_map_is_exact() -> None:
     module = make_stem_model("resnet_v2_stem", dynamic_img_size=True, dynamic_img_pad=True)
     model = HookedViT.from_timm(module)
-    plain(model, module)
+    switch_fused_off(model, module)
     for size in [(64, 48), (36, 44)]:
         assert model.verify(module, torch.randn(2, 3, *size)).bitwise
 
@@ -67,7 +60,7 @@ def test_a_padded_feature_map_is_exact() -> None:
 def test_other_arguments_are_exact(stem: str, changes: dict) -> None:
     module = make_stem_model(stem, **changes)
     model = HookedViT.from_timm(module)
-    plain(model, module)
+    switch_fused_off(model, module)
     assert model.verify(module, torch.randn(2, 3, *model.cfg.image_size)).bitwise
 
 
@@ -84,7 +77,7 @@ def test_every_entrypoint_is_covered_and_reads_the_same_architecture(name: str) 
 def test_an_entrypoint_with_its_own_stem_is_exact(name: str) -> None:
     module = timm.create_model(name, depth=1, img_size=(64, 96), num_classes=5).eval()
     model = HookedViT.from_timm(module)
-    plain(model, module)
+    switch_fused_off(model, module)
     assert model.verify(module, torch.randn(1, 3, 64, 96)).bitwise
 
 

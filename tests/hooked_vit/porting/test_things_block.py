@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from built_models import switch_fused_off
 from conftest import make_timm
 from timm import layers
 from torch import Tensor, nn
@@ -49,14 +50,6 @@ def make(name: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Any:
     return make_timm("cls", block_fn="Made", **arguments)
 
 
-def plain(model: Any, module: nn.Module) -> None:
-    """Plain attention on both sides."""
-    model.fused_attention = False
-    for part in module.modules():
-        if hasattr(part, "fused_attn"):
-            part.fused_attn = False
-
-
 @pytest.fixture(params=MODELS)
 def name(request: pytest.FixtureRequest) -> str:
     """Each model in turn."""
@@ -67,7 +60,7 @@ def test_it_is_exact(name: str, images: Tensor, monkeypatch: pytest.MonkeyPatch)
     module = make(name, monkeypatch)
     model = HookedViT.from_timm(module)
     assert model.verify(module, images).relative <= 1e-6
-    plain(model, module)
+    switch_fused_off(model, module)
     assert model.verify(module, images).bitwise
     assert set(model.verify(module, images).stages.values()) == {0.0}
 
