@@ -38,6 +38,16 @@ def hook(name: str) -> ModuleType:
     return module
 
 
+def is_generated(page: Path) -> bool:
+    """Whether a hook of the build writes this page."""
+    folder, source = page.parts[0], ROOT.joinpath(*page.parts[1:])
+    if folder == "reference":
+        return source.parent.is_dir() if page.name == "index.md" else source.with_suffix(".py").is_file()
+    if folder == "examples":
+        return page.name == "index.md" or (ROOT / page).with_suffix(".py").is_file()
+    return page == Path("commands.md")
+
+
 @pytest.fixture
 def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a folder with the pictures that the pages mention the current one."""
@@ -159,6 +169,16 @@ class TestWhichPackage:
                 check_command([name.split()[0], "--help"])
                 listed |= set(filter(None, names.split(",")))
         assert listed == known, "every analysis of a sweep is listed"
+
+
+class TestLinks:
+    """Links between the pages: what a strict build refuses after two minutes, told in a moment."""
+
+    @pytest.mark.parametrize("page", PAGES, ids=page_name)
+    def test_linked_pages_exist(self, page: Path) -> None:
+        for link in re.findall(r"\]\(([^():#]+\.md)", page.read_text("utf-8")):
+            target = (page.parent / link).resolve()
+            assert target.is_file() or is_generated(target.relative_to(DOCS)), f"{link} is not a page"
 
 
 class TestBlocks:
