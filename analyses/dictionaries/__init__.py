@@ -1,6 +1,6 @@
 """Sparse dictionaries of activations: sparse autoencoders and transcoders."""
 
-from analyses.dictionaries.dictionary import Dictionary, DictionaryConfig, Kind, Normalisation, activation_width
+from analyses.dictionaries.dictionary import Dictionary, DictionaryConfig, Kind, Normalisation
 from analyses.dictionaries.loading import embedded_dictionaries, load_dictionary
 from analyses.dictionaries.null import random_dictionary
 
@@ -9,7 +9,6 @@ __all__ = [
     "DictionaryConfig",
     "Kind",
     "Normalisation",
-    "activation_width",
     "embedded_dictionaries",
     "load_dictionary",
     "random_dictionary",
