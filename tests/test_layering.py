@@ -24,6 +24,7 @@ FLOORS = (
         "sweep",
         "prototypes",
         "segmentation",
+        "dictionaries",
     },
     {"memory_pairs", "faithfulness", "circuits", "tuned_lens"},
     {"plots"},
