@@ -6,8 +6,9 @@ import torch
 from conftest import ported
 from torch import Tensor
 
-from analyses.dictionaries import Dictionary, DictionaryConfig, activation_width
+from analyses.dictionaries import Dictionary, DictionaryConfig
 from hooked_vit import HookedViT
+from hooked_vit.splicing import activation_width
 
 KINDS = ["cls", "gap_registers_layerscale", "rotary"]
 """Models that differ in what these analyses meet: readout, registers, LayerScale, rotary positions."""

@@ -8,7 +8,7 @@ from analyses.dictionaries.class_space import (
     latent_coherence,
     stream_directions,
 )
-from analyses.dictionaries.dictionary import Dictionary, DictionaryConfig, Kind, Normalisation, activation_width
+from analyses.dictionaries.dictionary import Dictionary, DictionaryConfig, Kind, Normalisation
 from analyses.dictionaries.direct import DirectEffects, direct_effect_names, direct_effects
 from analyses.dictionaries.factors import Factors, label_factors, scene_factors
 from analyses.dictionaries.features import (
@@ -48,7 +48,6 @@ __all__ = [
     "PooledFeatures",
     "Stability",
     "absorption",
-    "activation_width",
     "auroc",
     "best_f1",
     "compare_coherence",

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from analyses.dictionaries.choosing import above_threshold, largest
 from analyses.dictionaries.files import write_tensors
 from hooked_vit import HookedViT
-from hooked_vit.hook_axes import hook_axes
-from hooked_vit.interventions.selection import TOKEN_GROUPS
+from hooked_vit.splicing import activation_width
+from hooked_vit.token_layout import TOKEN_GROUPS
 
-__all__ = ["Dictionary", "DictionaryConfig", "Kind", "Normalisation", "activation_width"]
+__all__ = ["Dictionary", "DictionaryConfig", "Kind", "Normalisation"]
 
 Kind = Literal["relu", "topk", "batch_topk", "jump_relu", "matryoshka"]
 Normalisation = Literal["none", "mean_and_scale"]
@@ -263,25 +263,3 @@ class Dictionary(nn.Module):
         """
         tensors = {name: tensor.to(dtype or tensor.dtype) for name, tensor in self.state_dict().items()}
         write_tensors(path, tensors, {"dictionary": self.config.to_json(), "record": json.dumps(self.record)})
-
-
-def activation_width(name: str, model: HookedViT) -> int:
-    """The width of a hook point's activation per token, heads flattened, as a dictionary on it reads it.
-
-    Raises:
-        ValueError: If it is not a vector per token, as a pattern.
-
-    >>> activation_width("blocks.0.mlp.hook_post", HookedViT.from_pretrained("emoji-vit"))
-    512
-    """
-    cfg, axes = model.cfg, hook_axes(name, model.cfg)
-    sizes = {"d_model": cfg.d_model, "neuron": cfg.d_mlp, "head": cfg.n_heads, "d_head": cfg.d_head}
-    if axes[:1] == ("batch",) and "key_value_head" in axes:
-        sizes["key_value_head"] = cfg.n_key_value_heads_at(int(name.split(".")[1]))
-    inner = axes[2:] if axes[1:2] in (("token",), ("patch",)) else axes[1:]
-    if not inner or any(axis not in sizes for axis in inner):
-        raise ValueError(f"a dictionary needs one vector per token or image; '{name}' has axes {', '.join(axes)}")
-    width = 1
-    for axis in inner:
-        width *= sizes[axis]
-    return width

@@ -9,7 +9,6 @@ from conftest import ported
 from analyses.dictionaries import (
     Dictionary,
     DictionaryConfig,
-    activation_width,
     embedded_dictionaries,
     load_dictionary,
     random_dictionary,
@@ -151,20 +150,6 @@ def test_a_dictionary_of_another_model_is_refused() -> None:
         made("relu", d_in=59, d_out=59).check_fits(ported("cls"))
     with pytest.raises(ValueError, match=r"unknown hook point 'blocks.9"):
         made("relu", reads="blocks.9.mlp.hook_post").check_fits(ported("cls"))
-
-
-def test_widths_of_activations() -> None:
-    model = ported("rotary")
-    images = torch.zeros(2, 3, 32, 24)
-    names = [name for name in model.hook_names() if not name.endswith(("hook_scale", "pattern", "scores"))]
-    _, cache = model.run_with_cache(images, names_filter=names)
-    with_tokens = [name for name in names if name.startswith("blocks.") and "_norm" not in name and "ln" not in name]
-    assert len(with_tokens) > 20
-    for name in with_tokens:
-        assert activation_width(name, model) == cache[name].flatten(2).shape[-1], name
-    assert activation_width("hook_pooled", model) == 24
-    with pytest.raises(ValueError, match=r"one vector per token or image; 'blocks.0.attn.hook_pattern' has axes batch"):
-        activation_width("blocks.0.attn.hook_pattern", model)
 
 
 def test_random_dictionaries_are_a_null_of_the_same_sizes() -> None:
