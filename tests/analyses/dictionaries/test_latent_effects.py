@@ -86,3 +86,27 @@ def test_errors_say_what_to_do(bad_input: None) -> None:
         latent_patching(model, clean, corrupt, METRIC, dictionary, [40])
     with pytest.raises(ValueError, match="metric must return one number"):
         latent_patching(model, clean, corrupt, lambda logits: logits, dictionary, [0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("point", POINTS, ids=["stream", "transcoder", "heads"])
+def test_patching_is_that_of_the_spliced_model(kind: str, point: tuple) -> None:
+    model = toy(kind)
+    dictionary = toy_dictionary(model, *point)
+    clean, corrupt = pair()
+    exact = latent_patching(model, clean, corrupt, METRIC, dictionary, [0, 7])
+    names = [f"{dictionary.config.writes}.dictionary.{name}" for name in ("hook_latents", "hook_error")]
+    with model.spliced({dictionary.config.point: dictionary}):
+        plain, _ = model.run_with_cache(clean, names_filter=names)
+        _, cache = model.run_with_cache(corrupt, names_filter=names)
+
+        def one(latents: torch.Tensor, hook: object, latent: int = 0) -> torch.Tensor:
+            latents = latents.clone()
+            latents[..., latent] = cache[names[0]][..., latent]
+            return latents
+
+        patches = [(names[0], lambda x, hook, i=i: one(x, hook, i)) for i in (0, 7)]
+        patches.append((names[1], lambda error, hook: cache[names[1]]))
+        for patch, value in zip(patches, exact.tolist(), strict=True):
+            moved = float(METRIC(model.run_with_hooks(clean, fwd_hooks=[patch])) - METRIC(plain))
+            assert value == pytest.approx(moved, abs=1e-4)

@@ -73,6 +73,18 @@ def test_numbers_are_those_of_a_loop_over_tokens(kind: str, point: tuple) -> Non
     assert (table["point"] == dictionary.config.writes).all()
 
 
+def test_the_loss_is_that_of_the_spliced_model_without_its_error() -> None:
+    model = toy("gap_registers_layerscale")
+    for point in POINTS:
+        dictionary = toy_dictionary(model, *point)
+        table = sweep(model, items(), [DictionaryFidelity(dictionary, resampling=Resampling(9))])["dictionary_fidelity"]
+        images, labels = torch.stack([image for image, _ in items()]), torch.tensor([label for _, label in items()])
+        with model.spliced({dictionary.config.point: dictionary}, error="drop"):
+            loss = F.cross_entropy(model(images), labels)
+        found = table.set_index(["dictionary", "metric"]).loc[("given", "loss"), "value"]
+        assert found == pytest.approx(float(loss), rel=1e-5)
+
+
 def test_mean_ablation_is_told_by_the_mean() -> None:
     model = toy("cls")
     dictionary = toy_dictionary(model, "blocks.1.hook_resid_post")
