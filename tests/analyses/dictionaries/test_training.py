@@ -8,7 +8,7 @@ from analyses.dictionaries import FitOptions, load_dictionary, train_dictionary
 
 OPTIONS = {"d_dict": 32, "k": 4, "step_size": 50, "buffer_size": 130, "batch_size": 4, "progress": False}
 
-DEADLY = FitOptions(penalty=1e6, learning_rate=1.0, dead_after=200, auxiliary=0.0)
+DEADLY = FitOptions(first_threshold=1e3, dead_after=200, auxiliary=0.0)
 
 
 class Pictures:
@@ -119,7 +119,7 @@ def test_matryoshkas_prefixes_and_losses_as_they_come() -> None:
         ({"tokens": "register"}, "the model has no register token"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"kind": "gated"}, "kind is one of relu"),
-        ({"kind": "relu", "epochs": 3, "options": DEADLY}, "latents are dead: none was active in the last 200"),
+        ({"kind": "jump_relu", "options": DEADLY}, "latents are dead: none was active in the last 200"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_refused(changes, message: str, bad_input) -> None:
