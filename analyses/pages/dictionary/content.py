@@ -22,7 +22,7 @@ from analyses.pages.explorer.packing import packed
 from analyses.value_vectors.taxonomy import taxonomy_of
 from hooked_vit import HookedViT
 
-__all__ = ["DictionaryContent", "dictionary_content"]
+__all__ = ["DictionaryContent", "dictionary_content", "true_factors"]
 
 _LEVELS = 255
 _N_CLASSES = 5
@@ -109,7 +109,7 @@ def dictionary_content(
         "n_all": dictionary.config.d_dict,
         "n_dead": int((~fires).sum()),
         "found": FOUND,
-        **factor_numbers(pooled, _factors(model, dataset, pooled), shown),
+        **factor_numbers(pooled, true_factors(model, dataset, pooled), shown),
     }
     return DictionaryContent(data, pictures.tolist(), survey, shown)
 
@@ -145,7 +145,8 @@ def factor_numbers(pooled: PooledFeatures, factors: Factors, latents: Sequence[i
     }
 
 
-def _factors(model: HookedViT, dataset: LabelledImages, pooled: PooledFeatures) -> Factors:
+def true_factors(model: HookedViT, dataset: LabelledImages, pooled: PooledFeatures) -> Factors:
+    """The true factors of the images of a dataset: of Emoji Scenes all, of others the class and its taxonomy."""
     if isinstance(dataset, EmojiScenes):
         return scene_factors(dataset, pooled.index)
     return label_factors(pooled.labels, model.class_names, taxonomy_of(model.class_names))
