@@ -203,9 +203,10 @@ def test_errors_say_what_to_do(tensors: dict[str, torch.Tensor], tmp_path: Path,
     torch.save({"cfg": Path("a"), "state_dict": tensors}, tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=r"only code could read.*torch.save\(sae.state_dict\(\)"):
         load_published(tmp_path / "weights.pt", "prisma")
-    with pytest.raises(ValueError, match="lacks b_enc: it holds W_dec, W_enc, b_dec, b_gate .a gated"):
-        gated = {name: t for name, t in tensors.items() if name != "b_enc"} | {"b_gate": torch.zeros(N)}
-        load_published(prisma_file(tmp_path, gated), "prisma")
+    others = {name: tensor for name, tensor in tensors.items() if name != "b_enc"}
+    gated = prisma_file(tmp_path, {**others, "b_gate": torch.zeros(N)})
+    with pytest.raises(ValueError, match=r"lacks b_enc: it holds W_dec, W_enc, b_dec, b_gate .a gated"):
+        load_published(gated, "prisma")
     with pytest.raises(ValueError, match=r"got W_enc \[31, 24\]"):
         load_published(prisma_file(tmp_path, {**tensors, "W_enc": tensors["W_enc"].T}), "prisma")
     (tmp_path / "config.json").unlink()
