@@ -26,7 +26,7 @@ FLOORS = (
         "segmentation",
         "dictionaries",
     },
-    {"memory_pairs", "faithfulness", "circuits", "tuned_lens"},
+    {"memory_pairs", "faithfulness", "circuits", "early_exit", "tuned_lens"},
     {"plots"},
     {"catalogue"},
     {"reproduction"},

@@ -10,6 +10,7 @@ __all__ = [
     "CIRCUIT_FAITHFULNESS",
     "CLASS_VALUE_AGREEMENT",
     "COMPOSITIONALITY",
+    "EARLY_EXIT",
     "FAITHFULNESS",
     "IDENTIFIABILITY",
     "KEY_VALUE_AGREEMENT",
@@ -177,4 +178,18 @@ CIRCUIT_FAITHFULNESS = Definition(
         "1, over the share of edges (MIB benchmark).",
     },
     "Random connected circuits of as many edges, and all edges but the circuit.",
+)
+EARLY_EXIT = Definition(
+    "Early exit",
+    "",
+    {
+        "Early exit": "After each block, the model's own head reads the stream as if it were the last. An image "
+        "leaves at the first block where its margin, the difference of the two largest probabilities, reaches a "
+        "threshold, or where enough blocks in a row have the same top class. Nothing after that is computed for it.",
+        "Mean depth": "The number of blocks that an image passes, on average. The figure shows accuracy against it "
+        "over all thresholds; the area is the mean accuracy over depth.",
+        "Calibrated threshold": "The lowest threshold that costs at most a point of accuracy on one half of the "
+        "images; all numbers are measured on the other half.",
+    },
+    "Leaving after the same block for all images, and the model freshly initialised.",
 )
