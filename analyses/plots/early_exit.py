@@ -45,7 +45,8 @@ def early_exit_figure(table: pd.DataFrame, null: pd.DataFrame | None = None, *, 
                 _curve(ax, of_readout, "fixed", label=f"{label}, all at one block", color=colour, linestyle="--")
                 rows = of_readout[of_readout["point"].eq("calibrated") & of_readout["measure"].eq(measure)]
                 chosen = rows[rows["metric"] == "accuracy"]
-                ax.plot(chosen["depth"], chosen["value"], linestyle="", marker=marker, markersize=9, color=colour)
+                if len(chosen):
+                    ax.plot(chosen["depth"], chosen["value"], linestyle="", marker=marker, markersize=9, color=colour)
         if null is not None:
             _curve(ax, null, measure, label="freshly initialised", color=GREY, linestyle=":")
         finish_panel(ax, _MEASURES[measure], "accuracy, percent" if place == 0 else "", legend=False)
