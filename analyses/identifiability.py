@@ -12,7 +12,7 @@ from analyses.analysis.base import Analysis, AnalysisBatch
 from analyses.analysis.groups import TOKEN_GROUPS, count_ranks, sum_by_group, token_groups
 from analyses.analysis.null_control import compare_with_null
 from analyses.analysis.tables import GroupSums, object_minus_context, ratio_rows
-from analyses.projection import Stream, stream_names
+from analyses.projection import Lens, Stream, stream_names
 from analyses.statistics.corrections import adjust_p_values
 from analyses.statistics.hypothesis_tests import pooled_permutation_test
 from analyses.statistics.intervals import Resampling
@@ -153,12 +153,13 @@ class Identifiability(Analysis):
     n_identifiable: list[Tensor]  # [image layer group]
     n_rising: list[Tensor]  # [image layer group], 0 at the first block
 
-    def __init__(self, stream: Stream = "resid_post", resampling: Resampling = Resampling()):
+    def __init__(self, stream: Stream = "resid_post", resampling: Resampling = Resampling(), lens: Lens | None = None):
         """Configure the analysis.
 
         Args:
             stream: The stream to project: the residual stream after each block, or any other but `result`.
             resampling: Bootstrap intervals and permutation tests.
+            lens: As for `project`.
 
         Raises:
             ValueError: If the stream is `result`.
@@ -167,7 +168,7 @@ class Identifiability(Analysis):
         if stream == "result":
             raise ValueError("identifiability is not defined for single heads: pass 'attn_out', or a residual stream")
         self.stream: Stream = stream
-        self.resampling = resampling
+        self.resampling, self.lens = resampling, lens
         # a scalar zero, to which counts of any shape can be added
         self.add_state("histogram", torch.tensor(0), dist_reduce_fx="sum")
         for name in ("index", "n_tokens", "rank_sum", "n_identifiable", "n_rising"):
@@ -179,7 +180,7 @@ class Identifiability(Analysis):
 
     def update(self, batch: AnalysisBatch) -> None:
         """Count the tokens of a batch."""
-        projection, groups = batch.projection(self.stream), token_groups(batch)
+        projection, groups = batch.projection(self.stream, lens=self.lens), token_groups(batch)
         rank, logit = projection.rank, projection.label_logit
         assert rank is not None
         assert logit is not None

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from einops import repeat
@@ -14,7 +14,7 @@ from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
 from hooked_vit.absent_points import refuse_absent
 from hooked_vit.class_space import describe_indices, require_several_classes
 
-__all__ = ["STREAMS", "Projection", "Stream", "class_ranks", "project", "stream_names"]
+__all__ = ["STREAMS", "Lens", "Projection", "Stream", "class_ranks", "project", "stream_names"]
 
 Stream = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "result"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
@@ -22,6 +22,21 @@ STREAMS: tuple[Stream, ...] = get_args(Stream)
 # Logits held at a time: on a CPU, about as many as stay in its cache until they have been compared.
 _LOGITS_ON_CPU, _LOGITS_ON_GPU = 2**20, 2**26
 _MIN_VECTORS = 256  # with fewer, reading the class embeddings costs more than the product
+
+
+@runtime_checkable
+class Lens(Protocol):
+    """What a stream passes before it is projected: a map to the last residual stream, such as `TunedLens`."""
+
+    def check(self, model: HookedViT) -> None:
+        """Raise a `ValueError` if the lens does not fit the model."""
+        ...
+
+    def translate(
+        self, vectors: Float[Tensor, "*axes d_model"], stream: str, layer: int
+    ) -> Float[Tensor, "*axes d_model"]:
+        """Vectors of a stream at a block, as they would stand in the last residual stream."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -104,6 +119,7 @@ def project(
     sublayer_norm: bool = False,
     layers: Sequence[int] | None = None,
     chunk_size: int | None = None,
+    lens: Lens | None = None,
 ) -> Projection:
     """Project a stream at every layer and token onto the classes: `p = norm(x) W_U + b_U`, by `model.class_logits`.
 
@@ -126,10 +142,12 @@ def project(
             figures of the model with global average pooling.
         layers: The blocks to project, all by default; negative ones count from the end.
         chunk_size: Vectors projected at a time; the default is chosen for speed.
+        lens: A map to the last residual stream that vectors pass first, such as a `TunedLens`; by default they are
+            projected as they are, as in the paper.
 
     Raises:
-        ValueError: If the model has no classes, or with labels a single one; the cache lacks a hook point; or an
-            argument is invalid.
+        ValueError: If the model has no classes, or with labels a single one; the cache lacks a hook point; the lens
+            was made for another model; or an argument is invalid.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> _, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64), names_filter="resid_post")
@@ -141,6 +159,10 @@ def project(
     _check(model, cache, stream, k, sublayer_norm, chosen, chunk_size)
     if labels is not None:
         model.require_several_classes("the rank of a class")
+    if lens is not None:
+        lens.check(model)
+        if sublayer_norm:
+            raise ValueError("sublayer_norm applies to direct projection: a lens maps what is added to the stream")
     if chunk_size is None:
         chunk_size = max(_MIN_VECTORS, (_LOGITS_ON_CPU if device.type == "cpu" else _LOGITS_ON_GPU) // n_classes)
     shape, tops, ranks = torch.Size(), [], []
@@ -148,6 +170,8 @@ def project(
         vectors = _vectors(model, cache, stream, layer, sublayer_norm)
         shape = vectors.shape[:-1]
         row_labels = None if labels is None else _labels_of_rows(labels, shape, n_classes).to(device)
+        if lens is not None:
+            vectors = lens.translate(vectors, stream, layer)
         rows = vectors.reshape(-1, model.cfg.d_model)
         for start in range(0, len(rows), chunk_size):
             chunk = slice(start, start + chunk_size)

@@ -40,6 +40,10 @@ def why_absent(name: str, cfg: HookedViTConfig) -> str | None:
     "this model has no 'hook_resid_mid': attention a"
     """
     parts = name.split(".")
+    if parts[-2:-1] == ["dictionary"]:
+        point = ".".join(parts[:-2])
+        where = f"within `with model.spliced({{'{point}': dictionary}})`"
+        return f"'{name}' exists only {where}, and hook_error only with error='keep'"
     if parts[0] == "attn_pool" or "attns" in parts or "mlps" in parts:
         return None  # the pool is of one kind, and one of several sub-layers has the usual points
     absent = absent_points(cfg)

@@ -14,6 +14,7 @@ def hook_axes(name: str, cfg: HookedViTConfig) -> tuple[str, ...]:
     An axis of length one is called `"1"`. Where several query heads share their keys and values, the axis of the fewer
     heads is `key_value_head`. The attention pool has heads, neurons and tokens of its own: `pool_head`,
     `pool_neuron` and `pooled`. `cls_and_mean` is CLS, then the mean of the patches, each of width `d_model`.
+    Where a dictionary is spliced in, the axis of its latents is `latent`, and its error has the axes of its point.
 
     >>> cfg = HookedViTConfig(2, 12, 3, 20, 7, (16, 24), (8, 8))
     >>> hook_axes("blocks.0.attn.hook_z", cfg), hook_axes("blocks.1.mlp.hook_post", cfg)
@@ -22,6 +23,9 @@ def hook_axes(name: str, cfg: HookedViTConfig) -> tuple[str, ...]:
     (('batch', 'head', 'query', 'key'), ('batch', 'token', '1'))
     """
     *path, last = name.split(".")
+    if path[-1:] == ["dictionary"]:
+        axes = hook_axes(".".join(path[:-1]), cfg)
+        return axes if last == "hook_error" else (*vector_axes(axes)[0], "latent")
     pool = "pool_" if path[:1] == ["attn_pool"] else ""
     if name in ("hook_pooled", "hook_pooled_dist"):
         return ("batch", "d_model" if cfg.n_read == 1 else "cls_and_mean")
@@ -55,3 +59,13 @@ def hook_axes(name: str, cfg: HookedViTConfig) -> tuple[str, ...]:
     if ("mlp" in path or "mlps" in path) and path[-1] != "ln_in" and last != "hook_out":
         return ("batch", tokens, f"{pool}neuron")
     return ("batch", tokens, "d_head_all" if path[-1:] == ["ln"] else "d_model")
+
+
+def vector_axes(axes: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The axes of an activation that count vectors (images, tokens), and those that make up a vector.
+
+    >>> vector_axes(("batch", "token", "head", "d_head")), vector_axes(("batch", "d_model"))
+    ((('batch', 'token'), ('head', 'd_head')), (('batch',), ('d_model',)))
+    """
+    n_leading = 2 if axes[1:2] in (("token",), ("patch",)) else 1
+    return axes[:n_leading], axes[n_leading:]

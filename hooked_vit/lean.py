@@ -40,8 +40,14 @@ def run_lean(
         named_arguments: Likewise.
 
     Raises:
-        ValueError: If the model has a hook that may write, no activation is listed, or the input is a dict of patches.
+        ValueError: If the model has a hook that may write or a dictionary spliced in, no activation is listed, or the
+            input is a dict of patches.
     """
+    if model._splices:
+        raise ValueError(
+            "lean=True computes activations again without the dictionaries that are spliced in: leave out lean=True, "
+            "and pass the `names_filter` that you need"
+        )
     writing = hook_that_may_write(model)
     if writing is not None:
         raise ValueError(

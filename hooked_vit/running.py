@@ -20,6 +20,7 @@ from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_names import ON_DEMAND, NamesFilter, resolve_names
 from hooked_vit.lean import refuse_with_lean, run_lean
 from hooked_vit.patch_sequences import n_images
+from hooked_vit.splicing import ErrorTerm, Splice, attached, checked_splices
 from hooked_vit.thread_guard import ThreadGuard
 
 Hooks = Sequence[tuple[NamesFilter, Callable[..., Any]]]
@@ -35,13 +36,18 @@ class Running(HookedRootModule):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._threads = ThreadGuard()
+        self._splices: list[Splice] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model, unless another thread has hooks on it."""
         if torch.compiler.is_compiling():
             return super().__call__(*args, **kwargs)
         with self._threads.running():
-            return super().__call__(*args, **kwargs)
+            try:
+                return super().__call__(*args, **kwargs)
+            finally:
+                for splice in self._splices:
+                    splice.forget()
 
     def set_use_attn_result(self, use_attn_result: bool) -> None:
         """Whether a cache of everything holds `hook_result`. As in TransformerLens, but hooks on it always work."""
@@ -111,6 +117,52 @@ class Running(HookedRootModule):
             yield self  # such a block leaves the model as it is
             return
         with self._threads.hooking(), super().hooks(named[0], named[1], reset_hooks_end, clear_contexts):
+            yield self
+
+    @contextmanager
+    def spliced(self, dictionaries: Mapping[Any, Any], error: ErrorTerm = "keep") -> Iterator["Running"]:
+        """Send activations through sparse dictionaries within a `with` block.
+
+        An activation x becomes `decode(latents) + error` with `latents = encode(x)` and `error = x - decode(latents)`.
+        Both are hook points that exist within the block: `"<point>.dictionary.hook_latents"` [batch token d_dict] and
+        `"<point>.dictionary.hook_error"` (shaped like x). They can be cached, patched, ablated and differentiated
+        like any other. What no hook looks at is not computed.
+
+        With the error kept and nothing edited, the logits and the gradients of all other activations are those of the
+        plain run, bit for bit: what is added to x is the change of the reconstruction and of the error,
+
+            x + (decode(latents') - decode(latents)) + (error' - error),
+
+        with primes after the hooks. A gradient at `hook_latents` is the activation's gradient times the decoder; that
+        at `hook_error` is the activation's own.
+
+        Args:
+            dictionaries: By hook point (a full name, or anything that `hook_names` resolves to one), what encodes and
+                decodes its activations: any object with `encode` [vector width] -> [vector d_dict] and `decode` back.
+                Where a point has heads, they are flattened. If `encode` returns a tuple, its last entry counts. For a
+                transcoder the key is a pair of names: the point that it reads, and the point that it replaces, after
+                which its hook points are named. An attribute `tokens` of the object, a group such as `"patch"`, limits
+                it to these tokens: the others have zero latents and error, and stay as they are.
+            error: `"keep"`, or `"drop"`: the activation becomes `decode(latents')`, and there is no `hook_error`.
+
+        Raises:
+            ValueError: If a point is unknown, has no vector per token, has a dictionary already, or has another width
+                than the dictionary; or if a transcoder reads what comes after what it writes.
+
+        >>> class Halves:  # the positive and the negative part of each number
+        ...     def encode(self, x):
+        ...         return torch.cat([x.relu(), (-x).relu()], dim=-1)
+        ...     def decode(self, latents):
+        ...         positive, negative = latents.chunk(2, dim=-1)
+        ...         return positive - negative
+        >>> model, images = HookedViT.from_pretrained("emoji-vit"), torch.zeros(1, 3, 64, 64)
+        >>> with model.spliced({("resid_post", 5): Halves()}):
+        ...     logits, cache = model.run_with_cache(images, names_filter="latents")
+        >>> cache["blocks.5.hook_resid_post.dictionary.hook_latents"].shape, torch.equal(logits, model(images))
+        (torch.Size([1, 65, 256]), True)
+        """
+        splices = checked_splices(self, dictionaries, error)
+        with self._threads.hooking(), attached(self, splices):
             yield self
 
     def add_hook(self, name: NamesFilter, hook: Callable[..., Any], *args: Any, **kwargs: Any) -> None:

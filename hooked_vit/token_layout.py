@@ -7,6 +7,9 @@ from einops import rearrange
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
+TOKEN_GROUPS = ("cls", "dist", "register", "patch", "prefix", "any")
+"""Groups of tokens by name; `"prefix"` is the first three."""
+
 
 @dataclass(frozen=True)
 class TokenLayout:
@@ -157,3 +160,24 @@ class KeptTokens:
         """Values of the kept tokens, in the order of the cache of a masked run."""
         index = self.index.reshape(*self.index.shape, *(1,) * (per_token.ndim - 2))
         return per_token.gather(1, index.expand(*self.index.shape, *per_token.shape[2:]))
+
+
+def token_group(layout: TokenLayout, group: str, n_tokens: int | None = None) -> Bool[Tensor, "token"]:
+    """True at the tokens of a group: `cls`, `dist`, `register`, `patch`, `prefix` (the first three) or `any`.
+
+    Raises:
+        ValueError: If there is no such group, or the model has no such token.
+
+    >>> token_group(TokenLayout(n_cls=1, n_dist=0, n_registers=2, grid=(1, 2)), "register")
+    tensor([False,  True,  True, False, False])
+    """
+    if group not in TOKEN_GROUPS:
+        raise ValueError(f"expected a group of tokens, one of {', '.join(map(repr, TOKEN_GROUPS))}, got {group!r}")
+    types = {"prefix": ("cls", "dist", "register"), "any": ("cls", "dist", "register", "patch")}.get(group, (group,))
+    members = torch.tensor([token_type in types for token_type in layout.token_types])
+    if not members.any():
+        raise ValueError(f"the model has no {group} token; it has {', '.join(dict.fromkeys(layout.token_types))}")
+    if n_tokens is None or n_tokens == layout.n_tokens:
+        return members
+    # there may be fewer patches after a token_mask, or more in a larger image
+    return torch.cat([members[: layout.n_prefix], members[-1:].expand(max(n_tokens - layout.n_prefix, 0))])

@@ -25,7 +25,7 @@ def unhooked(model: Any) -> Any:
     False
     """
     twin = _copied(model)
-    twin._threads = ThreadGuard()
+    twin._threads, twin._splices = ThreadGuard(), []
     twin.setup()
     return twin
 

@@ -25,7 +25,7 @@ FLOORS = (
         "prototypes",
         "segmentation",
     },
-    {"memory_pairs", "faithfulness", "circuits"},
+    {"memory_pairs", "faithfulness", "circuits", "tuned_lens", "dictionaries"},
     {"plots"},
     {"catalogue"},
     {"reproduction"},

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from analyses.projection import Projection, Stream, project
+from analyses.projection import Lens, Projection, Stream, project
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
 
 __all__ = ["Analysis", "AnalysisBatch", "analysis_name", "snake_case"]
@@ -70,17 +70,22 @@ class AnalysisBatch:
         return self._computed[key]
 
     def projection(
-        self, stream: Stream, layers: tuple[int, ...] | None = None, *, sublayer_norm: bool = False
+        self,
+        stream: Stream,
+        layers: tuple[int, ...] | None = None,
+        *,
+        sublayer_norm: bool = False,
+        lens: Lens | None = None,
     ) -> Projection:
         """The labels' ranks and logits in a stream, and its top class: `project`, done once for all analyses.
 
-        Needs the hook points of `stream_names(cfg, stream, layers)`.
+        Needs the hook points of `stream_names(cfg, stream, layers)`. Analyses that pass one lens share its projection.
         """
+        options: dict[str, Any] = {"layers": layers, "sublayer_norm": sublayer_norm, "lens": lens}
         return self.once(
-            ("projection", stream, layers, sublayer_norm),
-            lambda: project(
-                self.model, self.cache, stream, self.labels, k=1, layers=layers, sublayer_norm=sublayer_norm
-            ),
+            # the lens itself: its id could be given to another one
+            ("projection", stream, layers, sublayer_norm, lens),
+            lambda: project(self.model, self.cache, stream, self.labels, k=1, **options),
         )
 
 

@@ -10,6 +10,7 @@ __all__ = [
     "CIRCUIT_FAITHFULNESS",
     "CLASS_VALUE_AGREEMENT",
     "COMPOSITIONALITY",
+    "DICTIONARY_FIDELITY",
     "FAITHFULNESS",
     "IDENTIFIABILITY",
     "KEY_VALUE_AGREEMENT",
@@ -178,4 +179,18 @@ CIRCUIT_FAITHFULNESS = Definition(
         "1, over the share of edges (MIB benchmark).",
     },
     "Random connected circuits of as many edges, and all edges but the circuit.",
+)
+DICTIONARY_FIDELITY = Definition(
+    "Fidelity of a sparse dictionary",
+    "",
+    {
+        "Explained variance": "1 minus the squared error of the reconstructions over the activations' squared "
+        "distance from their mean, over all tokens and dimensions together.",
+        "Loss and accuracy recovered": "(ablated − spliced) / (ablated − plain), with the reconstruction, without its "
+        "error, instead of the activation, and for the ablated model zeros (or the mean) instead: 1 where nothing "
+        "is lost, 0 where the reconstruction is no better than nothing.",
+        "L0 and dead latents": "The mean number of active latents of a token; latents that are active at no token of "
+        "the dataset.",
+    },
+    "A dictionary of random directions with as many active latents.",
 )

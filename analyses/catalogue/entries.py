@@ -14,6 +14,7 @@ from analyses.catalogue.definitions import Definition
 from analyses.catalogue.headlines import Headline
 from analyses.categorical_updates import CategoricalUpdates
 from analyses.circuits import CircuitFaithfulness
+from analyses.dictionaries import DictionaryFidelity
 from analyses.faithfulness import Faithfulness, Localisation
 from analyses.identifiability import Identifiability
 from analyses.memory_pairs import CausalMemories, Compositionality, KeyValueAgreement
@@ -23,6 +24,7 @@ from analyses.plots.categorical_updates import categorical_updates_figure
 from analyses.plots.causal_memories import causal_memories_figure
 from analyses.plots.circuit_curves import circuit_faithfulness_figure
 from analyses.plots.class_value_agreement import value_vector_statistics_figure
+from analyses.plots.dictionaries import dictionary_fidelity_figure
 from analyses.plots.explanation_quality import faithfulness_figure, localisation_figure
 from analyses.plots.identifiability import identifiability_figure
 from analyses.plots.memory_pairs import compositionality_figure, key_value_agreement_figure
@@ -110,6 +112,7 @@ _ENTRIES = (
         definitions.CIRCUIT_FAITHFULNESS,
         draws_null=True,
     ),
+    Entry(DictionaryFidelity, "dictionary", dictionary_fidelity_figure, definitions.DICTIONARY_FIDELITY),
 )
 
 CATALOGUE: Mapping[str, Entry] = MappingProxyType({analysis_name(entry.analysis): entry for entry in _ENTRIES})

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache as remember
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -9,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from analyses.analysis.base import AnalysisBatch
-from analyses.projection import Projection, Stream, project, stream_names
+from analyses.projection import Lens, Projection, Stream, project, stream_names
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
 
 __all__ = ["BlockProjections", "Reference", "Sublayer"]
@@ -28,7 +29,11 @@ class BlockProjections:
     """
 
     def __init__(
-        self, projected: Callable[..., Projection], cache: ViTActivationCache, cfg: HookedViTConfig, sublayer_norm: bool
+        self,
+        projected: Callable[..., Projection],
+        cache: ViTActivationCache,
+        cfg: HookedViTConfig,
+        sublayer_norm: bool,
     ):
         self._projected, self._cache, self._cfg, self._sublayer_norm = projected, cache, cfg, sublayer_norm
 
@@ -39,19 +44,22 @@ class BlockProjections:
         cache: ViTActivationCache,
         labels: Int[Tensor, "batch"] | None,
         sublayer_norm: bool = False,
+        lens: Lens | None = None,
     ) -> "BlockProjections":
         """The projections of a cache; without labels, only their top classes."""
 
         @remember
         def projected(stream: Stream, layers: tuple[int, ...] | None = None, sublayer_norm: bool = False) -> Projection:
-            return project(model, cache, stream, labels, k=1, layers=layers, sublayer_norm=sublayer_norm)
+            return project(model, cache, stream, labels, k=1, layers=layers, sublayer_norm=sublayer_norm, lens=lens)
 
         return cls(projected, cache, model.cfg, sublayer_norm)
 
     @classmethod
-    def of_batch(cls, batch: AnalysisBatch, sublayer_norm: bool = False) -> "BlockProjections":
+    def of_batch(
+        cls, batch: AnalysisBatch, sublayer_norm: bool = False, lens: Lens | None = None
+    ) -> "BlockProjections":
         """The projections of a sweep's batch."""
-        return cls(batch.projection, batch.cache, batch.model.cfg, sublayer_norm)
+        return cls(partial(batch.projection, lens=lens), batch.cache, batch.model.cfg, sublayer_norm)
 
     def increase(self, sublayer: Sublayer, reference: Reference) -> Float[Tensor, "layer batch token *head"]:
         """`p_c(output) - p_c(reference)`, for the correct class c.

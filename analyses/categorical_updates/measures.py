@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.categorical_updates.block_projections import BlockProjections, Reference, Sublayer
+from analyses.projection import Lens
 from hooked_vit import HookedViT, ViTActivationCache
 from hooked_vit.interventions.selection import Tokens, select_tokens
 
@@ -56,6 +57,7 @@ def similarity_increase(
     reference: Reference = "block_input",
     *,
     sublayer_norm: bool = False,
+    lens: Lens | None = None,
 ) -> Float[Tensor, "layer batch token *head"]:
     """How much greater the correct class's logit is in a sub-layer's output than in the reference.
 
@@ -71,6 +73,7 @@ def similarity_increase(
         reference: `block_input`, as in the published figures, or `layer_input`: what the sub-layer itself reads (in
             parallel blocks the same).
         sublayer_norm: As for `project`.
+        lens: As for `project`.
 
     Raises:
         ValueError: If the cache lacks a hook point, `sublayer` or `reference` is unknown, or the model has a single
@@ -81,7 +84,7 @@ def similarity_increase(
     >>> similarity_increase(model, cache, torch.tensor([3, 14]), "heads").shape
     torch.Size([8, 2, 65, 4])
     """
-    return BlockProjections.of_cache(model, cache, labels, sublayer_norm).increase(sublayer, reference)
+    return BlockProjections.of_cache(model, cache, labels, sublayer_norm, lens).increase(sublayer, reference)
 
 
 def similarity_change_rate(
@@ -92,6 +95,7 @@ def similarity_change_rate(
     reference: Reference = "block_input",
     *,
     sublayer_norm: bool = False,
+    lens: Lens | None = None,
 ) -> SimilarityChangeRate:
     """Class-similarity change rate (paper, section 5.1): share of tokens with a `similarity_increase` above zero.
 
@@ -103,7 +107,7 @@ def similarity_change_rate(
     >>> rate.patch.shape, rate.prefix.shape
     (torch.Size([8]), torch.Size([8, 1]))
     """
-    increase = similarity_increase(model, cache, labels, sublayer, reference, sublayer_norm=sublayer_norm)
+    increase = similarity_increase(model, cache, labels, sublayer, reference, sublayer_norm=sublayer_norm, lens=lens)
     rises, layout = (increase > 0).float(), model.token_layout
     return SimilarityChangeRate(
         patch=rises[:, :, layout.patches].mean(dim=(1, 2)), prefix=rises[:, :, layout.prefix].mean(dim=1)
@@ -116,6 +120,7 @@ def residual_composition(
     tokens: Tokens = "any",
     *,
     sublayer_norm: bool = False,
+    lens: Lens | None = None,
 ) -> ResidualComposition:
     """Residual stream composition (paper, section 5.1): where the top class after a block comes from.
 
@@ -129,6 +134,7 @@ def residual_composition(
         tokens: Which tokens are counted, as for interventions: indices, a slice, a group such as `"patch"`, or a bool
             mask, [token] or [batch token]; all (`"any"`, also `"all"`) in the published figures.
         sublayer_norm: As for `project`.
+        lens: As for `project`.
 
     Raises:
         ValueError: If there are no such tokens, none is counted, or the model has a single class.
@@ -139,7 +145,7 @@ def residual_composition(
     torch.Size([8])
     """
     model.require_several_classes("the top class after a block")
-    matches = BlockProjections.of_cache(model, cache, None, sublayer_norm).matches()
+    matches = BlockProjections.of_cache(model, cache, None, sublayer_norm, lens).matches()
     n_images, n_tokens = matches.shape[2:]
     group = "any" if isinstance(tokens, str) and tokens == "all" else tokens
     counted = select_tokens(group, model.token_layout, n_tokens, n_images=n_images).expand(n_images, n_tokens)

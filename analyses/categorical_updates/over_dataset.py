@@ -14,7 +14,7 @@ from analyses.analysis.correctness import correctness_tables
 from analyses.analysis.groups import sum_by_group, token_groups
 from analyses.analysis.tables import GroupSums
 from analyses.categorical_updates.block_projections import BlockProjections, Reference, Sublayer
-from analyses.projection import Stream, stream_names
+from analyses.projection import Lens, Stream, stream_names
 from analyses.statistics.intervals import Resampling
 from hooked_vit import HookedViTConfig
 
@@ -66,6 +66,7 @@ its input, of attention, of the MLP, of none of these |
         heads: bool = False,
         sublayer_norm: bool = False,
         resampling: Resampling = Resampling(),
+        lens: Lens | None = None,
     ):
         """Configure the analysis.
 
@@ -74,16 +75,19 @@ its input, of attention, of the MLP, of none of these |
             heads: Whether to project each head's share of `attn_out` too, which costs `n_heads` projections per block.
             sublayer_norm: As for `project`.
             resampling: Bootstrap intervals and permutation tests.
+            lens: As for `project`.
 
         Raises:
-            ValueError: If there is no such reference, or none.
+            ValueError: If there is no such reference, or none; or with both `sublayer_norm` and a lens.
         """
         super().__init__()
         if isinstance(references, str) or not references or not set(references) <= set(get_args(Reference)):
             known = ", ".join(map(repr, get_args(Reference)))
             raise ValueError(f"expected a list of references out of {known}, got {references!r}")
+        if sublayer_norm and lens is not None:
+            raise ValueError("sublayer_norm applies to direct projection: leave it out, or the lens")
         self.references, self.heads, self.sublayer_norm = tuple(references), heads, sublayer_norm
-        self.resampling = resampling
+        self.resampling, self.lens = resampling, lens
         for name in ("index", "correct", "n_tokens", "n_rising", "increase", "n_matching"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
@@ -98,7 +102,7 @@ its input, of attention, of the MLP, of none of these |
 
     def update(self, batch: AnalysisBatch) -> None:
         """Count the tokens of a batch."""
-        groups, projections = token_groups(batch), BlockProjections.of_batch(batch, self.sublayer_norm)
+        groups, projections = token_groups(batch), BlockProjections.of_batch(batch, self.sublayer_norm, self.lens)
         increases = torch.stack([self._increases(projections, reference) for reference in self.references])
         self.index.append(batch.index.to(self.device))
         self.correct.append((batch.logits.argmax(dim=-1) == batch.labels).to(self.device))

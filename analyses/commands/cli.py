@@ -18,11 +18,12 @@ from analyses.commands.prototypes import prototypes
 from analyses.commands.report import report
 from analyses.commands.reproduce import reproduce
 from analyses.commands.sweep import sweep
+from analyses.commands.tune import tune
 from analyses.commands.values import values
 
 __all__ = ["app", "main"]
 
-COMMANDS = (lens, explore, explain, values, patch, circuit, sweep, plot, report, reproduce, prototypes, models)
+COMMANDS = (lens, explore, explain, values, patch, circuit, sweep, plot, report, reproduce, prototypes, tune, models)
 """In the order in which `--help` lists them; the last paragraph of each docstring is an example that works."""
 
 _STATUS = (

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from analyses.commands.errors import FAILED, USAGE, user_errors
-from analyses.commands.options import ModelOptions, grouped, parse_numbers
+from analyses.commands.options import LensFile, ModelOptions, grouped, parse_numbers
 from analyses.commands.output import AsJson, Reporter, make_folder
 from analyses.commands.pictures import existing_pictures, readable_picture
 
@@ -32,6 +32,7 @@ def lens(
             help="The blocks in the figure; negative ones count from the end. By default five from first to last.",
         ),
     ] = None,
+    lens_file: LensFile = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the figures; created if missing.")] = Path(
         "lens"
     ),
@@ -53,6 +54,7 @@ def lens(
 
     from analyses.commands.class_names import class_index
     from analyses.commands.lens_result import lens_report
+    from analyses.commands.load_lens import load_lens
     from analyses.commands.load_model import load_model
     from analyses.plots.class_colours import ClassColours
     from analyses.progress import progress_bar
@@ -60,17 +62,18 @@ def lens(
     report = Reporter("lens", as_json)
     vit = load_model(model, report.progress)
     shown = _block_numbers(blocks, vit.cfg.n_layers)
+    tuned = load_lens(lens_file, vit)
     chosen = None if class_name is None else class_index(vit, class_name)
     make_folder(out)
     written: set[str] = set()
     colours = ClassColours()
-    report.add(**model.record)
+    report.add(**model.record, **({} if lens_file is None else {"lens": str(lens_file)}))
     with progress_bar(len(paths), show=report.progress, what="pictures") as advance:
         for path in paths:
             picture = readable_picture(path)
             if picture is not None:
                 with user_errors(ValueError):
-                    found = lens_report(vit, picture, path.name, chosen, shown, colours)
+                    found = lens_report(vit, picture, path.name, chosen, shown, colours, tuned)
                 report.show(found.table)
                 report.add_table("lens", found.blocks.assign(picture=str(path)))
                 report.save_figure(found.figure, _free_name(out, path.stem, written))

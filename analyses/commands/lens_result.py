@@ -12,7 +12,7 @@ from rich.table import Table
 
 from analyses.plots.class_colours import ClassColours
 from analyses.plots.lens import lens_figure
-from analyses.projection import Projection, project
+from analyses.projection import Lens, Projection, project
 from hooked_vit import HookedViT
 
 __all__ = ["LensReport", "lens_report"]
@@ -35,6 +35,7 @@ def lens_report(
     chosen: int | None = None,
     blocks: Sequence[int] | None = None,
     colours: ClassColours | None = None,
+    lens: Lens | None = None,
 ) -> LensReport:
     """Project the residual stream after every block onto the classes.
 
@@ -45,6 +46,7 @@ def lens_report(
         chosen: The class whose rank is shown; by default the predicted one.
         blocks: The blocks in the figure, from 0.
         colours: Pass the same object for several pictures, and each class keeps its colour.
+        lens: As for `project`.
 
     Raises:
         ValueError: If the model has no classes, or does not accept pictures.
@@ -59,7 +61,7 @@ def lens_report(
     probabilities = logits[0].softmax(-1)
     predicted = int(probabilities.argmax())
     reference = predicted if chosen is None else chosen
-    projection = project(model, cache, labels=torch.tensor([reference]), k=1)
+    projection = project(model, cache, labels=torch.tensor([reference]), k=1, lens=lens)
     figure = lens_figure(
         model.picture_of(images[0]),
         projection,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["ModelOptions", "RunOptions", "grouped", "parse_numbers", "parse_size"]
+__all__ = ["LensFile", "ModelOptions", "RunOptions", "grouped", "parse_numbers", "parse_size"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,17 @@ class ModelOptions:
         record |= {name: str(path) for name, path in files.items() if path is not None}
         record |= {} if self.img_size is None else {"img_size": list(parse_size("--img-size", self.img_size))}
         return {**record, "two_classes": True} if self.two_classes else record
+
+
+LensFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--lens",
+        metavar="FILE",
+        help="Project through this tuned lens, from hooked-vit tune, instead of directly: a .safetensors file.",
+    ),
+]
+"""The option of commands that project."""
 
 
 @dataclass(frozen=True)

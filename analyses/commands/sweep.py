@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from analyses.commands.errors import USAGE, complain, fail, user_errors
-from analyses.commands.options import ModelOptions, RunOptions, grouped
+from analyses.commands.options import LensFile, ModelOptions, RunOptions, grouped
 from analyses.commands.output import AsJson, Reporter
-from analyses.commands.sweep_analyses import ANALYSIS_NAMES, make_analyses
+from analyses.commands.sweep_analyses import ANALYSIS_NAMES, make_analyses, set_lens
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +47,7 @@ def sweep(
             help="For faithfulness and localisation; repeatable. By default all that need no pixels.",
         ),
     ] = None,
+    lens_file: LensFile = None,
     model: ModelOptions,
     run: RunOptions,
     null_control: Annotated[
@@ -66,18 +67,24 @@ def sweep(
     """
     if null_control and model.random_weights:
         fail("--null-control is the model of --random-weights: it needs another one to control", USAGE)
+    if null_control and lens_file is not None:
+        fail("a lens fits one model: fit another one with --random-weights, and sweep with it, as a control", USAGE)
+    names = [name.strip() for name in analyses.split(",") if name.strip()]
     with user_errors(ValueError, status=USAGE):
-        chosen = make_analyses([name.strip() for name in analyses.split(",") if name.strip()], methods or ())
+        chosen = make_analyses(names, methods or (), with_lens=lens_file is not None)
 
     from analyses.commands.load_data import load_data
+    from analyses.commands.load_lens import load_lens
     from analyses.commands.load_model import load_model
     from hooked_vit.initialisation import freshly_initialised
 
     report = Reporter("sweep", as_json)
     vit = load_model(model, report.progress)
+    set_lens(chosen, load_lens(lens_file, vit))
     dataset = load_data(data, vit.class_names)
     options = {**run.arguments, "progress": report.progress}
     asked = {**model.record, "weights": model.weights and str(model.weights), "data": data}
+    asked |= {} if lens_file is None else {"lens": str(lens_file)}
     tables = _sweep_into(out, vit, dataset, chosen, options, asked)
     null_tables = {}
     if null_control:

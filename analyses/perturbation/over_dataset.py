@@ -14,7 +14,7 @@ from analyses.analysis.groups import TOKEN_GROUPS, sum_by_group, token_groups
 from analyses.analysis.tables import GroupSums, difference_rows, ratio_rows
 from analyses.perturbation.attention import no_cls, self_only
 from analyses.perturbation.runs import PerturbedRun, Region, perturb_stream, region_mask
-from analyses.projection import stream_names
+from analyses.projection import Lens, stream_names
 from analyses.statistics.intervals import Resampling
 from hooked_vit import HookedViT, HookedViTConfig
 from hooked_vit.running import Hooks
@@ -77,6 +77,7 @@ class Perturbation(Analysis):
         interventions: Mapping[str, Callable[[HookedViT], Hooks]] | None = None,
         removals: Sequence[Removed] = ("context", "object"),
         resampling: Resampling = Resampling(),
+        lens: Lens | None = None,
     ):
         """Configure the analysis.
 
@@ -85,6 +86,7 @@ class Perturbation(Analysis):
                 `lambda model: block_attention(model, [("patch", "register")], blocks=[0, 1])`.
             removals: Which patches to drop where the dataset has masks: `context`, `object`, `touched`.
             resampling: Bootstrap intervals and permutation tests.
+            lens: As for `project`.
 
         Raises:
             ValueError: If a removal is unknown, or two perturbations have the same name.
@@ -102,7 +104,7 @@ class Perturbation(Analysis):
         repeated = sorted({name for name in self.perturbations if self.perturbations.count(name) > 1})
         if repeated:
             raise ValueError(f"several perturbations are called {', '.join(repeated)}: give each its own name")
-        self.resampling = resampling
+        self.resampling, self.lens = resampling, lens
         for name in ("index", "correct", "n_tokens", "rank_sum", "n_identifiable"):
             self.add_state(name, [], dist_reduce_fx="cat")
         self.add_state("n_classes", torch.tensor(0), dist_reduce_fx="max")
@@ -113,7 +115,7 @@ class Perturbation(Analysis):
 
     def update(self, batch: AnalysisBatch) -> None:
         """Run the batch again with each perturbation."""
-        before, groups = batch.projection("resid_post").rank, token_groups(batch)
+        before, groups = batch.projection("resid_post", lens=self.lens).rank, token_groups(batch)
         assert before is not None
         correct = batch.logits.argmax(dim=-1) == batch.labels
         tokens = batch.cache["hook_tokens"]
@@ -124,7 +126,7 @@ class Perturbation(Analysis):
             if not counted.any():
                 run = PerturbedRun(batch.model.cfg.n_classes, groups.any(dim=1), before, before, correct, correct)
             else:
-                run = perturb_stream(batch.model, tokens, batch.labels, before, correct, hooks, mask)
+                run = perturb_stream(batch.model, tokens, batch.labels, before, correct, hooks, mask, self.lens)
             counts.append(self._counts(run, groups & (run.kept & counted[:, None])[:, None]))
         self.n_classes = torch.tensor(batch.model.cfg.n_classes, device=self.device)
         self.index.append(batch.index.to(self.device))

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from analyses.data.patch_labels import token_labels
-from analyses.projection import project, stream_names
+from analyses.projection import Lens, project, stream_names
 from hooked_vit import HookedViT, KeptTokens, TokenLayout
 from hooked_vit.input_checks import require_one_grid
 from hooked_vit.running import Hooks
@@ -78,6 +78,8 @@ def perturb(
     labels: Int[Tensor, "batch"],
     fwd_hooks: Hooks = (),
     token_mask: Bool[Tensor, "batch token"] | None = None,
+    *,
+    lens: Lens | None = None,
 ) -> PerturbedRun:
     """Run a batch unchanged and perturbed (paper, section 4: impact of attention, of context).
 
@@ -87,6 +89,7 @@ def perturb(
         labels: The class of each image.
         fwd_hooks: Interventions, such as `self_only(model)`.
         token_mask: True at the tokens to keep, such as `region_mask(masks, model.token_layout, keep="object")`.
+        lens: As for `project`.
 
     Raises:
         ValueError: If the model refuses an input, or a hook comes before the start of the residual stream, from which
@@ -103,10 +106,10 @@ def perturb(
     names = ["hook_tokens", *stream_names(model.cfg, "resid_post")]
     with torch.no_grad():
         logits, cache = model.run_with_cache(images, names_filter=names)
-        before = project(model, cache, "resid_post", labels, k=0).rank
+        before = project(model, cache, "resid_post", labels, k=0, lens=lens).rank
         assert before is not None
         correct = logits.argmax(dim=-1) == labels
-        return perturb_stream(model, cache["hook_tokens"], labels, before, correct, fwd_hooks, token_mask)
+        return perturb_stream(model, cache["hook_tokens"], labels, before, correct, fwd_hooks, token_mask, lens)
 
 
 def perturb_stream(
@@ -117,6 +120,7 @@ def perturb_stream(
     correct: Bool[Tensor, "batch"],
     fwd_hooks: Hooks,
     token_mask: Bool[Tensor, "batch token"] | None,
+    lens: Lens | None = None,
 ) -> PerturbedRun:
     """`perturb` without the images: from the start of the stream (`hook_tokens`) and the results of an earlier run."""
     names = stream_names(model.cfg, "resid_post")
@@ -131,7 +135,7 @@ def perturb_stream(
     start, token_mask = (tokens, None) if kept is None else (kept.take(tokens), mask)
     with model.hooks(fwd_hooks=fwd_hooks):
         logits, cache = model.run_with_cache(start, names_filter=names, start_at_layer=0, token_mask=token_mask)
-    rank = project(model, cache, "resid_post", labels, k=0).rank
+    rank = project(model, cache, "resid_post", labels, k=0, lens=lens).rank
     assert rank is not None
     if kept is not None:
         rank = before.clone().scatter_(2, kept.index.expand(len(rank), -1, -1), rank)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from analyses.analysis.base import Analysis, AnalysisBatch
 from analyses.linear_probe.ridge import RidgeProbe
-from analyses.projection import stream_names
+from analyses.projection import Lens, stream_names
 from analyses.segmentation.measures import ClassPixels, mean_iou, patch_pixels
 from analyses.statistics.intervals import Interval, Resampling
 from hooked_vit import HookedViTConfig
@@ -56,12 +56,13 @@ class Segmentation(Analysis):
     object_pixels: list[Tensor]  # [image]
     class_pixels: Any  # [image_group count reader layer n_classes]: hits, predicted, predicted on objects, target
 
-    def __init__(self, head: RidgeProbe | None = None, resampling: Resampling = Resampling()):
+    def __init__(self, head: RidgeProbe | None = None, resampling: Resampling = Resampling(), lens: Lens | None = None):
         """Configure the analysis.
 
         Args:
             head: A linear head on patches with one probe per layer, `fit_patch_head(model, other_images)`.
             resampling: The bootstrap intervals.
+            lens: As for `project`.
 
         Raises:
             ValueError: If the head has other axes than one for the layers.
@@ -69,7 +70,7 @@ class Segmentation(Analysis):
         super().__init__()
         if head is not None and head.weight.ndim != 3:
             raise ValueError(f"head must have one probe per layer, got weights of shape {tuple(head.weight.shape)}")
-        self.head, self.resampling = head, resampling
+        self.head, self.resampling, self.lens = head, resampling, lens
         self.readers = ("class_embeddings",) if head is None else ("class_embeddings", "linear_head")
         for name in ("index", "hits", "union", "object_pixels"):
             self.add_state(name, [], dist_reduce_fx="cat")
@@ -119,7 +120,8 @@ class Segmentation(Analysis):
         """[batch patch]"""
         patches = batch.model.token_layout.patches
         if reader == "class_embeddings":
-            return batch.projection("resid_post").top_classes[layer, :, patches, 0].to(batch.labels.device)
+            projection = batch.projection("resid_post", lens=self.lens)
+            return projection.top_classes[layer, :, patches, 0].to(batch.labels.device)
         assert self.head is not None
         stream = batch.cache["resid_post", layer][:, patches]
         head = self.head[layer]

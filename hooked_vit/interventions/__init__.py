@@ -15,7 +15,8 @@ from hooked_vit.interventions.replacing import (
     resample_ablate,
     zero_ablate,
 )
-from hooked_vit.interventions.selection import Selection, token_group
+from hooked_vit.interventions.selection import Selection
+from hooked_vit.token_layout import token_group
 
 __all__ = [
     "Intervention", "Selection", "add_direction", "attention_mask", "block_attention", "edit", "freeze_norms",

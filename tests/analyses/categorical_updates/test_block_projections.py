@@ -26,9 +26,9 @@ def test_a_stream_edited_between_two_blocks_is_projected_anew():
 def test_each_stream_of_a_cache_is_projected_once(monkeypatch):
     projected, project = [], block_projections.project
 
-    def count(model, cache, stream, labels, k, layers, sublayer_norm):
+    def count(model, cache, stream, labels, k, layers, **options):
         projected.append((stream, layers))
-        return project(model, cache, stream, labels, k, layers=layers, sublayer_norm=sublayer_norm)
+        return project(model, cache, stream, labels, k, layers=layers, **options)
 
     monkeypatch.setattr(block_projections, "project", count)
     batch = batch_with_all_streams("cls", range(2))

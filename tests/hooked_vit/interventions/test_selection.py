@@ -73,7 +73,7 @@ def test_what_does_not_exist_is_refused(name: str, where: dict, message: str) ->
 
 
 def test_unknown_axes_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected any of tokens, heads, neurons, queries, keys, got 'head'"):
+    with pytest.raises(ValueError, match="expected any of tokens, heads, neurons, queries, keys, latents, got 'head'"):
         Selection.from_keywords({"head": 1})
 
 
