@@ -16,6 +16,7 @@ __all__ = [
     "IDENTIFIABILITY",
     "KEY_VALUE_AGREEMENT",
     "LOCALISATION",
+    "OUTLIERS",
     "PERTURBATION",
     "SEGMENTATION",
     "Definition",
@@ -154,9 +155,23 @@ SEGMENTATION = Definition(
         "Object IoU": "In each image, the overlap of the object with all pixels of its class, divided by their union; "
         "the mean over images.",
         "Mean IoU": "The same for each class over the whole dataset, the mean over the classes that it shows. Classes "
-        "predicted on background count as wrong, or, on objects only, are left out.",
+        "predicted on background count as wrong, or, on objects only, are left out. Its interval resamples 64 groups "
+        "of images.",
     },
     "The same for the model freshly initialised.",
+)
+OUTLIERS = Definition(
+    "Outlier tokens and the attention that they draw",
+    "",
+    {
+        "Norm ratio": "The norm of a token in the residual stream after a block, divided by the median norm of the "
+        "image's patches.",
+        "Outlier": "A token whose norm ratio is above the threshold, 3 unless the record says otherwise. The figure "
+        "shows the percentage of images with at least one outlier patch.",
+        "Attention": "The percentage of a block's attention that a kind of token draws, over all heads and queries; "
+        "and the percentage that patches draw which enter the block as outliers.",
+    },
+    _UNTRAINED,
 )
 ABLATION = Definition(
     "Ablation of every head and MLP",

@@ -19,6 +19,7 @@ from analyses.early_exit import EarlyExit
 from analyses.faithfulness import Faithfulness, Localisation
 from analyses.identifiability import Identifiability
 from analyses.memory_pairs import CausalMemories, Compositionality, KeyValueAgreement
+from analyses.outliers import Outliers
 from analyses.patching import AblationStudy
 from analyses.perturbation import Perturbation
 from analyses.plots.categorical_updates import categorical_updates_figure
@@ -30,6 +31,7 @@ from analyses.plots.early_exit import early_exit_figure
 from analyses.plots.explanation_quality import faithfulness_figure, localisation_figure
 from analyses.plots.identifiability import identifiability_figure
 from analyses.plots.memory_pairs import compositionality_figure, key_value_agreement_figure
+from analyses.plots.outliers import outliers_figure
 from analyses.plots.patching import ablation_figure
 from analyses.plots.perturbation import perturbation_figure
 from analyses.plots.segmentation import segmentation_figure
@@ -106,6 +108,7 @@ _ENTRIES = (
         headlines.SEGMENTATION,
         draws_null=True,
     ),
+    Entry(Outliers, "outliers", outliers_figure, definitions.OUTLIERS, headlines.OUTLIERS, draws_null=True),
     Entry(AblationStudy, "ablation", ablation_figure, definitions.ABLATION),
     Entry(
         CircuitFaithfulness,
