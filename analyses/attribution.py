@@ -17,7 +17,7 @@ from hooked_vit.components.block import Block
 from hooked_vit.components.differential_attention import DifferentialAttention
 from hooked_vit.components.norm import Norm
 
-__all__ = ["LogitAttribution", "attribution_names", "logit_attribution"]
+__all__ = ["LogitAttribution", "attribution_names", "logit_attribution", "readout_gradient", "readout_names"]
 
 Classes = int | str | Sequence[int] | Int[Tensor, "batch"]
 
@@ -101,10 +101,9 @@ def attribution_names(cfg: HookedViTConfig, *, neurons: bool = False, sources: b
     >>> attribution_names(model.cfg)[:4]
     ['hook_logits', 'hook_embed', 'hook_pos_embed', 'ln_final.hook_scale']
     """
-    names = ["hook_logits"] + (["hook_tokens"] if cfg.pre_norm else ["hook_embed", "hook_pos_embed"])
-    names += ["hook_logits_cls", "hook_logits_dist"] if cfg.pool == "cls_and_dist" else []
-    names += ["ln_final.hook_scale"] if cfg.final_norm else []
-    names += ["ln_pooled.hook_scale"] if cfg.pooled_norm else []
+    start = ["hook_tokens"] if cfg.pre_norm else ["hook_embed", "hook_pos_embed"]
+    logits, *scales = readout_names(cfg)
+    names = [logits, *start, *scales]
     points = ["attn.hook_z", "hook_mlp_out"]
     points += [f"{norm}.hook_scale" for norm in cfg.write_norms or ()]
     points += ["mlp.hook_post"] if neurons else []
@@ -113,6 +112,52 @@ def attribution_names(cfg: HookedViTConfig, *, neurons: bool = False, sources: b
     points += ["attn.head_ln.hook_scale"] if sources and cfg.differential else []
     points += ["attn.hook_gate"] if sources and cfg.gated_attn else []
     return names + [f"blocks.{layer}.{point}" for layer in range(cfg.n_layers) for point in points]
+
+
+def readout_names(cfg: HookedViTConfig) -> list[str]:
+    """The hook points that `readout_gradient` reads.
+
+    >>> readout_names(HookedViT.from_pretrained("emoji-vit").cfg)
+    ['hook_logits', 'ln_final.hook_scale']
+    """
+    names = ["hook_logits"]
+    names += ["hook_logits_cls", "hook_logits_dist"] if cfg.pool == "cls_and_dist" else []
+    names += ["ln_final.hook_scale"] if cfg.final_norm else []
+    return names + (["ln_pooled.hook_scale"] if cfg.pooled_norm else [])
+
+
+@torch.no_grad()
+def readout_gradient(
+    model: HookedViT, cache: ViTActivationCache, classes: Classes, n_tokens: int
+) -> Float[Tensor, "batch read d_model"]:
+    """The gradient of a class logit at the last residual stream, with the scale of the final norm frozen.
+
+    What is added to the stream at these tokens contributes its dot product with the gradient to the logit directly (see
+    `logit_attribution`).
+
+    Args:
+        model: The model.
+        cache: Holds the hook points of `readout_names`, with a batch axis.
+        classes: The class, by index or name, or one index per image.
+        n_tokens: The number of tokens of the stream.
+
+    Returns:
+        For the first tokens, up to the last one that the head reads.
+
+    Raises:
+        ValueError: If the head does not read the stream linearly (maximum or attention pooling), the cache lacks a
+            hook point, or a class does not exist.
+
+    >>> model = HookedViT.from_pretrained("emoji-vit")
+    >>> _, cache = model.run_with_cache(torch.zeros(2, 3, 64, 64), names_filter=readout_names(model.cfg))
+    >>> readout_gradient(model, cache, "dog", n_tokens=65).shape
+    torch.Size([2, 1, 128])
+    """
+    model.require_classes()
+    model.require_linear_readout()
+    cache.require(readout_names(model.cfg), how="readout_names(model.cfg)")
+    index = _index(model, classes, len(cache["hook_logits"]))
+    return _readout(model, cache, index, n_tokens)[0]
 
 
 @torch.no_grad()

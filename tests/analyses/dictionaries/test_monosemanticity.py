@@ -1,0 +1,174 @@
+"""Factor scores: chosen on one half, measured on the other, equal to scikit-learn's; planted latents are found."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score, roc_auc_score
+
+from analyses.dictionaries import (
+    PooledFeatures,
+    absorption,
+    compare_features,
+    factor_scores,
+    factor_summary,
+    label_factors,
+    sparse_probes,
+    splitting,
+)
+from analyses.dictionaries.monosemanticity import _resampled_auroc
+from analyses.dictionaries.pooling import halves
+from analyses.dictionaries.probing import fitted_probe, probe_ranking
+
+PATHS = [("animal",), ("animal",), ("animal",), ("food",), ("food",)]
+NAMES = ["cat", "dog", "fox", "fig", "pie"]
+
+
+def pooled_of(values: torch.Tensor, labels: torch.Tensor, name: str = "latents") -> PooledFeatures:
+    return PooledFeatures(name, values.half(), labels, torch.arange(len(labels)))
+
+
+@pytest.fixture
+def labels() -> torch.Tensor:
+    return torch.arange(5).repeat(12)
+
+
+@pytest.fixture
+def noisy(labels: torch.Tensor) -> torch.Tensor:
+    """Latents of the class with noise, and more without any relation to it."""
+    related = (labels[:, None] == torch.arange(5)) + 0.7 * torch.rand(60, 5)
+    return torch.cat([torch.randn(60, 4).relu(), related], dim=1)
+
+
+def test_scores_are_measured_on_the_other_half(labels: torch.Tensor, noisy: torch.Tensor) -> None:
+    pooled, factors = pooled_of(noisy, labels), label_factors(labels, NAMES, PATHS)
+    table = factor_scores(pooled, factors, seed=4)
+    first, second = halves(60, 4)
+    values = pooled.values.float().numpy()
+    assert len(table) == 7
+    for row in table.itertuples():
+        truth = factors.truth[:, factors.names.index((row.factor, row.factor_value))].numpy()
+        areas = [roc_auc_score(truth[first], values[first, feature]) for feature in range(9)]
+        assert row.feature == int(np.argmax(areas))
+        assert row.chosen_auroc == pytest.approx(max(areas), abs=1e-12)
+        assert row.auroc == pytest.approx(roc_auc_score(truth[second], values[second, row.feature]), abs=1e-12)
+        best = max(
+            2 * (shown := values[first, feature] >= at)[truth[first]].sum() / (shown.sum() + truth[first].sum())
+            for feature in range(9)
+            for at in set(values[first, feature].tolist())
+        )
+        chosen = f1_score(truth[first], values[first, row.f1_feature] >= row.threshold)
+        assert chosen == pytest.approx(best, abs=1e-12)
+        predicted = values[second, row.f1_feature] >= row.threshold
+        assert row.f1 == pytest.approx(f1_score(truth[second], predicted), abs=1e-12)
+        assert row.chance_f1 == pytest.approx(f1_score(truth[second], np.ones(30)), abs=1e-12)
+        assert (row.n_images, row.n_with) == (30, truth[second].sum())
+
+
+def test_the_best_of_many_random_features_is_at_chance_on_the_other_half(labels: torch.Tensor) -> None:
+    pooled, factors = pooled_of(torch.rand(60, 2000), labels), label_factors(labels, NAMES)
+    table = factor_scores(pooled, factors)
+    assert table["chosen_auroc"].mean() > 0.85
+    assert abs(table["auroc"].mean() - 0.5) < 0.15
+
+
+def test_intervals_are_those_of_resampled_images(labels: torch.Tensor, noisy: torch.Tensor) -> None:
+    values, truth = noisy[:, 4:], labels[:, None] == torch.arange(5)
+    found = _resampled_auroc(values, truth, 7, seed=2)
+    drawn = np.random.default_rng(2).integers(60, size=(7, 60))
+    for resample in range(7):
+        for value in range(5):
+            image = drawn[resample]
+            expected = roc_auc_score(truth[image, value].numpy(), values[image, value].numpy())
+            assert found[resample, value] == pytest.approx(expected, abs=1e-12)
+
+
+def test_summary_counts_values_with_a_feature(labels: torch.Tensor, noisy: torch.Tensor) -> None:
+    pooled, factors = pooled_of(noisy, labels), label_factors(labels, NAMES, PATHS)
+    constant = pooled_of(torch.ones(60, 3), labels, "constant")
+    table = compare_features({"latents": pooled, "constant": constant}, factors)
+    rows = table.set_index(["features", "factor"])
+    scores = factor_scores(pooled, factors)
+    for factor in ("group", "class"):
+        own = scores[scores["factor"] == factor]
+        row = rows.loc[("latents", factor)]
+        assert row["auroc"] == pytest.approx(own["auroc"].mean())
+        assert row["n_found"] == (own["auroc"] >= 0.9).sum()
+        assert row["low"] <= row["auroc"] <= row["high"]
+    assert rows.loc[("latents", "class")]["n_found"] == 5
+    assert rows.loc[("constant", "class")][["auroc", "n_found", "n_features"]].tolist() == [0.5, 0, 0]
+    assert factor_summary(pooled, factors, found=1.01)["n_found"].tolist() == [0, 0]
+
+
+def test_probes_use_the_features_whose_means_move_most(labels: torch.Tensor, noisy: torch.Tensor) -> None:
+    factors = label_factors(labels, NAMES)
+    truth = factors.truth
+    ranking = probe_ranking(noisy, truth)
+    for feature in range(9):
+        column = noisy[:, feature].numpy()
+        for value in range(5):
+            shown = truth[:, value].numpy()
+            expected = abs(column[shown].mean() - column[~shown].mean()) / column.std()
+            assert float(ranking[feature, value]) == pytest.approx(float(expected), rel=1e-5)
+    table = sparse_probes(pooled_of(noisy, labels), factors, ks=(1, 3))
+    first, second = halves(60)
+    values = noisy.half().float()
+    for row in table.itertuples():
+        value = NAMES.index(row.factor_value)
+        best = probe_ranking(values[first], truth[first])[:, value].argsort(descending=True)[: row.k]
+        assert list(row.chosen) == best.tolist()
+        predicted = fitted_probe(values[first][:, best], truth[first, value], values[second][:, best])
+        assert row.f1 == pytest.approx(f1_score(truth[second, value].numpy(), predicted.numpy()))
+    assert table.query("k == 1")["f1"].min() > 0.9
+
+
+def test_splitting_finds_how_many_latents_share_a_group(labels: torch.Tensor) -> None:
+    one_each = (labels[:, None] == torch.arange(3)).float()  # of the animals; none for food
+    table = splitting(pooled_of(one_each, labels), label_factors(labels, NAMES, PATHS), max_k=3)
+    rows = table.set_index("factor_value")
+    assert rows.loc["animal", "n_latents"] == 3
+    assert set(rows.loc["animal", "latents"]) == {0, 1, 2}
+    assert rows.loc["animal", "split_f1"] == 1
+    assert rows.loc["cat", ["n_latents", "f1"]].tolist() == [1, 1.0]
+    whole = torch.cat([(labels[:, None] < 3).float(), one_each], dim=1)
+    table = splitting(pooled_of(whole, labels), label_factors(labels, NAMES, PATHS), max_k=3)
+    assert table.set_index("factor_value").loc["animal", "n_latents"] == 1
+
+
+def absorbed_latents(labels: torch.Tensor) -> torch.Tensor:
+    """A latent for animals that is silent on foxes, and one for foxes."""
+    return torch.stack([((labels < 2) & (labels >= 0)).float(), (labels == 2).float()], dim=1)
+
+
+def test_absorption_finds_the_child_that_silences_its_parent(labels: torch.Tensor) -> None:
+    factors = label_factors(labels, NAMES, PATHS)
+    values = absorbed_latents(labels)
+    # a third latent that is a little on for all animals, so that the many-latent probe knows foxes
+    pooled = pooled_of(values, labels)
+    aligned, opposed = torch.tensor([[1.0, 0.0], [0.5, 1.0]]), torch.tensor([[1.0, 0.0], [-0.5, 1.0]])
+    _, second = halves(60)
+    n_animals = int((labels[second] < 3).sum())
+    n_foxes = int((labels[second] == 2).sum())
+    for directions, share in ((None, n_foxes), (aligned, n_foxes), (opposed, 0)):
+        # with max_k=1 the parent keeps its one latent, whatever a second one would add
+        table = absorption(pooled, factors, directions, max_k=1).set_index("factor_value")
+        row = table.loc["animal"]
+        assert (row["n_counted"], row["n_latents"]) == (n_animals, 1)
+        assert row["percent_missed"] == pytest.approx(100 * n_foxes / n_animals)
+        assert row["percent_absorbed"] == pytest.approx(100 * share / n_animals)
+        assert row["absorbed_by"] == (("fox",) if share else ())
+    whole = pooled_of(torch.stack([(labels < 3).float(), (labels == 2).float()], dim=1), labels)
+    assert absorption(whole, factors).set_index("factor_value").loc["animal", "percent_missed"] == 0
+
+
+def test_errors_say_what_to_do(labels: torch.Tensor, noisy: torch.Tensor) -> None:
+    pooled = pooled_of(noisy, labels)
+    with pytest.raises(ValueError, match="got 59 and 60 images"):
+        factor_scores(pooled, label_factors(labels[:59], NAMES))
+    with pytest.raises(ValueError, match=r"from 1 to 9, got \[0\]"):
+        sparse_probes(pooled, label_factors(labels, NAMES), ks=[0])
+    with pytest.raises(ValueError, match="expected factors with a taxonomy"):
+        absorption(pooled, label_factors(labels, NAMES))
+    with pytest.raises(ValueError, match="expected 9 directions, one for each latent, got 2"):
+        absorption(pooled, label_factors(labels, NAMES, PATHS), torch.eye(2))
+    with pytest.raises(ValueError, match="features to compare, got none"):
+        compare_features({}, label_factors(labels, NAMES))
