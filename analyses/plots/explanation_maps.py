@@ -122,10 +122,11 @@ def head_maps_figure(
     """
     n_layers, n_heads = importance.shape[:2]
     size = layout.grid[0] * patch_size[0], layout.grid[1] * patch_size[1]
-    panel = 0.85 if n_heads > 6 else 1.0
-    figure = Figure(
-        figsize=(1.5 + panel * n_heads, 0.8 + panel * size[0] / size[1] * n_layers), layout="compressed", dpi=150
-    )
+    # tall pictures get narrower panels, so that the figure fits a page
+    panel = min(0.85 if n_heads > 6 else 1.0, 1.1 * size[1] / size[0])
+    height = 0.7 + 1.05 * panel * size[0] / size[1] * n_layers
+    bar_height = min(height - 0.7, 4.0)
+    figure = Figure(figsize=(2.0 + 1.05 * panel * n_heads, height), layout="compressed", dpi=150)
     axes = figure.subplots(n_layers, n_heads, squeeze=False)
     spread = float(np.quantile(importance.float().abs().cpu().numpy(), 1 - _CLIPPED)) or 1.0
     norm = Normalize(-spread, spread)
@@ -139,8 +140,9 @@ def head_maps_figure(
     for head, ax in enumerate(axes[0]):
         ax.set_title(f"head {head}", fontsize="small")
     bar = figure.colorbar(
-        ScalarMappable(norm, "PuOr_r"), ax=list(axes.flat), extend="both", aspect=40, shrink=min(1.0, 8 / n_layers)
-    )
+        ScalarMappable(norm, "PuOr_r"), ax=list(axes.flat), extend="both", aspect=bar_height / 0.12,
+        shrink=bar_height / height,
+    )  # fmt: skip
     bar.set_label(
         "importance, nats per unit of attention\n"
         "(orange supports the class, violet opposes it;\nscale clipped at the 99.5th percentile)",

@@ -105,7 +105,9 @@ def lens_figure(
     _title(axes[0, 0], f"{reference_is}: {names[reference]}", VERMILION)
     if predicted is not None:
         _subtitle(axes[0, 0], f"predicted: {names[predicted]}", VERMILION if predicted == reference else _INK)
-    _draw_legend(axes[1, 0], [(names[label], colour) for label, colour in colour_of.items()])
+    entries = [(names[label], colour) for label, colour in colour_of.items()]
+    others = {int(label) for top_map in top_maps for label in top_map.flat} - colour_of.keys()
+    _draw_legend(axes[1, 0], [*entries, ("any other class", _REST_COLOUR)] if others else entries)
     for ax, block, top, top_map in zip(axes[0, 1:], shown, tops, top_maps, strict=True):
         _draw_classes(ax, top_map, colour_of, projection.n_classes, cfg.patch_size)
         _title(ax, f"block {block}", _INK)
@@ -172,7 +174,7 @@ def _draw_ranks(
 
 
 def _draw_legend(ax: Axes, entries: Sequence[tuple[str, str]]) -> None:
-    handles = [Patch(facecolor=colour, label=name) for name, colour in (*entries, ("any other class", _REST_COLOUR))]
+    handles = [Patch(facecolor=colour, label=name) for name, colour in entries]
     legend = ax.legend(
         handles=handles, title="top class of a patch", fontsize=_FONT, title_fontsize=_FONT, loc="upper left",
         alignment="left", frameon=False, borderpad=0, borderaxespad=0, handlelength=1, handleheight=1,

@@ -39,5 +39,7 @@ def segmentation_figure(table: pd.DataFrame, null: pd.DataFrame | None = None, *
                     draw_curve(ax, found, color=shade, linestyle=style, label=name)
         finish_panel(ax, _METRICS[metric], "percent" if place == 0 else "", legend=place == 0)
         ax.set_ylim(bottom=0)
-    finish_figure(figure, table, title, "Bands: bootstrap intervals over images.")
+    finish_figure(
+        figure, table, title, "Bands: bootstrap intervals over images; of the mean IoU, over 64 groups of them."
+    )
     return figure

@@ -5,17 +5,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from einops import rearrange
+from jaxtyping import Int
 from torch import Tensor
 
 from analyses.analysis.base import Analysis, AnalysisBatch
 from analyses.linear_probe.ridge import RidgeProbe
 from analyses.projection import Lens, stream_names
 from analyses.segmentation.measures import ClassPixels, mean_iou, patch_pixels
-from analyses.statistics.intervals import Resampling
+from analyses.statistics.intervals import Interval, Resampling
 from hooked_vit import HookedViTConfig
 
 __all__ = ["Segmentation"]
 
+_N_GROUPS = 64
+_PREDICTED = {"mean_iou": 1, "mean_iou_on_objects": 2}  # where `class_pixels` counts the predicted pixels
 _COLUMNS = ["layer", "reader", "metric", "value", "low", "high", "n_images", "n_classes"]
 
 
@@ -32,8 +36,10 @@ class Segmentation(Analysis):
     - `mean_iou`: intersection over union of each class over the whole dataset, the mean over classes that it shows.
       A class on background counts against it; `mean_iou_on_objects` leaves background out.
 
-    The first two have bootstrap intervals over images. Images without a mask, or with an empty one, are not counted;
-    without masks there are no rows. The control is the same for the model freshly initialised.
+    The first two have bootstrap intervals over images. Those of the others are over 64 groups of images, into which a
+    hash of their index divides them: a class's pixels cannot be kept for every image. Images without a mask, or with
+    an empty one, are not counted; without masks there are no rows. The control is the same for the model freshly
+    initialised.
 
     >>> from hooked_vit import HookedViT
     >>> model, analysis = HookedViT.from_pretrained("emoji-vit"), Segmentation()
@@ -48,7 +54,7 @@ class Segmentation(Analysis):
     hits: list[Tensor]  # [image reader layer]
     union: list[Tensor]  # [image reader layer]
     object_pixels: list[Tensor]  # [image]
-    class_pixels: Any  # [count reader layer n_classes]: hits, predicted, predicted on objects, target
+    class_pixels: Any  # [image_group count reader layer n_classes]: hits, predicted, predicted on objects, target
 
     def __init__(self, head: RidgeProbe | None = None, resampling: Resampling = Resampling(), lens: Lens | None = None):
         """Configure the analysis.
@@ -84,7 +90,8 @@ class Segmentation(Analysis):
         counted = batch_mask.flatten(1).any(dim=1)
         labels, mask = batch.labels[counted], batch_mask[counted]
         n_readers, n_layers, n_classes = len(self.readers), model.cfg.n_layers, model.cfg.n_classes
-        pixels = torch.zeros(4, n_readers, n_layers, n_classes, dtype=torch.long, device=labels.device)
+        pixels = torch.zeros(4, n_readers, n_layers, _N_GROUPS * n_classes, dtype=torch.long, device=labels.device)
+        first = n_classes * image_groups(batch.index.to(labels.device)[counted])
         hits = torch.zeros(len(labels), n_readers, n_layers, dtype=torch.long, device=labels.device)
         union = torch.zeros_like(hits)
         inside = torch.zeros(0, dtype=torch.long, device=labels.device)
@@ -97,15 +104,17 @@ class Segmentation(Analysis):
                     right = top == labels[:, None]
                     hits[:, r, layer] = (on_object * right).sum(dim=1)
                     union[:, r, layer] = inside + (every * right).sum(dim=1) - hits[:, r, layer]
-                    pixels[0, r, layer].index_add_(0, labels, hits[:, r, layer])
-                    pixels[1, r, layer].index_add_(0, top.flatten(), every.flatten())
-                    pixels[2, r, layer].index_add_(0, top.flatten(), on_object.flatten())
-                    pixels[3, r, layer].index_add_(0, labels, inside)
+                    shown, segmented = first + labels, (first[:, None] + top).flatten()
+                    pixels[0, r, layer].index_add_(0, shown, hits[:, r, layer])
+                    pixels[1, r, layer].index_add_(0, segmented, every.flatten())
+                    pixels[2, r, layer].index_add_(0, segmented, on_object.flatten())
+                    pixels[3, r, layer].index_add_(0, shown, inside)
         self.index.append(batch.index[counted].to(self.device))
         self.hits.append(hits.to(self.device))
         self.union.append(union.to(self.device))
         self.object_pixels.append(inside.to(self.device))
-        self.class_pixels = self.class_pixels + pixels.to(self.device)
+        grouped = rearrange(pixels, "count reader layer (group c) -> group count reader layer c", group=_N_GROUPS)
+        self.class_pixels = self.class_pixels + grouped.to(self.device)
 
     def _top_classes(self, batch: AnalysisBatch, reader: str, layer: int) -> Tensor:
         """[batch patch]"""
@@ -127,25 +136,40 @@ class Segmentation(Analysis):
         hits, union, inside = self.by_image("hits", "union", "object_pixels")
         if not len(hits):
             return pd.DataFrame(columns=_COLUMNS)
-        counts = np.broadcast_to(inside[:, None, None], hits.shape)
+        object_pixels = np.broadcast_to(inside[:, None, None], hits.shape)
         intervals = {
-            "pixel_accuracy": self.resampling.ratio(hits.astype(np.float64), counts),
+            "pixel_accuracy": self.resampling.ratio(hits.astype(np.float64), object_pixels),
             "object_iou": self.resampling.interval(hits / union),
         }
-        correct, predicted, on_objects, target = self.class_pixels
-        whole = {
-            "mean_iou": mean_iou(ClassPixels(correct, predicted, target)),
-            "mean_iou_on_objects": mean_iou(ClassPixels(correct, on_objects, target)),
-        }
-        n_shown = int((target[0, 0] > 0).sum())
+        by_group = self.class_pixels[self.class_pixels.flatten(1).any(dim=1)].cpu()
+        n_shown = int((by_group.sum(dim=0)[3, 0, 0] > 0).sum())
         rows = []
         for r, reader in enumerate(self.readers):
             for layer in range(hits.shape[2]):
                 row = {"layer": layer, "reader": reader, "n_images": len(hits), "n_classes": n_shown}
                 for metric, interval in intervals.items():
-                    at = (r, layer)
-                    numbers = {"value": interval.estimate[at], "low": interval.low[at], "high": interval.high[at]}
-                    rows.append({**row, "metric": metric, **{name: 100 * n for name, n in numbers.items()}})
-                for metric, values in whole.items():
-                    rows.append({**row, "metric": metric, "value": 100 * float(values[r, layer])})
+                    rows.append({**row, "metric": metric, **_percent(interval, (r, layer))})
+                for metric, predicted in _PREDICTED.items():
+                    counts = by_group[:, [0, predicted, 3], r, layer].numpy()
+                    interval = self.resampling.of_sums(counts, _mean_iou_of_counts)
+                    rows.append({**row, "metric": metric, **_percent(interval, ())})
         return pd.DataFrame(rows).reindex(columns=_COLUMNS)
+
+
+def image_groups(index: Int[Tensor, "image"]) -> Int[Tensor, "image"]:
+    """Which of the 64 groups each image belongs to, by its index in the dataset.
+
+    Fibonacci hashing spreads any run of indices evenly, however the dataset is sorted.
+    """
+    return ((index * 2654435769) % 2**32) // (2**32 // _N_GROUPS)
+
+
+def _mean_iou_of_counts(counts: np.ndarray) -> np.ndarray:
+    """`mean_iou` of counts [resample count n_classes]: hits, predicted, target."""
+    hits, predicted, target = torch.from_numpy(counts).long().unbind(dim=1)
+    return mean_iou(ClassPixels(hits, predicted, target)).double().numpy()
+
+
+def _percent(interval: Interval, at: tuple[int, ...]) -> dict[str, float]:
+    numbers = {"value": interval.estimate, "low": interval.low, "high": interval.high}
+    return {name: 100 * float(number[at]) for name, number in numbers.items()}

@@ -15,6 +15,7 @@ from analyses.statistics.intervals import (
     Resampling,
     bootstrap_difference,
     bootstrap_interval,
+    bootstrap_of_sums,
     bootstrap_ratio,
 )
 
@@ -26,6 +27,7 @@ __all__ = [
     "adjust_p_values",
     "bootstrap_difference",
     "bootstrap_interval",
+    "bootstrap_of_sums",
     "bootstrap_ratio",
     "cliffs_delta",
     "cohens_d",

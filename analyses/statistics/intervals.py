@@ -17,6 +17,7 @@ __all__ = [
     "Resampling",
     "bootstrap_difference",
     "bootstrap_interval",
+    "bootstrap_of_sums",
     "bootstrap_ratio",
     "resampling_batch",
     "times_drawn",
@@ -64,6 +65,12 @@ class Resampling:
     ) -> Interval:
         """`bootstrap_ratio` of two sums."""
         return bootstrap_ratio(numerators, denominators, **dataclasses.asdict(self))
+
+    def of_sums(
+        self, sums: Num[np.ndarray, "observation *axes"], statistic: Callable[[np.ndarray], np.ndarray]
+    ) -> Interval:
+        """`bootstrap_of_sums` of any function of sums."""
+        return bootstrap_of_sums(sums, statistic, **dataclasses.asdict(self))
 
     def difference(
         self, a: Num[np.ndarray, "observation *axes"], b: Num[np.ndarray, "other_observation *axes"]
@@ -159,6 +166,44 @@ def bootstrap_difference(
         return drawn_a @ columns_a / n_a - drawn_b @ columns_b / n_b
 
     return _bootstrap(differences, [n_a, n_b], a.shape[1:], level, n_resamples, seed)
+
+
+def bootstrap_of_sums(
+    sums: Num[np.ndarray, "observation *axes"] | Sequence[Any],
+    statistic: Callable[[np.ndarray], np.ndarray],
+    *,
+    level: float = 0.95,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Bootstrap interval of a function of sums over observations, such as the mean IoU of pixels counted per class.
+
+    Args:
+        sums: What each observation adds to the sums.
+        statistic: From the sums of resamples [resample *axes] to one number each [resample].
+        level: The level of the interval, between 0 and 1.
+        n_resamples: How many resamples.
+        seed: Seed of the resamples.
+
+    Raises:
+        ValueError: If there is no observation, or a NaN.
+
+    >>> counts = [[1, 4], [3, 4], [0, 1]]
+    >>> interval = bootstrap_of_sums(counts, lambda sums: sums[:, 0] / sums[:, 1])
+    >>> ratio = bootstrap_ratio([1, 3, 0], [4, 4, 1])
+    >>> float(interval.estimate) == float(ratio.estimate), float(interval.low) == float(ratio.low)
+    (True, True)
+    """
+    values = np.asarray(sums, dtype=np.float64)
+    if values.ndim == 0 or len(values) == 0:
+        raise ValueError(f"expected at least one observation, got shape {values.shape}")
+    refuse_nan(values, "sums")
+    columns = values.reshape(len(values), -1)
+
+    def of_resamples(drawn: np.ndarray) -> np.ndarray:
+        return statistic((drawn @ columns).reshape(len(drawn), *values.shape[1:]))[:, None]
+
+    return _bootstrap(of_resamples, [len(values)], (), level, n_resamples, seed)
 
 
 def _bootstrap(

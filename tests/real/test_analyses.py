@@ -1,5 +1,6 @@
 """Every analysis, explanation, patching and page on trained weights and photographs: exact, finite, and not trivial."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,17 +11,27 @@ from real_dinov2 import load_dinov2, photographs
 from real_models import pictures
 from torch import Tensor
 
+from analyses.analysis import Analysis
 from analyses.attribution import attribution_names, logit_attribution
+from analyses.circuits import CircuitFaithfulness
 from analyses.commands.sweep_analyses import ANALYSIS_NAMES, make_analyses
+from analyses.faithfulness import Faithfulness
 from analyses.feature_importance import METHODS, explainer, feature_importance
+from analyses.memory_pairs import CausalMemories
 from analyses.pages.explorer import explore
 from analyses.pages.report import report
-from analyses.patching import activation_patching, logit_difference
+from analyses.patching import AblationStudy, activation_patching, logit_difference
 from analyses.prototypes import class_prototypes
 from analyses.sweep import sweep
 from hooked_vit import HookedViT
 
-SLOW = {"ablation", "causal-memories", "circuits", "faithfulness"}  # hundreds of runs each
+# hundreds of runs an image by default
+FEWER_RUNS: dict[str, Callable[[], Analysis]] = {
+    "ablation": lambda: AblationStudy(min_images=2),
+    "causal-memories": lambda: CausalMemories(layers=[4, 11], ks=[5]),
+    "circuits": lambda: CircuitFaithfulness(shares=[0.01, 0.1]),
+    "faithfulness": lambda: Faithfulness(["importance", "raw_attention"], n_steps=6),
+}
 NAMES = ("cat", "astronaut", "cup", "rocket", "temple", "flower")
 
 
@@ -104,13 +115,14 @@ def test_patching_recovers_what_a_hook_recovers(small: HookedViT, two: Tensor) -
             torch.testing.assert_close(float(found.values[row, token]), difference, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", sorted(set(ANALYSIS_NAMES) - SLOW - {"dictionary"}))  # it needs one of this model
+@pytest.mark.parametrize("name", sorted(set(ANALYSIS_NAMES) - {"dictionary"}))  # it needs one of this model
 def test_analyses_of_a_dataset(small: HookedViT, name: str) -> None:
     mask = torch.zeros(112, 112, dtype=torch.bool)
     mask[20:90, 20:90] = True
     images = pictures(small, "cat", "rocket", "cup")
     items = [(image, label, mask) for image, label in zip(images, (0, 3, 2), strict=True)]
-    tables = sweep(small, items, make_analyses([name]), batch_size=8)
+    analyses = [FEWER_RUNS[name]()] if name in FEWER_RUNS else make_analyses([name])
+    tables = sweep(small, items, analyses, batch_size=8)
     (table,) = [table for found, table in tables.items() if found not in ("accuracy", "skipped")]
     numbers = table.select_dtypes("number")
     assert len(table)

@@ -14,6 +14,7 @@ from analyses.segmentation import (
     mean_iou,
     segmentation_map,
 )
+from analyses.segmentation.over_dataset import image_groups
 from analyses.statistics import Resampling
 from analyses.sweep import sweep
 from hooked_vit import HookedViT
@@ -74,10 +75,36 @@ def test_numbers_are_those_of_a_loop_over_pixels(kind_name: str, items: Items) -
             assert float(row["value"].iloc[0]) == pytest.approx(expected, abs=1e-4), (reader, layer, metric)
     assert set(table["n_images"]) == {4}
     assert set(table["n_classes"]) == {3}
-    bounded = table[table["metric"].isin(["pixel_accuracy", "object_iou"])]
-    assert (bounded["low"] <= bounded["value"] + 1e-9).all()
-    assert (bounded["value"] <= bounded["high"] + 1e-9).all()
-    assert bounded["low"].notna().all()
+    assert (table["low"] <= table["value"] + 1e-9).all()
+    assert (table["value"] <= table["high"] + 1e-9).all()
+    assert table["low"].notna().all()
+
+
+@torch.no_grad()
+def test_the_interval_of_the_mean_iou_resamples_groups_of_images() -> None:
+    model, generator = ported("cls"), torch.Generator().manual_seed(3)
+    mask = torch.zeros(32, 24, dtype=torch.bool)
+    mask[5:20, 3:17] = True
+    items = [(torch.randn(3, 32, 24, generator=generator), index % 5, mask) for index in range(90)]
+    table = sweep(model, items, [Segmentation(resampling=Resampling(50, 0.8, 5))], batch_size=32)["segmentation"]
+    row = table.query("layer == 2 and metric == 'mean_iou'").iloc[0]
+
+    groups: dict[int, list[tuple[Tensor, Tensor]]] = {}
+    for index, (image, label, mask) in enumerate(items):
+        _, cache = model.run_with_cache(image[None], names_filter="resid_post")
+        top = model.class_logits(cache["resid_post", 2][0, model.token_layout.patches]).argmax(dim=-1)
+        pair = segmentation_map(top, model.token_layout.grid, (32, 24)), torch.where(mask, label, -1)
+        groups.setdefault(int(image_groups(torch.tensor([index]))), []).append(pair)
+    assert 32 < len(groups) <= 64
+    members = [groups[group] for group in sorted(groups)]
+    null = []
+    for resample in np.random.default_rng(5).integers(0, len(members), (50, len(members))):
+        segmentations, targets = zip(*(pair for group in resample for pair in members[group]), strict=True)
+        null.append(100 * float(mean_iou(count_pixels(torch.stack(segmentations), torch.stack(targets), 7))))
+    assert row["low"] == pytest.approx(np.percentile(null, 10), abs=1e-4)
+    assert row["high"] == pytest.approx(np.percentile(null, 90), abs=1e-4)
+    many = torch.bincount(image_groups(torch.arange(10_000) * 40), minlength=64)
+    assert many.min() > 100, "classes in order spread over the groups, too"
 
 
 def test_the_order_of_batches_changes_nothing(items: Items) -> None:

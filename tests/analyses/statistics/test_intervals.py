@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analyses.statistics.intervals import Resampling, bootstrap_difference, bootstrap_interval, bootstrap_ratio
+from analyses.statistics.intervals import (
+    Resampling,
+    bootstrap_difference,
+    bootstrap_interval,
+    bootstrap_of_sums,
+    bootstrap_ratio,
+)
 
 
 def test_interval_of_a_mean_is_scipys():
@@ -29,6 +35,21 @@ def test_ratio_resamples_observations_whole():
         assert interval.estimate[place] == pytest.approx(tops[:, *place].sum() / bottoms[:, *place].sum())
         assert interval.low[place] == pytest.approx(np.percentile(null, 10))
         assert interval.high[place] == pytest.approx(np.percentile(null, 90))
+
+
+def test_a_function_of_sums_resamples_observations_whole():
+    counts = np.random.default_rng(0).integers(1, 9, (7, 2, 3))
+    interval = bootstrap_of_sums(
+        counts, lambda sums: (sums[:, 0] / sums[:, 1]).max(axis=-1), n_resamples=300, level=0.8, seed=5
+    )
+    null = []
+    for resample in np.random.default_rng(5).integers(0, 7, (300, 7)):
+        tops, bottoms = sum(counts[i] for i in resample)
+        null.append(max(tops / bottoms))
+    tops, bottoms = counts.sum(axis=0)
+    assert float(interval.estimate) == pytest.approx(max(tops / bottoms))
+    assert float(interval.low) == pytest.approx(np.percentile(null, 10))
+    assert float(interval.high) == pytest.approx(np.percentile(null, 90))
 
 
 def test_difference_resamples_each_group_separately():
@@ -82,6 +103,7 @@ def test_a_ratio_without_any_denominator_is_unknown_whatever_the_numerators():
         (lambda: bootstrap_interval([1.0, np.nan]), "1 of 2 numbers in numerators are NaN"),
         (lambda: bootstrap_interval([1.0, 2.0], level=95), "between 0 and 1, such as 0.95, got 95"),
         (lambda: bootstrap_ratio([1.0, 2.0], [1.0]), "one shape"),
+        (lambda: bootstrap_of_sums([], np.ravel), r"at least one observation, got shape \(0,\)"),
         (lambda: bootstrap_difference([], [1.0]), "same trailing axes, got shapes \\(0,\\) and \\(1,\\)"),
         (lambda: bootstrap_difference([[1.0]], [1.0]), "same trailing axes"),
         (lambda: bootstrap_difference([1.0], [np.nan, 1.0]), "1 of 2 numbers in b are NaN"),
