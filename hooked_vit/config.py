@@ -145,6 +145,7 @@ class HookedViTConfig:
     has_cls: bool = True
     has_dist: bool = False
     n_registers: int = 0
+    n_added_registers: int = 0  # after the trained ones: zeros, without a parameter or a position
     positions: Literal["tokens", "patches", "axes", "none"] = "tokens"
     position_resampling: Resampling = "bicubic_antialias"
     grid_positions: GridPositions | None = None
@@ -266,7 +267,21 @@ class HookedViTConfig:
             grid = -(-height // patch_height), -(-width // patch_width)
         else:
             grid = height // patch_height, width // patch_width
-        return TokenLayout(int(self.has_cls), int(self.has_dist), self.n_registers, grid)
+        return self.token_layout_of(grid)
+
+    def token_layout_of(self, grid: tuple[int, int]) -> TokenLayout:
+        """The token layout of an image of `grid` patches, (from top to bottom, from left to right)."""
+        n_registers = self.n_registers + self.n_added_registers
+        return TokenLayout(int(self.has_cls), int(self.has_dist), n_registers, grid)
+
+    @property
+    def n_trained_prefix(self) -> int:
+        """Number of prefix tokens that the model was trained with: all but the added registers.
+
+        >>> HookedViTConfig(2, 12, 3, 20, 7, (16, 24), (8, 8), n_added_registers=2).n_trained_prefix
+        1
+        """
+        return int(self.has_cls) + int(self.has_dist) + self.n_registers
 
     @property
     def read_tokens(self) -> slice:

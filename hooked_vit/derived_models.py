@@ -1,4 +1,4 @@
-"""Models with other classes or folded weights that share the rest with the model they are made from."""
+"""Models with other classes, added registers or folded weights that share the rest with the model they come from."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -126,6 +126,33 @@ class DerivedModels(ClassSpace):
                 logit = weights[name].detach()
                 weights[name] = nn.Parameter(torch.cat([torch.zeros_like(logit), logit]))
         return self.with_weights(weights, dataclasses.replace(self.cfg, n_classes=2), class_names)
+
+    def with_registers(self: Model, n: int = 1) -> Model:
+        """This model with `n` register tokens added after the trained prefix tokens; all weights are shared.
+
+        A register starts as zeros, without a position (with a norm before the first block: as that norm of zeros). It
+        takes part in attention, and no head reads it, unless the head pools prefix tokens too. `token_layout` counts
+        it among the registers. By itself it hardly matters: `hooked_vit.interventions.move_neurons` gives it what
+        outlier patches hold (Jiang et al. 2025, "Vision Transformers Don't Need Trained Registers").
+
+        Args:
+            n: Number of registers.
+
+        Raises:
+            ValueError: If `n` is less than 1.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> more = model.with_registers(2)
+        >>> more.token_layout.token_types[:4], more.token_layout.registers
+        (('cls', 'register', 'register', 'patch'), slice(1, 3, None))
+        >>> more.W_pos.data_ptr() == model.W_pos.data_ptr()
+        True
+        """
+        if n < 1:
+            raise ValueError(f"expected at least one register to add, got {n}: the model itself has none added")
+        return self.with_weights(
+            self._tensors(), dataclasses.replace(self.cfg, n_added_registers=self.cfg.n_added_registers + n)
+        )
 
     def fold_layer_norm(self: Model) -> Model:
         """This model with the weights of its pre-norms folded into the matrices that read them; the logits are equal

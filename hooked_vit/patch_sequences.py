@@ -79,7 +79,7 @@ class PatchSequences:
 
     def layouts(self, cfg: HookedViTConfig) -> list[TokenLayout]:
         """The token layout of each image, without its padding."""
-        return [TokenLayout(int(cfg.has_cls), int(cfg.has_dist), cfg.n_registers, grid) for grid in self.grids]
+        return [cfg.token_layout_of(grid) for grid in self.grids]
 
 
 def n_images(input: Any) -> int:

@@ -25,7 +25,7 @@ FLOORS = (
         "prototypes",
         "segmentation",
     },
-    {"memory_pairs", "faithfulness", "circuits", "tuned_lens", "dictionaries"},
+    {"memory_pairs", "faithfulness", "circuits", "outliers", "tuned_lens", "dictionaries", "early_exit"},
     {"plots"},
     {"catalogue"},
     {"reproduction"},

@@ -11,10 +11,12 @@ __all__ = [
     "CLASS_VALUE_AGREEMENT",
     "COMPOSITIONALITY",
     "DICTIONARY_FIDELITY",
+    "EARLY_EXIT",
     "FAITHFULNESS",
     "IDENTIFIABILITY",
     "KEY_VALUE_AGREEMENT",
     "LOCALISATION",
+    "OUTLIERS",
     "PERTURBATION",
     "SEGMENTATION",
     "Definition",
@@ -158,6 +160,19 @@ SEGMENTATION = Definition(
     },
     "The same for the model freshly initialised.",
 )
+OUTLIERS = Definition(
+    "Outlier tokens and the attention that they draw",
+    "",
+    {
+        "Norm ratio": "The norm of a token in the residual stream after a block, divided by the median norm of the "
+        "image's patches.",
+        "Outlier": "A token whose norm ratio is above the threshold, 3 unless the record says otherwise. The figure "
+        "shows the percentage of images with at least one outlier patch.",
+        "Attention": "The percentage of a block's attention that a kind of token draws, over all heads and queries; "
+        "and the percentage that patches draw which enter the block as outliers.",
+    },
+    _UNTRAINED,
+)
 ABLATION = Definition(
     "Ablation of every head and MLP",
     "",
@@ -193,4 +208,18 @@ DICTIONARY_FIDELITY = Definition(
         "the dataset.",
     },
     "A dictionary of random directions with as many active latents.",
+)
+EARLY_EXIT = Definition(
+    "Early exit",
+    "",
+    {
+        "Early exit": "After each block, the model's own head reads the stream as if it were the last. An image "
+        "leaves at the first block where its margin, the difference of the two largest probabilities, reaches a "
+        "threshold, or where enough blocks in a row have the same top class. Nothing after that is computed for it.",
+        "Mean depth": "The number of blocks that an image passes, on average. The figure shows accuracy against it "
+        "over all thresholds; the area is the mean accuracy over depth.",
+        "Calibrated threshold": "The lowest threshold that costs at most a point of accuracy on one half of the "
+        "images; all numbers are measured on the other half.",
+    },
+    "Leaving after the same block for all images, and the model freshly initialised.",
 )

@@ -4,7 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CATEGORICAL_UPDATES", "COMPOSITIONALITY", "IDENTIFIABILITY", "PERTURBATION", "SEGMENTATION", "Headline"]
+__all__ = [
+    "CATEGORICAL_UPDATES",
+    "COMPOSITIONALITY",
+    "IDENTIFIABILITY",
+    "OUTLIERS",
+    "PERTURBATION",
+    "SEGMENTATION",
+    "Headline",
+]
 
 
 @dataclass(frozen=True)
@@ -93,4 +101,10 @@ SEGMENTATION = tuple(
         ("object_iou", "overlap of the object with its class's pixels (IoU)"),
         ("mean_iou", "mean IoU over classes"),
     )
+)
+
+OUTLIERS = (
+    Headline("images with an outlier patch", "%", {"metric": "images_with_outlier", **_ALL_PATCHES}),
+    Headline("largest norm of a patch, in medians", "", {"metric": "largest_norm_ratio", **_ALL_PATCHES}),
+    Headline("attention to outlier patches", "%", {"metric": "attention_to_outliers", **_ALL_PATCHES}),
 )

@@ -67,7 +67,7 @@ class Embed(nn.Module):
         self.dist = nn.Parameter(torch.zeros(layout.n_dist, cfg.d_model)) if cfg.has_dist else None
         self.registers = nn.Parameter(torch.zeros(cfg.n_registers, cfg.d_model)) if cfg.n_registers else None
         n_patch_positions = prod(cfg.position_grid)
-        n_positions = {"tokens": layout.n_prefix + n_patch_positions, "patches": n_patch_positions}.get(
+        n_positions = {"tokens": cfg.n_trained_prefix + n_patch_positions, "patches": n_patch_positions}.get(
             cfg.positions, 0
         )
         self.pos = nn.Parameter(torch.zeros(n_positions, cfg.d_model)) if n_positions else None
@@ -114,8 +114,10 @@ class Embed(nn.Module):
 
     def tokens(self, patches: Float[Tensor, "batch patch d_model"]) -> Float[Tensor, "batch token d_model"]:
         """The prefix tokens, then the patches."""
-        batch = patches.shape[0]
+        batch, n_added = patches.shape[0], self.cfg.n_added_registers
         prefix = [p.expand(batch, -1, -1) for p in (self.cls, self.dist, self.registers) if p is not None]
+        if n_added:
+            prefix.append(patches.new_zeros(batch, n_added, patches.shape[2]))
         return torch.cat([*prefix, patches], dim=1) if prefix else patches
 
     def positions(self, layout: TokenLayout) -> Float[Tensor, "token d_model"] | None:
@@ -123,14 +125,16 @@ class Embed(nn.Module):
         if self.pos is None:
             return None
         positions = self.pos
-        n_prefix = layout.n_prefix if self.cfg.positions == "tokens" else 0
+        n_prefix = self.cfg.n_trained_prefix if self.cfg.positions == "tokens" else 0
         if layout.grid != self.cfg.position_grid:
             positions = resample_positions(
                 positions, layout.grid, self.cfg.position_grid, n_prefix, self.cfg.position_resampling
             )
-        if self.cfg.positions == "patches" and layout.n_prefix:
-            positions = torch.cat([positions.new_zeros(layout.n_prefix, positions.shape[1]), positions])
-        return positions
+        n_without = layout.n_prefix - n_prefix
+        if not n_without:
+            return positions
+        without = positions.new_zeros(n_without, positions.shape[1])
+        return torch.cat([positions[:n_prefix], without, positions[n_prefix:]])
 
     def forward(
         self,

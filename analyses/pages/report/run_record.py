@@ -19,6 +19,7 @@ _ARCHITECTURE = (
     "patch_size",
     "pool",
     "n_registers",
+    "n_added_registers",
 )
 
 
