@@ -1,6 +1,12 @@
 """What are the latents of a sparse dictionary, when the true factors are known?
 
-SUMMARY
+Of 134 factor values of Emoji Scenes (classes, groups, artists, positions, sizes, backgrounds), 76 have a latent of
+their own in the bundled dictionary (AUROC of at least 0.9 on held-out scenes). That is no more than the model's own
+neurons (74) and value vectors (73) have; PCA has 43, random directions 37, the untrained model's neurons 6. All 76 are
+classes: no group, artist, position, size or background has a latent of its own. The best latent of a group finds it
+with an F1 of 0.44, so there is little that could be split or absorbed: in 6 % of scenes a class's latent takes over.
+63 % of the best latents of classes promote their class among the top five, and directions are hardly more coherent in
+the taxonomy (0.27) than random ones (0.25).
 
 Takes half a minute on one core, less with --quick.
 """
@@ -63,12 +69,12 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--out", type=Path, default=Path("out/10_dictionaries"), help="folder for figures and tables")
 parser.add_argument("--dictionary", default="emoji-vit/resid_post-5", help="a file, or the name of an embedded one")
 parser.add_argument("--scenes", type=int, default=1000, help="number of scenes that factors are measured on")
-parser.add_argument("--quick", action="store_true", help="400 scenes, fewer comparisons")
+parser.add_argument("--quick", action="store_true", help="300 scenes, fewer comparisons")
 on_command_line = __name__ == "__main__" and not hasattr(sys, "ps1")
 options = parser.parse_args(None if on_command_line else [])
 options.out.mkdir(parents=True, exist_ok=True)
 console = Console(highlight=False)
-n_scenes = 400 if options.quick else options.scenes
+n_scenes = 300 if options.quick else options.scenes
 
 model = HookedViT.from_pretrained("emoji-vit")
 dictionary = load_dictionary(options.dictionary)
@@ -81,7 +87,7 @@ scenes = EmojiScenes(n_scenes, seed=11)
 # Explained variance says how near the reconstructions are. What the model keeps when they replace the activation is
 # another question: the later blocks may read little of it.
 
-fidelity = sweep(model, EmojiScenes(100 if options.quick else 300, seed=12), [DictionaryFidelity(dictionary)])
+fidelity = sweep(model, EmojiScenes(64 if options.quick else 300, seed=12), [DictionaryFidelity(dictionary)])
 table = fidelity["dictionary_fidelity"]
 table.to_csv(options.out / "fidelity.csv", index=False)
 dictionary_fidelity_figure(table, title=point).savefig(options.out / "fidelity.png", dpi=120)
@@ -101,9 +107,12 @@ kinds = [
     latent_features(dictionary),
     latent_features(random, "random latents"),
     neuron_features(model, layer, tokens),
-    value_vector_features(model, layer, point, tokens),
-    pca_features(model, EmojiScenes(200, seed=13), point, tokens),
 ]
+if not options.quick:
+    kinds += [
+        value_vector_features(model, layer, point, tokens),
+        pca_features(model, EmojiScenes(200, seed=13), point, tokens),
+    ]
 pooled = pool_features(model, scenes, kinds, progress=False)
 untrained = freshly_initialised(model, seed=0)
 [null] = pool_features(untrained, scenes, [neuron_features(untrained, layer, tokens)], progress=False).values()
@@ -135,8 +144,8 @@ for factor in ("group", "subgroup"):
     own, of_absorbed = split[split["factor"] == factor], absorbed[absorbed["factor"] == factor]
     console.print(
         f"{factor}: {own['n_latents'].mean():.1f} latents per value, F1 {own['f1'].mean():.2f} with the best one and "
-        f"{own['split_f1'].mean():.2f} with all of them; in {of_absorbed['percent_missed'].mean():.0f} % of scenes they "
-        f"stay silent, in {of_absorbed['percent_absorbed'].mean():.0f} % a class's own latent takes over."
+        f"{own['split_f1'].mean():.2f} with all of them; in {of_absorbed['percent_missed'].mean():.0f} % of scenes "
+        f"they stay silent, in {of_absorbed['percent_absorbed'].mean():.0f} % a class's own latent takes over."
     )
 
 # %% What do they write?
@@ -152,8 +161,8 @@ labels = torch.tensor([model.class_index(name) for name in classes["factor_value
 best = torch.tensor(classes["feature"].to_numpy())
 ranks = (logits[best] > logits[best, labels][:, None]).sum(dim=1)
 console.print(
-    f"Of the best latents of {len(classes)} classes, {100 * float((ranks < 5).float().mean()):.0f} % promote their class "
-    f"among the five it promotes most (5 % by chance)."
+    f"Of the best latents of {len(classes)} classes, {100 * float((ranks < 5).float().mean()):.0f} % promote their "
+    f"class among the five that they promote most (5 % by chance)."
 )
 
 # %% Does one of them carry the difference?
@@ -174,30 +183,31 @@ whole = float(effects.corrupt - effects.clean)
 name = model.class_names[target]
 console.print(
     f"From {name} to another object, the difference of logits moves by {whole:.1f}: all latents are estimated at "
-    f"{float(effects.latents.sum()):.1f}, the error at {float(effects.error.sum()):.1f}. The {len(top)} largest latents, "
-    f"one at a time: {', '.join(f'{value:.2f}' for value in exact[:-1].tolist())}; the error: {float(exact[-1]):.2f}."
+    f"{float(effects.latents.sum()):.1f}, the error at {float(effects.error.sum()):.1f}. The {len(top)} largest "
+    f"latents, one at a time: {', '.join(f'{value:.2f}' for value in exact[:-1].tolist())}; "
+    f"the error: {float(exact[-1]):.2f}."
 )
 promoted = latent_classes(model, dictionary, top[:3], k=3)
 console.print(promoted.groupby("latent", sort=False)["class_name"].apply(", ".join).to_string())
 
 # %% Steering
-# The class's own latent added at growing doses to scenes of other classes, beside a random direction of the same
-# length: what happens to the class's logit, and to all others?
+# The class's own latent added at growing doses to other scenes, beside a latent of the random dictionary: what happens
+# to the class's logit, and to all others?
 
 latent = int(classes.set_index("factor_value").loc[name, "feature"])
 shown = EmojiScenes(24 if options.quick else 60, seed=21).batch(range(24 if options.quick else 60)).images
 strength = float(pooled["latents"].values[:, latent].float().max())
 doses = [strength * factor for factor in (0, 0.5, 1, 2, 4)]
 responses = [dose_response(model, shown, one, latent, doses, target, mode="add") for one in (dictionary, random)]
-figure = dose_response_figure(responses, [f"latent {latent}", "random direction"], title=f"towards {name}")
+figure = dose_response_figure(responses, [f"latent {latent}", "random dictionary"], title=f"towards {name}")
 figure.savefig(options.out / "steering.png", dpi=120)
 steered = responses[0].table()
 steered.to_csv(options.out / "steering.csv", index=False)
 largest = steered.iloc[2]
 console.print(
     f"Latent {latent} at its largest activation ({strength:.1f}) moves the logit of {name} by "
-    f"{largest['target_change']:+.2f}, others by {largest['others_spread']:.2f} on average; {largest['target_top']:.0f} % "
-    f"of scenes become {name}, {largest['kept_top']:.0f} % keep their class."
+    f"{largest['target_change']:+.2f}, others by {largest['others_spread']:.2f} on average; "
+    f"{largest['target_top']:.0f} % of scenes become {name}, {largest['kept_top']:.0f} % keep their class."
 )
 
 # %% A space of this size
