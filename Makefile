@@ -13,7 +13,7 @@ help:
 	@echo "make docs       the documentation, in site/; the examples are run for it"
 	@echo "make docs/images/explorer.png  the README's picture of the explorer; ARGS='photo.jpg --model …' for another one"
 	@echo "make benchmark  forward passes compared with timm, TransformerLens and nnsight"
-	@echo "make family     every covered entrypoint compared with timm's own module: the table in docs/models.md"
+	@echo "make family     the tests that make test leaves out, and the table in docs/models.md of every covered entrypoint"
 	@echo "make clean      remove the environment and what it made"
 
 demo: $(VENV)/.installed

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import zlib
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when timm is imported
 
@@ -102,6 +103,27 @@ def fixed_seed() -> None:
 def kind(request: pytest.FixtureRequest) -> str:
     """Each kind of model in turn."""
     return request.param
+
+
+EVERY_THIRD_KIND = ("tests/analyses/", "tests/hooked_vit/test_in_place_edits.py")
+"""Where a test that takes each kind of model takes a third of them, others than the next test; the rest, marked
+`family`, run in `make family`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the kinds that are left to `make family`."""
+    by_test: dict[str, list[tuple[str, pytest.Item]]] = {}
+    for item in items:
+        kind = getattr(item, "callspec", None) and item.callspec.params.get("kind")  # type: ignore[attr-defined]
+        if kind in KINDS and item.nodeid.startswith(EVERY_THIRD_KIND):
+            by_test.setdefault(item.nodeid.split("[")[0], []).append((kind, item))
+    order = {kind: place for place, kind in enumerate(sorted(KINDS))}
+    for test, found in by_test.items():
+        if {kind for kind, _ in found} != KINDS.keys():
+            continue
+        for kind, item in found:
+            if (order[kind] + zlib.crc32(test.encode())) % 3:
+                item.add_marker("family")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ __all__ = [
     "CLASS_VALUE_AGREEMENT",
     "COMPOSITIONALITY",
     "DICTIONARY_FIDELITY",
+    "EARLY_EXIT",
     "FAILURE_PREDICTION",
     "FAITHFULNESS",
     "IDENTIFIABILITY",
@@ -233,4 +234,18 @@ DICTIONARY_FIDELITY = Definition(
         "the dataset.",
     },
     "A dictionary of random directions with as many active latents.",
+)
+EARLY_EXIT = Definition(
+    "Early exit",
+    "",
+    {
+        "Early exit": "After each block, the model's own head reads the stream as if it were the last. An image "
+        "leaves at the first block where its margin, the difference of the two largest probabilities, reaches a "
+        "threshold, or where enough blocks in a row have the same top class. Nothing after that is computed for it.",
+        "Mean depth": "The number of blocks that an image passes, on average. The figure shows accuracy against it "
+        "over all thresholds; the area is the mean accuracy over depth.",
+        "Calibrated threshold": "The lowest threshold that costs at most a point of accuracy on one half of the "
+        "images; all numbers are measured on the other half.",
+    },
+    "Leaving after the same block for all images, and the model freshly initialised.",
 )

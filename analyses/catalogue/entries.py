@@ -15,6 +15,7 @@ from analyses.catalogue.headlines import Headline
 from analyses.categorical_updates import CategoricalUpdates
 from analyses.circuits import CircuitFaithfulness
 from analyses.dictionaries import DictionaryFidelity
+from analyses.early_exit import EarlyExit
 from analyses.faithfulness import Faithfulness, Localisation
 from analyses.identifiability import Identifiability
 from analyses.memory_pairs import CausalMemories, Compositionality, KeyValueAgreement
@@ -26,6 +27,7 @@ from analyses.plots.causal_memories import causal_memories_figure
 from analyses.plots.circuit_curves import circuit_faithfulness_figure
 from analyses.plots.class_value_agreement import value_vector_statistics_figure
 from analyses.plots.dictionaries import dictionary_fidelity_figure
+from analyses.plots.early_exit import early_exit_figure
 from analyses.plots.explanation_quality import faithfulness_figure, localisation_figure
 from analyses.plots.identifiability import identifiability_figure
 from analyses.plots.memory_pairs import compositionality_figure, key_value_agreement_figure
@@ -126,6 +128,7 @@ _ENTRIES = (
         draws_null=True,
     ),
     Entry(DictionaryFidelity, "dictionary", dictionary_fidelity_figure, definitions.DICTIONARY_FIDELITY),
+    Entry(EarlyExit, "early-exit", early_exit_figure, definitions.EARLY_EXIT, draws_null=True),
 )
 
 CATALOGUE: Mapping[str, Entry] = MappingProxyType({analysis_name(entry.analysis): entry for entry in _ENTRIES})

@@ -45,11 +45,12 @@ def edge_attribution(
         eap     Δ · (gradient at the reader's input in the clean run)              (Nanda 2023; Syed et al. 2023)
         eap-ig  Δ · (mean gradient at the reader's input, over runs from the corrupt embedding to the clean one)
                                                                                    (Hanna et al. 2024)
-        eap-gp  as eap-ig, over a path from the clean embedding that follows the difference between the gradients at
-                the corrupt and the clean embedding                                (Zhang et al. 2025)
+        eap-gp  as eap-ig, over a path that leaves the clean embedding in steps of length 1, down the gradient of the
+                squared distance between the logits and the corrupt logits         (Zhang et al. 2025, equation 8)
 
-    `eap` costs two forward passes and one backward pass, the others one more pass of each kind per step. The reader's
-    input is the stream before the norm, so gradients go through its norm. Memory is chunked by images.
+    `eap` costs two forward passes and one backward pass, `eap-ig` one more pass of each kind per step, and `eap-gp`
+    two. The reader's input is the stream before the norm, so gradients go through its norm. Memory is chunked by
+    images.
 
     Args:
         model: The model, without hooks.
@@ -143,8 +144,15 @@ def _along(
     def gradients_at(embedding: Tensor) -> "_Gradients":
         return _gradients(model, clean, metric, [], start=embedding)
 
+    def away_from_corrupt(embedding: Tensor) -> Tensor:
+        def distance(logits: Tensor) -> Tensor:
+            return (logits - corrupt.logits).square().sum()
+
+        at: list[Any] = [("hook_tokens", lambda activation, hook: embedding)]
+        return model.run_with_gradients(clean, distance, ["hook_tokens"], fwd_hooks=at)[2]["hook_tokens"]
+
     towards = first.tokens + differences[:, :, 0]
-    return differences, first, points_of(method, first.tokens, towards, steps, rule, gradients_at)
+    return differences, first, points_of(method, first.tokens, towards, steps, rule, gradients_at, away_from_corrupt)
 
 
 @dataclass(frozen=True)
@@ -153,7 +161,6 @@ class _Gradients:
 
     value: Tensor
     tokens: Tensor
-    embedding: Tensor
     cache: ViTActivationCache
     gradients: ViTActivationCache
     terms: AttentionTerms
@@ -179,7 +186,7 @@ def _gradients(model: HookedViT, clean: Tensor, metric: Metric, hooks: list[Any]
     value, cache, gradients = model.run_with_gradients(clean, metric, names, fwd_hooks=[*hooks, *reading])
     kept = ViTActivationCache({**dict(cache.items()), **streams}, model)
     terms = model.attention_terms((clean.shape[-2], clean.shape[-1]))
-    return _Gradients(value, cache["hook_tokens"], gradients["hook_tokens"], kept, gradients, terms)
+    return _Gradients(value, cache["hook_tokens"], kept, gradients, terms)
 
 
 def _read_points(model: HookedViT, layer: int) -> dict[str, str]:

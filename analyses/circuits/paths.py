@@ -22,30 +22,25 @@ def points_of(
     steps: int,
     rule: StepRule,
     gradients_at: Callable[[Tensor], Any],
+    away_from_corrupt: Callable[[Tensor], Tensor],
 ) -> Iterator[Any]:
-    """What `gradients_at` returns at each point of the path; it has an `embedding`, the metric's gradient there.
+    """What `gradients_at` returns at each point of the path between two embeddings.
 
     `eap-ig`: corrupt + α (clean - corrupt) with α = k / steps.
 
-    `eap-gp`: from the clean embedding, in each step along the difference between the metric's gradient at the corrupt
-    embedding and that at the point, with signs chosen so that it leads towards the corrupt embedding; each step is
-    1 / steps of the distance between the two embeddings long. Gradients are taken after each step.
+    `eap-gp` (Zhang et al. 2025, equation 8): from the clean embedding, in steps of length 1 down the gradient of the
+    squared distance between the logits and the corrupt logits, `away_from_corrupt`. Gradients are taken after each
+    step.
     """
     if method == "eap-ig":
         for step in range(steps):
             yield gradients_at(corrupt + (step + _OFFSET[rule]) / steps * (clean - corrupt))
         return
-    there = gradients_at(corrupt).embedding
-    point, here = clean, gradients_at(clean).embedding
-    length = _norm(corrupt - clean) / steps
+    point = clean
     for _ in range(steps):
-        direction = there - here
-        towards = (direction * (corrupt - clean)).flatten(1).sum(dim=1).sign()[:, None, None]
-        direction = torch.where(towards < 0, -direction, direction)
-        point = point + length * direction / _norm(direction).clamp_min(torch.finfo(point.dtype).tiny)
-        found = gradients_at(point)
-        here = found.embedding
-        yield found
+        uphill = away_from_corrupt(point)
+        point = point - uphill / _norm(uphill).clamp_min(torch.finfo(point.dtype).tiny)
+        yield gradients_at(point)
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -102,8 +102,11 @@ class DictionaryFit:
         if not len(x):
             raise ValueError("no activations to train on: the dataset is empty, or none of its images could be read")
         for side, values in (("in", x), ("out", y)):
-            mean = values.double().mean(dim=0)
-            scale = (values.double() - mean).square().mean().sqrt()
+            if side == "out" and not self.config.is_transcoder:
+                mean, scale = self._kept["in_mean"], self._kept["in_scale"]
+            else:
+                mean = values.double().mean(dim=0)
+                scale = (values.double() - mean).square().mean().sqrt()
             if not torch.isfinite(scale) or scale == 0:
                 name = self.config.reads if side == "in" else self.config.writes
                 what = "do not vary" if scale == 0 else "are not finite"

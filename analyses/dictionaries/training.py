@@ -28,7 +28,7 @@ def train_dictionary(
     layers: int | Sequence[int],
     *,
     writes: str | None = None,
-    kind: Kind = "batch_topk",
+    kind: Kind = "topk",
     d_dict: int | None = None,
     k: int = 32,
     group_sizes: Sequence[int] = (),
@@ -90,7 +90,7 @@ def train_dictionary(
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> dictionary = train_dictionary(model, EmojiScenes(8, seed=0), "resid_post", 2, d_dict=256, step_size=64)
     >>> dictionary.config.point, dictionary.config.kind, dictionary.record["losses"][-1]["active"]
-    ('blocks.2.hook_resid_post', 'batch_topk', 32.0)
+    ('blocks.2.hook_resid_post', 'topk', 32.0)
     """
     chosen = [layers] if isinstance(layers, int) else list(layers)
     if not chosen or len(set(chosen)) != len(chosen):

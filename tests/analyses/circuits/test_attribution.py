@@ -52,23 +52,17 @@ def test_integrated_steps_converge_and_say_by_how_much() -> None:
     assert gaps[2] < gaps[1]
 
 
-def test_eap_gp_follows_the_difference_of_gradients() -> None:
-    """The path, written out: equal steps along the difference of gradients, towards the corrupt embedding."""
+def test_eap_gp_steps_down_the_distance_to_the_corrupt_logits() -> None:
+    """The path, written out: steps of length 1 down the squared distance between the logits, image by image."""
     model = ported("cls")
-    here, there = (writes_of(model, images)["embed",] for images in (CLEAN, CORRUPT))
-
-    def gradient(tokens: Tensor) -> Tensor:
-        tokens = tokens.clone().requires_grad_()
-        return torch.autograd.grad(metric(model(tokens, start_at_layer=0)), tokens)[0]
-
-    points, point = [], here
+    points, point = [], writes_of(model, CLEAN)["embed",]
     for _ in range(4):
-        step = gradient(there) - gradient(point)
         moved = []
         for image in range(2):
-            towards = torch.sign((step[image] * (there - here)[image]).sum())
-            length = (there - here)[image].norm() / 4
-            moved.append(point[image] + length * towards * step[image] / step[image].norm())
+            tokens = point[image : image + 1].clone().requires_grad_()
+            distance = (model(tokens, start_at_layer=0) - model(CORRUPT[image : image + 1])).square().sum()
+            gradient = torch.autograd.grad(distance, tokens)[0][0]
+            moved.append(point[image] - gradient / gradient.norm())
         point = torch.stack(moved)
         points.append(point)
     found = edge_attribution(model, CLEAN, CORRUPT, metric, "eap-gp", steps=4)

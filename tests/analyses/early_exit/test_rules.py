@@ -1,0 +1,81 @@
+"""Exit rules against loops over images and blocks, and the errors of their arguments."""
+
+import pytest
+import torch
+
+from analyses.early_exit import ExitRule, agreement, calibrate, exit_layers, margin
+
+
+def test_margin_is_the_lead_of_the_top_class() -> None:
+    logits = torch.randn(3, 4, 5)
+    for at in torch.cartesian_prod(torch.arange(3), torch.arange(4)).tolist():
+        shares = sorted((logits[tuple(at)].exp() / logits[tuple(at)].exp().sum()).tolist())
+        assert float(margin(logits)[tuple(at)]) == pytest.approx(shares[-1] - shares[-2], abs=1e-6)
+
+
+def test_agreement_counts_blocks_in_a_row() -> None:
+    tops = torch.randint(0, 2, (6, 9), generator=torch.Generator().manual_seed(1))
+    found = agreement(tops)
+    for image in range(9):
+        streak = 0
+        for layer in range(6):
+            streak = streak + 1 if layer and tops[layer, image] == tops[layer - 1, image] else 1
+            assert found[layer, image] == streak
+
+
+def test_an_image_leaves_at_the_first_block_that_passes() -> None:
+    confidence = torch.rand(5, 20, generator=torch.Generator().manual_seed(2))
+    before = confidence.clone()
+    for threshold in (0.0, 0.4, 0.8, 2.0):
+        left = exit_layers(confidence, threshold)
+        for image in range(20):
+            passing = [layer for layer in range(4) if confidence[layer, image] >= threshold]
+            assert left[image] == (passing[0] if passing else 4)
+    assert torch.equal(confidence, before)
+
+
+@pytest.mark.parametrize("measure", ["margin", "agreement"])
+@pytest.mark.parametrize("tolerance", [0.0, 5.0, 30.0])
+def test_calibration_takes_the_lowest_threshold_that_is_good_enough(measure: str, tolerance: float) -> None:
+    generator = torch.Generator().manual_seed(4)
+    correct = torch.rand(4, 60, generator=generator) < torch.tensor([0.2, 0.4, 0.6, 0.9])[:, None]
+    confidence = 0.7 * torch.rand(4, 60, generator=generator) + 0.3 * correct
+    if measure == "agreement":
+        confidence = agreement(torch.randint(0, 3, (4, 60), generator=generator))
+    chosen = calibrate(confidence, correct, measure, tolerance=tolerance)
+
+    def accuracy(threshold: float) -> float:
+        left = exit_layers(confidence, threshold)
+        return 100 * float(correct[left, torch.arange(60)].double().mean())
+
+    whole = 100 * float(correct[-1].double().mean())
+    assert accuracy(chosen) >= whole - tolerance - 1e-6
+    lower = [t for t in torch.linspace(0, 1, 50).tolist() if t < chosen - 0.02] if measure == "margin" else [1, 2, 3]
+    assert all(accuracy(t) < whole - tolerance for t in lower if t < chosen)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((-0.1,), "from 0 to 1, got -0.1"),
+        ((1.1, "margin"), "from 0 to 1, got 1.1"),
+        ((0, "agreement"), "a number of blocks in a row, from 1, got 0"),
+        ((1.5, "agreement"), "a number of blocks in a row, from 1, got 1.5"),
+        ((0.5, "entropy"), "the measure is one of margin, agreement, got 'entropy'"),
+    ],
+)
+@pytest.mark.usefixtures("bad_input")
+def test_thresholds_out_of_range(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ExitRule(*arguments)
+
+
+@pytest.mark.usefixtures("bad_input")
+def test_errors_of_calibration() -> None:
+    confidence, correct = torch.rand(3, 19), torch.rand(3, 19) < 0.5
+    with pytest.raises(ValueError, match="19 images are too few to choose a threshold on: take at least 20"):
+        calibrate(confidence, correct)
+    with pytest.raises(ValueError, match=r"of one shape, got \(3, 19\) and \(2, 19\)"):
+        calibrate(confidence, correct[1:])
+    with pytest.raises(ValueError, match="in percentage points of accuracy, from 0 to 100, got -1"):
+        calibrate(confidence.repeat(1, 2), correct.repeat(1, 2), tolerance=-1)
