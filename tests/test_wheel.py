@@ -14,6 +14,7 @@ USE_IT = """
 import hooked_vit, analyses, torch
 from analyses.data.emoji_scenes.sample_pictures import sample_scenes
 from analyses.data.emoji_scenes.scenes import EmojiScenes
+from analyses.dictionaries.loading import embedded_dictionaries, load_dictionary
 from analyses.pages.explorer.build import explore
 from hooked_vit import HookedViT
 from hooked_vit.loading import EMBEDDED
@@ -24,6 +25,9 @@ for name in EMBEDDED:
     assert logits.shape == (4, 100) and logits.std() > 1, name
 page = explore(model, scenes[0].path).html
 assert page.startswith("<!doctype html>") and "dataset.ready" in page and ".cell" in page
+for name in embedded_dictionaries():
+    load_dictionary(name).check_fits(HookedViT.from_pretrained(name.split("/")[0]))
+assert embedded_dictionaries()
 assert EmojiScenes(3, seed=0)[1][0].shape == (3, 64, 64)
 print(hooked_vit.__file__, analyses.__file__, sep="\\n")
 """

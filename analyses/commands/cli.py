@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from analyses.commands.circuit import circuit
+from analyses.commands.dictionary import dictionary
 from analyses.commands.errors import FAILED, USAGE
 from analyses.commands.explain import explain
 from analyses.commands.explore import explore
@@ -23,7 +24,22 @@ from analyses.commands.values import values
 
 __all__ = ["app", "main"]
 
-COMMANDS = (lens, explore, explain, values, patch, circuit, sweep, plot, report, reproduce, prototypes, tune, models)
+COMMANDS = (
+    lens,
+    explore,
+    explain,
+    values,
+    patch,
+    circuit,
+    dictionary,
+    sweep,
+    plot,
+    report,
+    reproduce,
+    prototypes,
+    tune,
+    models,
+)
 """In the order in which `--help` lists them; the last paragraph of each docstring is an example that works."""
 
 _STATUS = (

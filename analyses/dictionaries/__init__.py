@@ -30,10 +30,12 @@ from analyses.dictionaries.over_dataset import DictionaryFidelity
 from analyses.dictionaries.planted import PlantedFeatures, mean_max_cosine
 from analyses.dictionaries.pooling import PooledFeatures, pool_features
 from analyses.dictionaries.probing import sparse_probes
+from analyses.dictionaries.published import load_published
 from analyses.dictionaries.ranking import auroc, best_f1, f1_at
 from analyses.dictionaries.stability import Stability, decoder_stability
 from analyses.dictionaries.steering import DoseResponse, dose_response
 from analyses.dictionaries.streaming import ActivationStream
+from analyses.dictionaries.token_normalised import TokenNormalised
 from analyses.dictionaries.top_pictures import LatentSurvey, latent_maps, survey_latents
 from analyses.dictionaries.training import train_dictionary
 
@@ -57,6 +59,7 @@ __all__ = [
     "PlantedFeatures",
     "PooledFeatures",
     "Stability",
+    "TokenNormalised",
     "Weights",
     "absorption",
     "auroc",
@@ -83,6 +86,7 @@ __all__ = [
     "latent_maps",
     "latent_patching",
     "load_dictionary",
+    "load_published",
     "mean_l0",
     "mean_max_cosine",
     "neuron_features",

@@ -105,8 +105,8 @@ class DictionaryFit:
             if side == "out" and not self.config.is_transcoder:
                 mean, scale = self._kept["in_mean"], self._kept["in_scale"]
             else:
-                mean = values.mean(dim=0, dtype=torch.float64).to(values.dtype)
-                scale = (values - mean).square_().mean(dtype=torch.float64).sqrt()
+                mean = values.double().mean(dim=0)
+                scale = (values.double() - mean).square().mean().sqrt()
             if not torch.isfinite(scale) or scale == 0:
                 name = self.config.reads if side == "in" else self.config.writes
                 what = "do not vary" if scale == 0 else "are not finite"

@@ -111,8 +111,12 @@ class DictionaryFidelity(Analysis):
                 f"expected a mean with ablation='mean' only, got ablation={ablation!r} and "
                 f"{'no mean' if mean is None else 'a mean'}: `mean_activations` of hooked_vit.interventions computes it"
             )
-        self.dictionary = load_dictionary(dictionary) if isinstance(dictionary, str | Path) else dictionary
+        given = load_dictionary(dictionary) if isinstance(dictionary, str | Path) else dictionary
+        # in a list and with its config, so that a sweep's record tells dictionaries apart: a module would be registered
+        # as a part of this one
+        self.given, self.config = [given], None if given is None else given.config
         self.ablation, self.mean, self.seed, self.k, self.resampling = ablation, mean, seed, k, resampling
+        self._default: Dictionary | None = None
         self._random: Dictionary | None = None
         for name in ("index", "sums", "runs"):
             self.add_state(name, [], dist_reduce_fx="cat")
@@ -185,9 +189,11 @@ class DictionaryFidelity(Analysis):
         return torch.stack([loss, (logits.argmax(dim=-1) == labels).double()], dim=1)
 
     def _for_width(self, width: int) -> Dictionary:
-        if self.dictionary is None:
-            self.dictionary = load_dictionary(embedded_dictionary_for(width))
-        return self.dictionary
+        if self.given[0] is not None:
+            return self.given[0]
+        if self._default is None:
+            self._default = load_dictionary(embedded_dictionary_for(width))
+        return self._default
 
     def _null(self, given: Dictionary, x: Tensor) -> Dictionary:
         if self._random is None:

@@ -7,13 +7,11 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
 from torch import Tensor
 
 from analyses.dictionaries.factors import Factors
 from analyses.dictionaries.pooling import PooledFeatures, halves
+from analyses.dictionaries.ranking import f1_at
 
 __all__ = ["fitted_probe", "probe_ranking", "sparse_probes"]
 
@@ -83,7 +81,7 @@ def sparse_probes(
         for k in ks:
             chosen = ordered[:k, column]
             predicted = fitted_probe(train[:, chosen], truth[0], test[:, chosen])
-            f1 = f1_score(truth[1].numpy(), predicted.numpy(), zero_division=0)  # pyright: ignore[reportArgumentType]
+            f1 = f1_at(predicted[:, None].float(), torch.ones(1), truth[1][:, None])
             rows.append(
                 {
                     "features": pooled.name,
@@ -100,7 +98,16 @@ def sparse_probes(
 def fitted_probe(
     train: Float[Tensor, "image feature"], truth: Bool[Tensor, "image"], test: Float[Tensor, "other feature"]
 ) -> Bool[Tensor, "other"]:
-    """The predictions of a balanced logistic regression on standardised features."""
+    """The predictions of a balanced logistic regression on standardised features.
+
+    Raises:
+        ImportError: If scikit-learn is not installed.
+    """
+    try:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise ImportError("probes are fitted by scikit-learn, which is missing: pip install scikit-learn") from error
     mean, deviation = train.mean(dim=0), train.std(dim=0, correction=0)
     scale = torch.where(deviation > 0, deviation, 1)
     probe = LogisticRegression(class_weight="balanced", max_iter=200)

@@ -51,6 +51,7 @@ def arguments_of(name: str, folder: Path) -> list[str]:
         "patch": [str(folder / "clean.png"), str(folder / "corrupt.png"), "--class", "dog", "--against", "cat", *out],
         "circuit": [str(folder / "clean.png"), str(folder / "corrupt.png"), "--class", "dog", "--against", "cat",
                     "--edges", "12", "--method", "eap", "--out", str(folder / "circuit.html")],
+        "dictionary": ["train", "--data", "emoji-scenes:4", "--d-dict", "64", "--k", "4", "--layer", "5", *out],
         "sweep": ["--data", "emoji-scenes:4", "--analyses", "identifiability", *out],
         "plot": [str(folder / "found"), *out],
         "report": [str(folder / "found"), "--out", str(folder / "report.html")],

@@ -121,6 +121,14 @@ def test_shards_merge_to_the_whole(tmp_path) -> None:
         sweep(model, items(), [DictionaryFidelity(dictionary, resampling=Resampling(9))], batch_size=size)
         for size in (6, 2)
     ]
+    kept = sweep(model, items(), [DictionaryFidelity(dictionary, resampling=Resampling(9))], out=tmp_path, batch_size=2)
+    again = sweep(
+        model, items(), [DictionaryFidelity(dictionary, resampling=Resampling(9))], out=tmp_path, batch_size=2
+    )
+    assert kept["dictionary_fidelity"].equals(again["dictionary_fidelity"])
+    other = toy_dictionary(model, "blocks.1.hook_resid_post", tokens="cls", k=4)
+    with pytest.raises(ValueError, match="another sweep"):
+        sweep(model, items(), [DictionaryFidelity(other, resampling=Resampling(9))], out=tmp_path, batch_size=2)
     first, second = (table["dictionary_fidelity"]["value"] for table in tables)
     assert first.tolist() == pytest.approx(second.tolist(), rel=1e-6, abs=1e-6, nan_ok=True)
 
