@@ -25,7 +25,7 @@ FLOORS = (
         "prototypes",
         "segmentation",
     },
-    {"memory_pairs", "faithfulness", "circuits", "outliers", "tuned_lens", "dictionaries", "early_exit"},
+    {"memory_pairs", "faithfulness", "circuits", "outliers", "robustness", "tuned_lens", "dictionaries", "early_exit"},
     {"plots"},
     {"catalogue"},
     {"reproduction"},

@@ -12,12 +12,14 @@ __all__ = [
     "COMPOSITIONALITY",
     "DICTIONARY_FIDELITY",
     "EARLY_EXIT",
+    "FAILURE_PREDICTION",
     "FAITHFULNESS",
     "IDENTIFIABILITY",
     "KEY_VALUE_AGREEMENT",
     "LOCALISATION",
     "OUTLIERS",
     "PERTURBATION",
+    "ROBUSTNESS",
     "SEGMENTATION",
     "Definition",
 ]
@@ -172,6 +174,30 @@ OUTLIERS = Definition(
         "and the percentage that patches draw which enter the block as outliers.",
     },
     _UNTRAINED,
+)
+ROBUSTNESS = Definition(
+    "Robustness: where the class representation breaks",
+    "",
+    {
+        "Change of identifiability": "Class identifiability of the perturbed images minus that of the clean ones, for "
+        "each block, over the same tokens.",
+        "Drift of attribution": "What a head or an MLP contributes to the correct class's logit, with the final norm's "
+        "scale frozen, on the perturbed images minus on the clean ones: mean over images, in logits.",
+    },
+    _UNTRAINED,
+)
+FAILURE_PREDICTION = Definition(
+    "Which quantities predict errors",
+    "",
+    {
+        "AUROC": "The probability that a quantity is larger for an image that is classified correctly than for one "
+        "that is not; 0.5 is chance.",
+        "Margin": "The head is applied to the stream after a block, as if it were the last: the largest logit minus "
+        "the second largest.",
+        "Agreement": "The share of patches whose top class is that of the head at the same block.",
+        "Support": "The share of patches whose top class is the model's answer.",
+    },
+    "Confidence: the largest probability of the output.",
 )
 ABLATION = Definition(
     "Ablation of every head and MLP",

@@ -34,8 +34,10 @@ from analyses.plots.memory_pairs import compositionality_figure, key_value_agree
 from analyses.plots.outliers import outliers_figure
 from analyses.plots.patching import ablation_figure
 from analyses.plots.perturbation import perturbation_figure
+from analyses.plots.robustness import failure_figure, robustness_figure
 from analyses.plots.segmentation import segmentation_figure
 from analyses.plots.tidy import block_figures
+from analyses.robustness import FailurePrediction, Robustness
 from analyses.segmentation import Segmentation
 from analyses.value_vectors import ClassValueAgreement
 
@@ -106,6 +108,14 @@ _ENTRIES = (
         segmentation_figure,
         definitions.SEGMENTATION,
         headlines.SEGMENTATION,
+        draws_null=True,
+    ),
+    Entry(Robustness, "robustness", robustness_figure, definitions.ROBUSTNESS, draws_null=True),
+    Entry(
+        FailurePrediction,
+        "failure-prediction",
+        failure_figure,
+        definitions.FAILURE_PREDICTION,
         draws_null=True,
     ),
     Entry(Outliers, "outliers", outliers_figure, definitions.OUTLIERS, headlines.OUTLIERS, draws_null=True),

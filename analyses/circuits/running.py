@@ -54,6 +54,7 @@ class CircuitRun:
         self._terms = model.attention_terms(image_size)
         self._q: Tensor | None = None
         self._kv: dict[str, Tensor] = {}
+        self._streams: dict[str, Tensor] = {}  # of a block's queries, keys and values, after the norm
 
     @property
     def hooks(self) -> list[Any]:
@@ -85,9 +86,22 @@ class CircuitRun:
     # ------------------------------------------------------------------ what readers see
 
     def _queries(self, own: Tensor, layer: int) -> Tensor:
+        if self.graph.n_groups == 1:
+            self._read_streams(layer)
+            return self._keys(own, "q", layer)
         project = partial(self._project, layer, "q")
         self._q = self._at_queries(own, layer, self.corrupt.q[layer], project)
         return self._q
+
+    def _read_streams(self, layer: int) -> None:
+        """The streams of the queries, keys and values that have a part of their edges, in one product."""
+        edges = [self._edges_to(kind, layer)[:, None] for kind in "qkv"]
+        partly = [_partly(of_kind)[1] for of_kind in edges]
+        joined = torch.cat([of_kind[..., some] for of_kind, some in zip(edges, partly, strict=True)], dim=-1)
+        self._streams = {}
+        if joined.shape[-1]:
+            streams = self._normed(layer, self.corrupt.attn_in[layer].unsqueeze(2) + self._added(joined))
+            self._streams = dict(zip("qkv", streams.split([len(some) for some in partly], dim=2), strict=True))
 
     def _gate(self, own: Tensor, layer: int) -> Tensor:
         return self._at_queries(own, layer, self.corrupt.gate[layer], partial(self._project_gate, layer))
@@ -98,8 +112,8 @@ class CircuitRun:
 
     def _keys(self, own: Tensor, kind: str, layer: int) -> Tensor:
         edges = self._edges_to(kind, layer)[:, None]
-        project = partial(self._project, layer, kind)
-        return self._read(own, edges, self.corrupt.attn_in[layer], getattr(self.corrupt, kind)[layer], project)
+        corrupt = getattr(self.corrupt, kind)[layer]
+        return self._joined(own, edges, corrupt, lambda readers: self._heads(layer, kind, self._streams[kind], readers))
 
     def _split_keys(self, own: Tensor, kind: str, layer: int) -> Tensor:
         n_heads, n_groups = self.graph.n_key_value_heads[layer], self.graph.n_groups
@@ -157,30 +171,39 @@ class CircuitRun:
 
         `project` turns streams [row token reader d_model] of some of the readers into their inputs.
         """
-        n_in = edges.sum(dim=2)
-        everything, nothing = (n_in == edges.shape[2])[..., None], (n_in == 0)[..., None]
-        out = torch.where(everything, own, corrupt)
-        partly = (~(everything | nothing)).flatten(0, 1).squeeze(-1).any(dim=0).nonzero()[:, 0]  # readers
-        if not len(partly):
-            return out
-        differences = self._written.writes[:, :, : edges.shape[2]]
-        mask = edges[..., partly].transpose(-1, -2).to(differences.dtype)
-        if mask.shape[1] == 1:  # one product for all tokens
-            by_sender = differences.transpose(1, 2)
-            added = (mask[:, 0] @ by_sender.flatten(2)).unflatten(-1, by_sender.shape[2:]).transpose(1, 2)
-        else:
-            added = mask @ differences
-        seen = project(stream.unsqueeze(2) + added, partly)
-        settled = (everything | nothing)[:, :, partly]
-        out[:, :, partly] = torch.where(settled, out[:, :, partly], seen)
+
+        def seen(readers: Tensor) -> Tensor:
+            return project(stream.unsqueeze(2) + self._added(edges[..., readers]), readers)
+
+        return self._joined(own, edges, corrupt, seen)
+
+    def _joined(self, own: Tensor, edges: Tensor, corrupt: Tensor, seen: Any) -> Tensor:
+        """`own` where all edges are in the circuit, `corrupt` where none is, `seen(readers)` at the other readers."""
+        settled, partly = _partly(edges)
+        out = torch.where((edges.sum(dim=2) == edges.shape[2])[..., None], own, corrupt)
+        if len(partly):
+            out[:, :, partly] = torch.where(settled[:, :, partly], out[:, :, partly], seen(partly))
         return out
+
+    def _added(self, edges: Tensor) -> Tensor:
+        """The sum over edges of the difference between the sender's write and its corrupt one."""
+        differences = self._written.writes[:, :, : edges.shape[2]]
+        mask = edges.transpose(-1, -2).to(differences.dtype)
+        if mask.shape[1] > 1:
+            return mask @ differences
+        by_sender = differences.transpose(1, 2)  # one product for all tokens
+        return (mask[:, 0] @ by_sender.flatten(2)).unflatten(-1, by_sender.shape[2:]).transpose(1, 2)
 
     def _project(self, layer: int, matrix: Any, streams: Tensor, readers: Tensor) -> Tensor:
         """Queries, keys or values of some readers, each with a stream of its own."""
+        return self._heads(layer, matrix, self._normed(layer, streams), readers)
+
+    def _heads(self, layer: int, matrix: Any, normed: Tensor, readers: Tensor) -> Tensor:
+        """The same from streams after the norm."""
         attn = self.model.blocks[layer].attn
         heads = readers if matrix == "q" else readers // self.graph.n_groups
         weight, bias = (of_heads[heads] for of_heads in attn.reading(matrix))
-        found = torch.einsum("btrd,rde->btre", self._normed(layer, streams), weight) + bias
+        found = torch.einsum("btrd,rde->btre", normed, weight) + bias
         return attn.v_norm.fused(found) if matrix == "v" and attn.v_norm is not None else found
 
     def _project_gate(self, layer: int, streams: Tensor, readers: Tensor) -> Tensor:
@@ -189,3 +212,10 @@ class CircuitRun:
 
     def _normed(self, layer: int, streams: Tensor) -> Tensor:
         return streams if self.model.cfg.post_norm else self.model.blocks[layer].ln1.fused(streams)
+
+
+def _partly(edges: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a reader has all of its edges or none, [#row #token reader 1], and the readers of which this is not all."""
+    n_in = edges.sum(dim=2)
+    settled = (n_in == edges.shape[2]) | (n_in == 0)
+    return settled[..., None], (~settled).flatten(0, 1).any(dim=0).nonzero()[:, 0]
