@@ -16,6 +16,7 @@ from PIL import Image
 from real_dinov2 import MISSING, onnx_file
 
 from analyses.data.open import images_for
+from analyses.token_pruning import pruned_logits
 from analyses.value_vectors.vectors import value_logits
 from hooked_vit import HookedViT
 
@@ -322,6 +323,22 @@ def test_dictionaries(run_example: Callable[..., Run]) -> None:
     steered = run.table("steering")
     assert steered["target_change"].iloc[0] == 0
     assert steered["target_change"].iloc[-1] > steered["others_spread"].iloc[-1]
+
+
+def test_use(run_example: Callable[..., Run]) -> None:
+    run = run_example(11, "--quick")
+    lens, exits, patches = (run.table(name) for name in ("lens", "exit", "patches"))
+    assert lens["tokens"].tolist() == ["cls", "patch"]
+    assert exits["readout"].tolist() == ["class_space", "tuned_lens"]
+    accuracy = patches.set_index("score")["accuracy"]
+    model, scenes = run.variables["models"]["emoji-vit"], run.variables["measured_on"].batch(range(32))
+    for score in ("class_space", "cls_attention"):
+        found = pruned_logits(model, scenes.images, {4: 16}, score).class_logits.argmax(dim=1)
+        assert accuracy[score] == pytest.approx(100 * float((found == scenes.labels[:, 0]).float().mean()))
+    assert f"those that class space names keep {accuracy['class_space']:.0f} % accuracy" in run.printed
+    assert accuracy["cls_attention"] > accuracy["class_space"]
+    figures = {path.name for path in run.out.glob("*.png")}
+    assert figures == {f"emoji-vit-{name}.png" for name in ("lens", "exit", "patches")}
 
 
 def test_a_correlation_over_components_has_an_interval_over_pairs() -> None:
