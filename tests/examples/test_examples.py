@@ -307,6 +307,23 @@ def test_circuits(run_example: Callable[..., Run]) -> None:
     assert cut.loc[0, "own"] == pytest.approx(100 * float(right.float().mean()))
 
 
+def test_dictionaries(run_example: Callable[..., Run]) -> None:
+    run = run_example(10, "--quick")
+    factors, fidelity = run.table("factors"), run.table("fidelity").set_index(["dictionary", "metric"])["value"]
+    found = factors.groupby("features")["n_found"].sum()
+    assert found["latents"] > found["random latents"] > found["untrained neurons"]
+    for name, count in found.items():
+        assert re.search(rf"^ +{name}: {count} of \d+$", run.printed, flags=re.MULTILINE)
+    assert f"{fidelity['given', 'l0']:.0f} active per token" in run.printed
+    assert fidelity["given", "explained_variance"] > fidelity["random", "explained_variance"]
+    exact, effects = run.variables["exact"], run.variables["effects"]
+    assert f"the error: {float(exact[-1]):.2f}" in run.printed
+    assert float(effects.latents.sum() + effects.error.sum()) == pytest.approx(run.variables["whole"], rel=0.2)
+    steered = run.table("steering")
+    assert steered["target_change"].iloc[0] == 0
+    assert steered["target_change"].iloc[-1] > steered["others_spread"].iloc[-1]
+
+
 def test_a_correlation_over_components_has_an_interval_over_pairs() -> None:
     cells, variables = cells_of(EXAMPLES[6]), {"__name__": "imported"}
     exec(cells["Imports"], variables)
