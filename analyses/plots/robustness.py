@@ -85,9 +85,14 @@ def _draw_drift(figure: Figure, axes: np.ndarray, drift: pd.DataFrame, names: li
 def failure_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
     """Draw the table of `FailurePrediction`: a panel for each condition.
 
+    Conditions without a right or without a wrong answer are left out.
+
     Args:
         table: `FailurePrediction().compute()`.
         title: Above the figure: which model and images.
+
+    Raises:
+        ValueError: If no condition is left.
 
     >>> rows = [{"condition": "clean", "quantity": "margin", "layer": layer, "auroc": 0.7} for layer in range(2)]
     >>> rows.append({"condition": "clean", "quantity": "confidence", "layer": None, "auroc": 0.8})
@@ -95,7 +100,9 @@ def failure_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
     >>> len(failure_figure(table).axes)
     1
     """
-    names = list(dict.fromkeys(table["condition"]))
+    names = list(dict.fromkeys(table[table["auroc"].notna()]["condition"]))
+    if not names:
+        raise ValueError("no figure: under no condition were some images classified correctly and others not")
     n_columns = min(4, len(names))
     n_rows = -(-len(names) // n_columns)
     figure = Figure(figsize=(0.8 + 2.9 * n_columns, 0.6 + 2.7 * n_rows), layout="constrained")

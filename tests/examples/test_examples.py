@@ -324,6 +324,28 @@ def test_dictionaries(run_example: Callable[..., Run]) -> None:
     assert steered["target_change"].iloc[-1] > steered["others_spread"].iloc[-1]
 
 
+def test_use(run_example: Callable[..., Run]) -> None:
+    run = run_example(11, "--quick")
+    failure, robustness, breaks = run.table("failure"), run.table("robustness"), run.table("breaks")
+    assert set(robustness["model"]) == {"emoji-vit", "emoji-vit-gap", "emoji-vit-context"}
+    accuracy = robustness[(robustness["metric"] == "accuracy") & (robustness["model"] == "emoji-vit-gap")]
+    images = images_for(HookedViT.from_pretrained("emoji-vit-gap"), 24, seed=9)
+    batch = [images[index] for index in range(24)]
+    logits = HookedViT.from_pretrained("emoji-vit-gap")(torch.stack([image for image, _, _ in batch]))
+    right = logits.argmax(dim=1) == torch.tensor([label for _, label, _ in batch])
+    assert accuracy["before"].tolist() == pytest.approx([100 * float(right.float().mean())] * 4)
+    losses = robustness[(robustness["metric"] == "identifiability") & (robustness["region"] == "all")]
+    for row in breaks[breaks["block"].notna()].to_dict("records"):
+        keys = ("model", "perturbation", "token_type")
+        same = losses[(losses[list(keys)] == [row[key] for key in keys]).all(axis=1)].set_index("layer")
+        lower = (same["high"] < 0) & (same["value"] < 0) & (same["p_adjusted"] < 0.05)
+        assert lower[lower].index.min() == row["block"]
+    early = failure[(failure["layer"] < 7) & (failure["n_wrong"] > 1)]
+    n_better = int((early["value_low"] > 0).sum())
+    assert f"{n_better} of {len(early)} quantities of earlier blocks predict errors better" in run.printed
+    assert "0 % of images have an outlier" in run.printed
+
+
 def test_a_correlation_over_components_has_an_interval_over_pairs() -> None:
     cells, variables = cells_of(EXAMPLES[6]), {"__name__": "imported"}
     exec(cells["Imports"], variables)
