@@ -21,6 +21,7 @@ __all__ = [
     "PERTURBATION",
     "ROBUSTNESS",
     "SEGMENTATION",
+    "TOKEN_PRUNING",
     "Definition",
 ]
 
@@ -248,4 +249,16 @@ EARLY_EXIT = Definition(
         "images; all numbers are measured on the other half.",
     },
     "Leaving after the same block for all images, and the model freshly initialised.",
+)
+TOKEN_PRUNING = Definition(
+    "Fewer patches",
+    "",
+    {
+        "Token pruning": "From one block on, each image keeps its prefix tokens and the share of its patches with the "
+        "largest scores. Class space: the probability, in the patch's own projection, of the class that the head would "
+        "name at that block (or of the label). Attention of CLS: the mean over heads, in the block before. Importance: "
+        "the map of feature importance for the class that the whole model names. Norm: the length of the vector.",
+        "On the object": "The share of the kept patches that lie on the object's mask.",
+    },
+    "As many random patches, and the model freshly initialised.",
 )

@@ -37,8 +37,10 @@ from analyses.plots.perturbation import perturbation_figure
 from analyses.plots.robustness import failure_figure, robustness_figure
 from analyses.plots.segmentation import segmentation_figure
 from analyses.plots.tidy import block_figures
+from analyses.plots.token_pruning import token_pruning_figure
 from analyses.robustness import FailurePrediction, Robustness
 from analyses.segmentation import Segmentation
+from analyses.token_pruning import TokenPruning
 from analyses.value_vectors import ClassValueAgreement
 
 __all__ = ["CATALOGUE", "Entry", "definition_of", "figures_of"]
@@ -128,6 +130,7 @@ _ENTRIES = (
         draws_null=True,
     ),
     Entry(DictionaryFidelity, "dictionary", dictionary_fidelity_figure, definitions.DICTIONARY_FIDELITY),
+    Entry(TokenPruning, "token-pruning", token_pruning_figure, definitions.TOKEN_PRUNING, draws_null=True),
     Entry(EarlyExit, "early-exit", early_exit_figure, definitions.EARLY_EXIT, draws_null=True),
 )
 

@@ -16,6 +16,7 @@ from PIL import Image
 from real_dinov2 import MISSING, onnx_file
 
 from analyses.data.open import images_for
+from analyses.token_pruning import pruned_logits
 from analyses.value_vectors.vectors import value_logits
 from hooked_vit import HookedViT
 
@@ -326,18 +327,27 @@ def test_dictionaries(run_example: Callable[..., Run]) -> None:
 
 def test_use(run_example: Callable[..., Run]) -> None:
     run = run_example(11, "--quick")
+    lens, exits, patches = (run.table(name) for name in ("lens", "exit", "patches"))
+    assert lens["tokens"].tolist() == ["cls", "patch"]
+    assert exits["readout"].tolist() == ["class_space", "tuned_lens"]
+    accuracy = patches.set_index("score")["accuracy"]
+    model, scenes = run.variables["models"]["emoji-vit"], run.variables["measured_on"].batch(range(32))
+    for score in ("class_space", "cls_attention"):
+        found = pruned_logits(model, scenes.images, {4: 16}, score).class_logits.argmax(dim=1)
+        assert accuracy[score] == pytest.approx(100 * float((found == scenes.labels[:, 0]).float().mean()))
+    assert f"those that class space names keep {accuracy['class_space']:.0f} % accuracy" in run.printed
+    assert accuracy["cls_attention"] > accuracy["class_space"]
+    figures = {path.name for path in run.out.glob("*.png")}
+    assert figures == {f"emoji-vit-{name}.png" for name in ("lens", "exit", "patches", "robustness", "failure")}
     failure, robustness, breaks = run.table("failure"), run.table("robustness"), run.table("breaks")
-    assert set(robustness["model"]) == {"emoji-vit", "emoji-vit-gap", "emoji-vit-context"}
-    accuracy = robustness[(robustness["metric"] == "accuracy") & (robustness["model"] == "emoji-vit-gap")]
-    images = images_for(HookedViT.from_pretrained("emoji-vit-gap"), 24, seed=9)
-    batch = [images[index] for index in range(24)]
-    logits = HookedViT.from_pretrained("emoji-vit-gap")(torch.stack([image for image, _, _ in batch]))
-    right = logits.argmax(dim=1) == torch.tensor([label for _, label, _ in batch])
-    assert accuracy["before"].tolist() == pytest.approx([100 * float(right.float().mean())] * 4)
+    clean = robustness[robustness["metric"] == "accuracy"]["before"]
+    right = model(scenes.images).argmax(dim=1) == scenes.labels[:, 0]
+    assert clean.tolist() == pytest.approx([100 * float(right.float().mean())] * 4)
     losses = robustness[(robustness["metric"] == "identifiability") & (robustness["region"] == "all")]
+    assert breaks["block"].notna().any()
     for row in breaks[breaks["block"].notna()].to_dict("records"):
-        keys = ("model", "perturbation", "token_type")
-        same = losses[(losses[list(keys)] == [row[key] for key in keys]).all(axis=1)].set_index("layer")
+        keys = ["perturbation", "token_type"]
+        same = losses[(losses[keys] == [row[key] for key in keys]).all(axis=1)].set_index("layer")
         lower = (same["high"] < 0) & (same["value"] < 0) & (same["p_adjusted"] < 0.05)
         assert lower[lower].index.min() == row["block"]
     early = failure[(failure["layer"] < 7) & (failure["n_wrong"] > 1)]
