@@ -1,12 +1,12 @@
 """What is class space good for: does it help to read or stop earlier, to keep fewer patches, or to foresee errors?
 
-A tuned lens finds classes in the middle blocks that direct projection does not show there: a fifth to a half of what is
-still to come is a change of basis. Early exit by the margin in class space saves a fifth of the depth for about a point
-of accuracy, and through the lens a third. Patches chosen by class space are worse than random ones: the models need the
-object's patches, which the attention of CLS finds. No patch is an outlier, so registers have nothing to take. Noise,
-hidden and shuffled patches break CLS from block 0 to 2 on, patches of the models with CLS from block 5 to 7 on. Errors
-are told best by the confidence: with half of the patches hidden, its AUROC is 0.94, 0.84 and 0.89, that of the margin
-before the last block 0.75, 0.58 and 0.82.
+A tuned lens finds classes in the middle blocks that direct projection does not show there: after block 3 of emoji-vit
+CLS has the class on top in 48 % of scenes directly, in 69 % through the lens. Early exit by the margin in class space
+passes 6.4 of 8 blocks for a point of accuracy, through the lens 4.8. Patches chosen by class space are worse than
+random ones: with 16 of 64 from block 4 on, 79 % against 95 %, and 99 % with those that CLS attends to. (500 scenes.)
+No patch is an outlier, so registers have nothing to take. Noise, hidden and shuffled patches break CLS from block 0 to
+2 on, patches of the models with CLS from block 5 to 7 on. Errors are told best by the confidence: with half of the
+patches hidden, its AUROC is 0.94, 0.84 and 0.89, that of the margin before the last block 0.75, 0.58 and 0.82.
 
 Takes up to 60 seconds on two cores, a few seconds with --quick.
 """
@@ -57,9 +57,6 @@ options = parser.parse_args(None if on_command_line else [])
 options.out.mkdir(parents=True, exist_ok=True)
 console = Console(highlight=False)
 n_fit, n_test = (32, 32) if options.quick else (options.fit, options.test)
-names = ("emoji-vit",) if options.quick else ("emoji-vit", "emoji-vit-gap", "emoji-vit-context")
-models = {name: HookedViT.from_pretrained(name) for name in names}
-fitted_to, measured_on = EmojiScenes(n_fit, seed=1), EmojiScenes(n_test, seed=2)
 resampling = Resampling(499)
 
 
@@ -67,6 +64,14 @@ def shown(row: pd.Series, digits: int = 1) -> str:
     """A number and its interval."""
     return f"{row['value']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
 
+
+# %% The models and the scenes
+# All three name the emoji in a scene. The first reads CLS, the second the mean of the patches; the third was trained on
+# backgrounds that tell the group of the class.
+
+names = ("emoji-vit",) if options.quick else ("emoji-vit", "emoji-vit-gap", "emoji-vit-context")
+models = {name: HookedViT.from_pretrained(name) for name in names}
+fitted_to, measured_on = EmojiScenes(n_fit, seed=1), EmojiScenes(n_test, seed=2)
 
 # %% Is a late class absent before, or in another basis?
 # A tuned lens maps the stream at each block to the last one. It is fitted to pictures without labels, so what it finds

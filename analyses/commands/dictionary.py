@@ -194,8 +194,8 @@ def _score(
         f"recovered (random: {rows['random', 'loss_recovered']:.3g}); accuracy {rows['plain', 'accuracy']:.1f} % "
         f"plain, {rows['given', 'accuracy']:.1f} % spliced"
     )
-    own = summary[summary["features"] == "latents"]
-    found, n_values = int(own["n_found"].sum()), int(own["n_values"].sum())
+    own = (summary["features"] == "latents").to_numpy()
+    found, n_values = (int(summary[name].to_numpy()[own].sum()) for name in ("n_found", "n_values"))
     report.say(f"{found} of {n_values} factor values have a latent (AUROC of at least 0.9 on held-out pictures)")
     make_folder(folder)
     for name, table in (("fidelity", fidelity), ("factors", summary), ("factor_scores", scores)):

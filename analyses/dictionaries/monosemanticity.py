@@ -116,7 +116,7 @@ def factor_summary(
     for factor, group in table.groupby("factor", sort=False):
         means = np.nanmean(resampled[:, group.index.to_numpy()], axis=1)
         low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-        n_found = int((group["auroc"] >= found).sum())
+        n_found = int((group["auroc"].to_numpy() >= found).sum())
         rows.append(
             {
                 "features": pooled.name,
