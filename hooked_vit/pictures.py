@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor, nn
 
 from hooked_vit import preprocessing
@@ -75,3 +76,19 @@ class Pictures(nn.Module):
         True
         """
         return preprocessing.picture_of(image, self.data_config)
+
+    def input_of(self, picture: Image.Image) -> Float[Tensor, "channel height width"]:
+        """The input that shows a picture as it is: normalised, but neither resized nor cropped.
+
+        The inverse of `picture_of` for pictures of 8 bits, on the model's device.
+
+        Raises:
+            ValueError: If the model's preprocessing is unknown.
+
+        >>> model = HookedViT.from_pretrained("emoji-vit")
+        >>> image = model.preprocess(np.random.default_rng(0).random((64, 64, 3)))[0]
+        >>> picture = Image.fromarray((255 * model.picture_of(image)).round().astype(np.uint8))
+        >>> bool((model.input_of(picture) == image).all())
+        True
+        """
+        return preprocessing.input_of(picture, self.cfg.n_channels, self.data_config).to(self.embed.weight)

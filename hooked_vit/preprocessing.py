@@ -141,6 +141,48 @@ def picture_of(
     return rearrange(pixels, "channel height width -> height width channel").cpu().numpy()
 
 
+def input_of(
+    picture: Image.Image, n_channels: int, data_config: Mapping[str, Any] | None
+) -> Float[Tensor, "channel height width"]:
+    """The model's input that shows a picture as it is, neither resized nor cropped; see `HookedViT.input_of`.
+
+    >>> input_of(Image.new("RGB", (6, 4), "white"), 3, {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})[0, 0, 0]
+    tensor(1.)
+    """
+    mean, std = channel_statistics(n_channels, data_config)
+    mode = _MODES.get(n_channels)
+    if mode is None:
+        raise ValueError(f"pictures have 1, 3 or 4 channels, this model takes {n_channels}: prepare its input yourself")
+    pixels = torch.from_numpy(np.array(_in_mode(picture, mode))).reshape(picture.height, picture.width, n_channels)
+    return (
+        rearrange(pixels, "height width channel -> channel height width")
+        .float()
+        .div(255)
+        .sub(mean[:, None, None])
+        .div(std[:, None, None])
+    )
+
+
+def channel_statistics(
+    n_channels: int, data_config: Mapping[str, Any] | None
+) -> tuple[Float[Tensor, "channel"], Float[Tensor, "channel"]]:
+    """The mean and the standard deviation of each channel, by which pictures of values from 0 to 1 are normalised.
+
+    Raises:
+        ValueError: If the preprocessing is unknown.
+
+    >>> channel_statistics(3, {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)})
+    (tensor([0.5000, 0.5000, 0.5000]), tensor([0.2500, 0.2500, 0.2500]))
+    """
+    if data_config is None:
+        raise ValueError(
+            "the model's preprocessing is unknown: load the model with from_pretrained, or set model.data_config to a "
+            "dict with a mean and a std"
+        )
+    config = _for_channels(data_config, n_channels)
+    return torch.tensor(config["mean"]), torch.tensor(config["std"])
+
+
 def as_picture(image: Any, upright: bool = True) -> Image.Image:
     """A PIL image of mode L, RGB or, with any transparency, RGBA, from a path, a PIL image or an array.
 

@@ -4,7 +4,14 @@ from analyses.analysis.base import Analysis, AnalysisBatch, analysis_name
 from analyses.analysis.correctness import correctness_tables
 from analyses.analysis.groups import TOKEN_GROUPS, count_ranks, sum_by_group, token_groups
 from analyses.analysis.null_control import compare_with_null
-from analyses.analysis.tables import GroupSums, adjust_over_layers, difference_rows, object_minus_context, ratio_rows
+from analyses.analysis.tables import (
+    GroupSums,
+    adjust_over_layers,
+    before_after_rows,
+    difference_rows,
+    object_minus_context,
+    ratio_rows,
+)
 
 __all__ = [
     "TOKEN_GROUPS",
@@ -13,6 +20,7 @@ __all__ = [
     "GroupSums",
     "adjust_over_layers",
     "analysis_name",
+    "before_after_rows",
     "compare_with_null",
     "correctness_tables",
     "count_ranks",

@@ -1,5 +1,6 @@
 """From sums over each image's tokens to rows of a tidy table, with intervals and tests over images."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,17 @@ from analyses.statistics.corrections import adjust_p_values
 from analyses.statistics.hypothesis_tests import permutation_tests
 from analyses.statistics.intervals import Resampling
 
-__all__ = ["GroupSums", "adjust_over_layers", "difference_rows", "object_minus_context", "ratio_rows", "rows_where"]
+__all__ = [
+    "GroupSums",
+    "adjust_over_layers",
+    "before_after_rows",
+    "difference_rows",
+    "object_minus_context",
+    "ratio_rows",
+    "rows_where",
+]
+
+_TESTS = ("p_value", "p_adjusted", "effect_size")
 
 
 def rows_where(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
@@ -151,6 +162,33 @@ def difference_rows(
         p_adjusted=adjust_over_layers(p_values, rows),
         effect_size=[test.effect_size for test in tests],
     )
+
+
+def before_after_rows(before: GroupSums, after: GroupSums, resampling: Resampling) -> pd.DataFrame:
+    """The mean over tokens in two runs of the same images and tokens, for each row and each group that has tokens.
+
+    Adds to `ratio_rows` of the change, `after - before`, the columns `before` and `after`, and those of
+    `difference_rows`, whose test pairs the means of each image.
+
+    >>> n_tokens = np.array([[1, 0, 0, 2, 0, 0], [1, 0, 0, 2, 0, 0]])
+    >>> before = GroupSums.of_layers(np.array([[[1, 0, 0, 3, 0, 0]], [[0, 0, 0, 1, 0, 0]]]), n_tokens, metric="mean")
+    >>> after = dataclasses.replace(before, sums=before.sums / 2)
+    >>> before_after_rows(before, after, Resampling(9))[["token_type", "before", "after", "value"]].values.tolist()
+    [['cls', 0.5, 0.25, -0.25], ['patch', 1.0, 0.5, -0.5]]
+    """
+    change = dataclasses.replace(before, sums=after.sums - before.sums)
+    tables = []
+    for index, (group, (token_type, region)) in enumerate(TOKEN_GROUPS.items()):
+        chosen = change.has(group)
+        if not chosen.any():
+            continue
+        rows = change.rows.assign(token_type=token_type, region=region)
+        for time, sums in (("before", before), ("after", after)):
+            rows[time] = sums.sums[:, :, index].sum(axis=0) / sums.counts[:, :, index].sum(axis=0)
+        means_after, means_before = (sums.of_images(chosen).means(group) for sums in (after, before))
+        tests = difference_rows(means_after, means_before, change.rows, resampling, paired=True)
+        tables.append(rows.assign(**{name: tests[name] for name in _TESTS if len(tests)}))
+    return ratio_rows(change, resampling).merge(pd.concat(tables), how="left", validate="one_to_one")
 
 
 def object_minus_context(sums: GroupSums, resampling: Resampling) -> pd.DataFrame:

@@ -12,13 +12,16 @@ __all__ = [
     "COMPOSITIONALITY",
     "DICTIONARY_FIDELITY",
     "EARLY_EXIT",
+    "FAILURE_PREDICTION",
     "FAITHFULNESS",
     "IDENTIFIABILITY",
     "KEY_VALUE_AGREEMENT",
     "LOCALISATION",
     "OUTLIERS",
     "PERTURBATION",
+    "ROBUSTNESS",
     "SEGMENTATION",
+    "TOKEN_PRUNING",
     "Definition",
 ]
 
@@ -173,6 +176,30 @@ OUTLIERS = Definition(
     },
     _UNTRAINED,
 )
+ROBUSTNESS = Definition(
+    "Robustness: where the class representation breaks",
+    "",
+    {
+        "Change of identifiability": "Class identifiability of the perturbed images minus that of the clean ones, for "
+        "each block, over the same tokens.",
+        "Drift of attribution": "What a head or an MLP contributes to the correct class's logit, with the final norm's "
+        "scale frozen, on the perturbed images minus on the clean ones: mean over images, in logits.",
+    },
+    _UNTRAINED,
+)
+FAILURE_PREDICTION = Definition(
+    "Which quantities predict errors",
+    "",
+    {
+        "AUROC": "The probability that a quantity is larger for an image that is classified correctly than for one "
+        "that is not; 0.5 is chance.",
+        "Margin": "The head is applied to the stream after a block, as if it were the last: the largest logit minus "
+        "the second largest.",
+        "Agreement": "The share of patches whose top class is that of the head at the same block.",
+        "Support": "The share of patches whose top class is the model's answer.",
+    },
+    "Confidence: the largest probability of the output.",
+)
 ABLATION = Definition(
     "Ablation of every head and MLP",
     "",
@@ -222,4 +249,16 @@ EARLY_EXIT = Definition(
         "images; all numbers are measured on the other half.",
     },
     "Leaving after the same block for all images, and the model freshly initialised.",
+)
+TOKEN_PRUNING = Definition(
+    "Fewer patches",
+    "",
+    {
+        "Token pruning": "From one block on, each image keeps its prefix tokens and the share of its patches with the "
+        "largest scores. Class space: the probability, in the patch's own projection, of the class that the head would "
+        "name at that block (or of the label). Attention of CLS: the mean over heads, in the block before. Importance: "
+        "the map of feature importance for the class that the whole model names. Norm: the length of the vector.",
+        "On the object": "The share of the kept patches that lie on the object's mask.",
+    },
+    "As many random patches, and the model freshly initialised.",
 )

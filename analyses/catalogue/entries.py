@@ -34,9 +34,13 @@ from analyses.plots.memory_pairs import compositionality_figure, key_value_agree
 from analyses.plots.outliers import outliers_figure
 from analyses.plots.patching import ablation_figure
 from analyses.plots.perturbation import perturbation_figure
+from analyses.plots.robustness import failure_figure, robustness_figure
 from analyses.plots.segmentation import segmentation_figure
 from analyses.plots.tidy import block_figures
+from analyses.plots.token_pruning import token_pruning_figure
+from analyses.robustness import FailurePrediction, Robustness
 from analyses.segmentation import Segmentation
+from analyses.token_pruning import TokenPruning
 from analyses.value_vectors import ClassValueAgreement
 
 __all__ = ["CATALOGUE", "Entry", "definition_of", "figures_of"]
@@ -108,6 +112,14 @@ _ENTRIES = (
         headlines.SEGMENTATION,
         draws_null=True,
     ),
+    Entry(Robustness, "robustness", robustness_figure, definitions.ROBUSTNESS, draws_null=True),
+    Entry(
+        FailurePrediction,
+        "failure-prediction",
+        failure_figure,
+        definitions.FAILURE_PREDICTION,
+        draws_null=True,
+    ),
     Entry(Outliers, "outliers", outliers_figure, definitions.OUTLIERS, headlines.OUTLIERS, draws_null=True),
     Entry(AblationStudy, "ablation", ablation_figure, definitions.ABLATION),
     Entry(
@@ -118,6 +130,7 @@ _ENTRIES = (
         draws_null=True,
     ),
     Entry(DictionaryFidelity, "dictionary", dictionary_fidelity_figure, definitions.DICTIONARY_FIDELITY),
+    Entry(TokenPruning, "token-pruning", token_pruning_figure, definitions.TOKEN_PRUNING, draws_null=True),
     Entry(EarlyExit, "early-exit", early_exit_figure, definitions.EARLY_EXIT, draws_null=True),
 )
 

@@ -101,8 +101,7 @@ def dictionary(
         options = {"kind": kind, "d_dict": d_dict, "k": k, "tokens": tokens, "epochs": epochs, "seed": seed}
         _train(report, vit, dataset, target, stream, layer, batch_size, options)
     else:
-        chosen = _loaded(vit, dictionary_file)
-        name = dictionary_file or "embedded"
+        chosen, name = _loaded(vit, dictionary_file)
         run = {"limit": limit, "batch_size": batch_size, "progress": report.progress}
         with user_errors(ValueError, OSError, ImportError):
             if action == "score":
@@ -112,14 +111,16 @@ def dictionary(
     report.close()
 
 
-def _loaded(model: "HookedViT", file: str | None) -> "Dictionary":
+def _loaded(model: "HookedViT", file: str | None) -> "tuple[Dictionary, str]":
+    """The dictionary, and its name."""
     from analyses.dictionaries.loading import load_dictionary
     from analyses.dictionaries.over_dataset import embedded_dictionary_for
 
     with user_errors(ValueError, OSError):
-        dictionary = load_dictionary(file or embedded_dictionary_for(model.cfg.d_model), model.cfg.device)
+        name = file or embedded_dictionary_for(model.cfg.d_model)
+        dictionary = load_dictionary(name, model.cfg.device)
         dictionary.check_fits(model)
-    return dictionary
+    return dictionary, name
 
 
 def _train(
@@ -194,8 +195,8 @@ def _score(
         f"recovered (random: {rows['random', 'loss_recovered']:.3g}); accuracy {rows['plain', 'accuracy']:.1f} % "
         f"plain, {rows['given', 'accuracy']:.1f} % spliced"
     )
-    own = summary[summary["features"] == "latents"]
-    found, n_values = int(own["n_found"].sum()), int(own["n_values"].sum())
+    own = (summary["features"] == "latents").to_numpy()
+    found, n_values = (int(summary[name].to_numpy()[own].sum()) for name in ("n_found", "n_values"))
     report.say(f"{found} of {n_values} factor values have a latent (AUROC of at least 0.9 on held-out pictures)")
     make_folder(folder)
     for name, table in (("fidelity", fidelity), ("factors", summary), ("factor_scores", scores)):

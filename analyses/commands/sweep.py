@@ -10,6 +10,7 @@ import typer
 from analyses.commands.errors import USAGE, complain, fail, user_errors
 from analyses.commands.options import LensFile, ModelOptions, RunOptions, grouped
 from analyses.commands.output import AsJson, Reporter
+from analyses.commands.perturbations import check_perturbations, set_perturbations
 from analyses.commands.sweep_analyses import ANALYSIS_NAMES, make_analyses, set_lens
 
 if TYPE_CHECKING:
@@ -47,6 +48,15 @@ def sweep(
             help="For faithfulness and localisation; repeatable. By default all that need no pixels.",
         ),
     ] = None,
+    perturbations: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--perturb",
+            metavar="NAME[:NUMBER]",
+            help="For robustness and failure-prediction; repeatable: noise, blur, occlusion, patch_shuffle, fgsm, pgd, "
+            "background, or a corruption of ImageNet-C with its severity, such as fog:3. By default the first four.",
+        ),
+    ] = None,
     lens_file: LensFile = None,
     model: ModelOptions,
     run: RunOptions,
@@ -72,6 +82,8 @@ def sweep(
     names = [name.strip() for name in analyses.split(",") if name.strip()]
     with user_errors(ValueError, status=USAGE):
         chosen = make_analyses(names, methods or (), with_lens=lens_file is not None)
+        with user_errors(ImportError):
+            check_perturbations(perturbations or (), chosen)
 
     from analyses.commands.load_data import load_data
     from analyses.commands.load_lens import load_lens
@@ -82,6 +94,8 @@ def sweep(
     vit = load_model(model, report.progress)
     set_lens(chosen, load_lens(lens_file, vit))
     dataset = load_data(data, vit.class_names)
+    with user_errors(ValueError, status=USAGE):
+        set_perturbations(perturbations or (), chosen, dataset)
     options = {**run.arguments, "progress": report.progress}
     asked = {**model.record, "weights": model.weights and str(model.weights), "data": data}
     asked |= {} if lens_file is None else {"lens": str(lens_file)}

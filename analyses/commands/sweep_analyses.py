@@ -13,6 +13,7 @@ __all__ = ["ANALYSIS_NAMES", "make_analyses", "set_lens"]
 ANALYSIS_NAMES = (
     "identifiability", "updates", "perturbation", "key-value", "compositionality", "class-value", "causal-memories",
     "faithfulness", "localisation", "segmentation", "outliers", "ablation", "circuits", "dictionary", "early-exit",
+    "robustness", "failure-prediction", "token-pruning",
 )  # fmt: skip
 """The names of the catalogue, which is too slow to import for a help text."""
 

@@ -91,7 +91,7 @@ def label_factors(
     ([[1, 0, 1, 0, 0], [0, 1, 0, 0, 1]], (-1, -1, 0, 0, 1))
     """
     n_classes = len(class_names)
-    paths = [tuple(path) for path in taxonomy] if taxonomy is not None else [()] * n_classes
+    paths: list[tuple[str, ...]] = [()] * n_classes if taxonomy is None else [tuple(path) for path in taxonomy]
     if len(paths) != n_classes:
         raise ValueError(f"expected a taxonomy of {n_classes} classes, got {len(paths)} paths")
     if labels.numel() and not (int(labels.min()) >= -1 and int(labels.max()) < n_classes):

@@ -232,6 +232,4 @@ class DictionaryFit:
         for name, parameter in self._parameters.items():
             prefix = f"adam.{name}."
             found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            self._optimiser.state[parameter] = {
-                key: value.clone() if key == "step" else value.clone().to(parameter) for key, value in found.items()
-            }
+            self._optimiser.state[parameter] = {key: value.clone().to(parameter.device) for key, value in found.items()}

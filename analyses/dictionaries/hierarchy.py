@@ -1,6 +1,7 @@
 """Feature splitting and absorption along a taxonomy (Chanin et al. 2024, "A is for Absorption")."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import pandas as pd
 import torch
@@ -59,18 +60,20 @@ def splitting(
     most = min(max_k, pooled.values.shape[1])
     probes = sparse_probes(pooled, factors, range(1, most + 1), seed=seed)
     rows = []
-    for (factor, value), group in probes.groupby(["factor", "factor_value"], sort=False):
-        by_k = group.set_index("k")
-        k = next((k for k in range(1, most) if by_k["f1"][k + 1] - by_k["f1"][k] <= gain), most)
+    for names, group in probes.groupby(["factor", "factor_value"], sort=False):
+        factor, value = cast("tuple[str, str]", names)
+        f1 = dict(zip(group["k"].tolist(), group["f1"].tolist(), strict=True))
+        chosen = dict(zip(group["k"].tolist(), group["chosen"].tolist(), strict=True))
+        k = next((k for k in range(1, most) if f1[k + 1] - f1[k] <= gain), most)
         rows.append(
             {
                 "features": pooled.name,
                 "factor": factor,
                 "factor_value": value,
                 "n_latents": k,
-                "f1": by_k["f1"][1],
-                "split_f1": by_k["f1"][k],
-                "latents": by_k["chosen"][k],
+                "f1": f1[1],
+                "split_f1": f1[k],
+                "latents": chosen[k],
             }
         )
     columns = ["features", "factor", "factor_value", "n_latents", "f1", "split_f1", "latents"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -140,7 +141,7 @@ def latent_patching(
     moves = (pair.latent_difference[..., [latent]] * directions[latent] for latent in chosen)
     values = []
     for move in (*moves, pair.error_difference):
-        hooks = edit_written(model, dictionary, pair.replacing(pair.clean_written + move))
+        hooks: list[Any] = edit_written(model, dictionary, pair.replacing(pair.clean_written + move))
         values.append(checked_metric(metric, model.run_with_hooks(clean, fwd_hooks=hooks), per_image=False))
     return torch.stack(values) - pair.clean_value
 

@@ -1,6 +1,7 @@
 """Whether single features are the true factors: the best feature of each factor value, its AUROC and F1 held out."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -115,7 +116,7 @@ def factor_summary(
     for factor, group in table.groupby("factor", sort=False):
         means = np.nanmean(resampled[:, group.index.to_numpy()], axis=1)
         low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-        n_found = int((group["auroc"] >= found).sum())
+        n_found = int((group["auroc"].to_numpy() >= found).sum())
         rows.append(
             {
                 "features": pooled.name,
@@ -136,7 +137,7 @@ def factor_summary(
 def compare_features(
     pooled: Mapping[str, PooledFeatures], factors: Factors, *, seed: int = 0, found: float = FOUND
 ) -> pd.DataFrame:
-    """`factor_summary` of several kinds of features on the same images, one below the other.
+    """`factor_summary` of several kinds of features on the same images, one below the other, under the given names.
 
     Raises:
         ValueError: If there are no features; or as `factor_scores`.
@@ -144,7 +145,8 @@ def compare_features(
     if not pooled:
         raise ValueError("expected features to compare, got none")
     return pd.concat(
-        [factor_summary(one, factors, seed=seed, found=found) for one in pooled.values()], ignore_index=True
+        [factor_summary(replace(one, name=name), factors, seed=seed, found=found) for name, one in pooled.items()],
+        ignore_index=True,
     )
 
 

@@ -180,7 +180,7 @@ class DictionaryFidelity(Analysis):
             edited[:, chosen] = values
             return edited
 
-        hooks = edit_written(batch.model, dictionary, replace)
+        hooks: list[Any] = edit_written(batch.model, dictionary, replace)
         return batch.model.run_with_hooks(batch.images, fwd_hooks=hooks)
 
     @staticmethod
@@ -230,9 +230,8 @@ class DictionaryFidelity(Analysis):
                 rows += [(name, f"{metric}_recovered", self._ratio(ablated - spliced, ablated - plain))]
         for r, name in ((2, "plain"), (3, "ablated")):
             rows += [(name, metric, self._mean(runs[:, r, m], metric)) for m, metric in enumerate(_RUNS)]
-        return pd.DataFrame([self._row(config.writes, *row) for row in rows]).assign(
-            n_images=len(sums), n_tokens=int(n_tokens.sum())
-        )[_COLUMNS]
+        table = pd.DataFrame([self._row(config.writes, *row) for row in rows])
+        return table.assign(n_images=len(sums), n_tokens=int(n_tokens.sum())).reindex(columns=_COLUMNS)
 
     def _ratio(self, numerators: np.ndarray, denominators: np.ndarray) -> Interval:
         return self.resampling.ratio(numerators, denominators)

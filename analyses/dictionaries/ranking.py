@@ -6,7 +6,7 @@ from torch import Tensor
 
 __all__ = ["auroc", "best_f1", "f1_at"]
 
-CHUNK_ELEMENTS = 2**24  # numbers that `best_f1` holds at a time
+CHUNK_ELEMENTS = 2**18  # numbers that `best_f1` holds at a time: few, so that they stay in the cache
 
 
 def auroc(values: Float[Tensor, "image feature"], truth: Bool[Tensor, "image value"]) -> Float[Tensor, "feature value"]:
@@ -48,20 +48,22 @@ def best_f1(
     _check(values, truth)
     if not len(values):
         raise ValueError("expected at least one image to choose thresholds on, got none")
-    n_images = len(values)
-    members = truth.double()
-    n_predicted = torch.arange(1, n_images + 1, device=values.device).double()[:, None]
+    n_images, members = len(values), truth.float()
+    # the F1's denominator: images that are predicted, plus those that have the value
+    sizes = torch.arange(1, n_images + 1, device=values.device).float()[:, None] + members.sum(dim=0)
     n_at_once = max(1, CHUNK_ELEMENTS // max(1, members.numel()))
     scores, thresholds = [], []
     for chunk in values.split(n_at_once, dim=1):
         ordered, order = chunk.sort(dim=0, descending=True)
-        hits = members[order.T].cumsum(dim=1)  # [feature image value]
-        f1 = 2 * hits / (n_predicted + members.sum(dim=0))
+        hits = members[order.T]  # [feature image value]
+        f1 = torch.cumsum(hits, dim=1, out=hits).mul_(2).div_(sizes)
         # a threshold cannot separate equal values
         last = torch.ones_like(ordered, dtype=torch.bool)
         last[:-1] = ordered[:-1] != ordered[1:]
-        best, at = f1.masked_fill(~last.T[:, :, None], -1).max(dim=1)
-        scores.append(best)
+        best, at = f1.masked_fill_(~last.T[:, :, None], -1).max(dim=1)
+        # counts are whole numbers, so the rounding of single precision can be undone
+        size = sizes.gather(0, at).double()
+        scores.append((best.double() * size).round() / size)
         thresholds.append(ordered.T.gather(1, at))
     empty = values.new_zeros(0, truth.shape[1])
     return torch.cat([*scores, empty.double()]), torch.cat([*thresholds, empty])

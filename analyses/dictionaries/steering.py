@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pandas as pd
 import torch
@@ -139,6 +139,7 @@ def dose_response(
             edited[:, chosen] += change
             return edited
 
-        logits.append(model.run_with_hooks(images, fwd_hooks=edit_written(model, dictionary, steer)))
+        hooks: list[Any] = edit_written(model, dictionary, steer)
+        logits.append(model.run_with_hooks(images, fwd_hooks=hooks))
     names = tuple(model.class_names)
     return DoseResponse(latent, mode, tuple(float(dose) for dose in doses), torch.stack(logits), plain, classes, names)

@@ -1,6 +1,5 @@
 """Identifiability and accuracy over a dataset, before and after attention or tokens are removed."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, get_args
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from analyses.analysis.base import Analysis, AnalysisBatch
 from analyses.analysis.groups import TOKEN_GROUPS, sum_by_group, token_groups
-from analyses.analysis.tables import GroupSums, difference_rows, ratio_rows
+from analyses.analysis.tables import GroupSums, before_after_rows, difference_rows
 from analyses.perturbation.attention import no_cls, self_only
 from analyses.perturbation.runs import PerturbedRun, Region, perturb_stream, region_mask
 from analyses.projection import Lens, stream_names
@@ -25,7 +24,6 @@ _COLUMNS = [
     "perturbation", "layer", "stream", "token_type", "region", "metric", "before", "after", "value", "low", "high",
     "n_images", "n_tokens", "p_value", "p_adjusted", "effect_size",
 ]  # fmt: skip
-_TESTS = ("p_value", "p_adjusted", "effect_size")
 
 Removed = Literal["context", "object", "touched"]
 
@@ -191,19 +189,7 @@ class Perturbation(Analysis):
             )
             for time in (0, 1)
         )
-        change = dataclasses.replace(before, sums=after.sums - before.sums)
-        tables = []
-        for index, (group, (token_type, region)) in enumerate(TOKEN_GROUPS.items()):
-            chosen = change.has(group)
-            if not chosen.any():
-                continue
-            rows = change.rows.assign(token_type=token_type, region=region)
-            for time, sums in (("before", before), ("after", after)):
-                rows[time] = sums.sums[:, :, index].sum(axis=0) / sums.counts[:, :, index].sum(axis=0)
-            means_after, means_before = (sums.of_images(chosen).means(group) for sums in (after, before))
-            tests = difference_rows(means_after, means_before, change.rows, self.resampling, paired=True)
-            tables.append(rows.assign(**{name: tests[name] for name in _TESTS if len(tests)}))
-        table = ratio_rows(change, self.resampling).merge(pd.concat(tables), how="left", validate="one_to_one")
+        table = before_after_rows(before, after, self.resampling)
         return pd.concat([table.assign(stream="resid_post"), self._accuracy(correct)], ignore_index=True)
 
     def _accuracy(self, correct: np.ndarray) -> pd.DataFrame:

@@ -139,7 +139,7 @@ def dose_response_figure(responses: Sequence[DoseResponse], labels: Sequence[str
     panels = {
         "target_change": "change of the target's logit",
         "others_spread": "mean absolute change of other logits",
-        "kept_top": "images that keep their top class, percent",
+        "kept_top": "top class kept, percent of images",
     }
     for response, label, style in zip(responses, labels, LINE_STYLES, strict=False):
         table = response.table()

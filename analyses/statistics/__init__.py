@@ -18,13 +18,17 @@ from analyses.statistics.intervals import (
     bootstrap_of_sums,
     bootstrap_ratio,
 )
+from analyses.statistics.roc import AurocIntervals, auroc, bootstrap_auroc
 
 __all__ = [
+    "AurocIntervals",
     "Interval",
     "PermutationTest",
     "Resampling",
     "SignedRankTest",
     "adjust_p_values",
+    "auroc",
+    "bootstrap_auroc",
     "bootstrap_difference",
     "bootstrap_interval",
     "bootstrap_of_sums",

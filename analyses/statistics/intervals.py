@@ -19,6 +19,7 @@ __all__ = [
     "bootstrap_interval",
     "bootstrap_of_sums",
     "bootstrap_ratio",
+    "bootstrap_statistic",
     "resampling_batch",
     "times_drawn",
 ]
@@ -132,7 +133,7 @@ def bootstrap_ratio(
         numerator, denominator = drawn @ columns
         return np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator != 0)
 
-    return _bootstrap(ratios, [len(top)], top.shape[1:], level, n_resamples, seed)
+    return bootstrap_statistic(ratios, [len(top)], top.shape[1:], level, n_resamples, seed)
 
 
 def bootstrap_difference(
@@ -165,7 +166,7 @@ def bootstrap_difference(
     def differences(drawn_a: np.ndarray, drawn_b: np.ndarray) -> np.ndarray:
         return drawn_a @ columns_a / n_a - drawn_b @ columns_b / n_b
 
-    return _bootstrap(differences, [n_a, n_b], a.shape[1:], level, n_resamples, seed)
+    return bootstrap_statistic(differences, [n_a, n_b], a.shape[1:], level, n_resamples, seed)
 
 
 def bootstrap_of_sums(
@@ -203,10 +204,10 @@ def bootstrap_of_sums(
     def of_resamples(drawn: np.ndarray) -> np.ndarray:
         return statistic((drawn @ columns).reshape(len(drawn), *values.shape[1:]))[:, None]
 
-    return _bootstrap(of_resamples, [len(values)], (), level, n_resamples, seed)
+    return bootstrap_statistic(of_resamples, [len(values)], (), level, n_resamples, seed)
 
 
-def _bootstrap(
+def bootstrap_statistic(
     statistic: Callable[..., np.ndarray],
     sizes: Sequence[int],
     axes: tuple[int, ...],

@@ -20,7 +20,7 @@ def test_every_entry_is_defined_and_can_be_made(name: str) -> None:
 
 def test_command_names_are_unique() -> None:
     commands = [entry.command for entry in CATALOGUE.values()]
-    assert len(set(commands)) == len(commands) == 15
+    assert len(set(commands)) == len(commands) == 18
 
 
 def test_an_unknown_analysis_is_defined_by_its_docstring() -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from real_dinov2 import MISSING, onnx_file
 
 from analyses.data.open import images_for
+from analyses.token_pruning import pruned_logits
 from analyses.value_vectors.vectors import value_logits
 from hooked_vit import HookedViT
 
@@ -305,6 +306,54 @@ def test_circuits(run_example: Callable[..., Run]) -> None:
     with torch.no_grad():
         right = run.variables["context_model"](test.images).argmax(dim=1) == test.labels[:, 0]
     assert cut.loc[0, "own"] == pytest.approx(100 * float(right.float().mean()))
+
+
+def test_dictionaries(run_example: Callable[..., Run]) -> None:
+    run = run_example(10, "--quick")
+    factors, fidelity = run.table("factors"), run.table("fidelity").set_index(["dictionary", "metric"])["value"]
+    found = factors.groupby("features")["n_found"].sum()
+    assert found["latents"] > found["random latents"] > found["untrained neurons"]
+    for name, count in found.items():
+        assert re.search(rf"^ +{name}: {count} of \d+$", run.printed, flags=re.MULTILINE)
+    assert f"{fidelity['given', 'l0']:.0f} active per token" in run.printed
+    assert fidelity["given", "explained_variance"] > fidelity["random", "explained_variance"]
+    exact, effects = run.variables["exact"], run.variables["effects"]
+    assert f"the error: {float(exact[-1]):.2f}" in run.printed
+    assert float(effects.latents.sum() + effects.error.sum()) == pytest.approx(run.variables["whole"], rel=0.2)
+    steered = run.table("steering")
+    assert steered["target_change"].iloc[0] == 0
+    assert steered["target_change"].iloc[-1] > steered["others_spread"].iloc[-1]
+
+
+def test_use(run_example: Callable[..., Run]) -> None:
+    run = run_example(11, "--quick")
+    lens, exits, patches = (run.table(name) for name in ("lens", "exit", "patches"))
+    assert lens["tokens"].tolist() == ["cls", "patch"]
+    assert exits["readout"].tolist() == ["class_space", "tuned_lens"]
+    accuracy = patches.set_index("score")["accuracy"]
+    model, scenes = run.variables["models"]["emoji-vit"], run.variables["measured_on"].batch(range(32))
+    for score in ("class_space", "cls_attention"):
+        found = pruned_logits(model, scenes.images, {4: 16}, score).class_logits.argmax(dim=1)
+        assert accuracy[score] == pytest.approx(100 * float((found == scenes.labels[:, 0]).float().mean()))
+    assert f"those that class space names keep {accuracy['class_space']:.0f} % accuracy" in run.printed
+    assert accuracy["cls_attention"] > accuracy["class_space"]
+    figures = {path.name for path in run.out.glob("*.png")}
+    assert figures == {f"emoji-vit-{name}.png" for name in ("lens", "exit", "patches", "robustness", "failure")}
+    failure, robustness, breaks = run.table("failure"), run.table("robustness"), run.table("breaks")
+    clean = robustness[robustness["metric"] == "accuracy"]["before"]
+    right = model(scenes.images).argmax(dim=1) == scenes.labels[:, 0]
+    assert clean.tolist() == pytest.approx([100 * float(right.float().mean())] * 4)
+    losses = robustness[(robustness["metric"] == "identifiability") & (robustness["region"] == "all")]
+    assert breaks["block"].notna().any()
+    for row in breaks[breaks["block"].notna()].to_dict("records"):
+        keys = ["perturbation", "token_type"]
+        same = losses[(losses[keys] == [row[key] for key in keys]).all(axis=1)].set_index("layer")
+        lower = (same["high"] < 0) & (same["value"] < 0) & (same["p_adjusted"] < 0.05)
+        assert lower[lower].index.min() == row["block"]
+    early = failure[(failure["layer"] < 7) & (failure["n_wrong"] > 1)]
+    n_better = int((early["value_low"] > 0).sum())
+    assert f"{n_better} of {len(early)} quantities of earlier blocks predict errors better" in run.printed
+    assert "0 % of images have an outlier" in run.printed
 
 
 def test_a_correlation_over_components_has_an_interval_over_pairs() -> None:

@@ -60,7 +60,14 @@ def test_a_page_is_one_file(trained: Path, tmp_path: Path) -> None:
     status, printed, errors = run(*arguments)
     assert (status, errors) == (0, "")
     assert str(target) in printed
-    assert target.read_text("utf-8").startswith("<!doctype html>")
+    assert f"<b>{trained}</b>" in target.read_text("utf-8")
+
+
+@pytest.mark.skipif(not embedded_dictionaries(), reason="no dictionary is embedded")
+def test_by_default_the_embedded_dictionary_is_shown(tmp_path: Path) -> None:
+    status, _, errors = run("page", "--data", "emoji-scenes:4", "--latents", 3, "--out", tmp_path / "page.html")
+    assert (status, errors) == (0, "")
+    assert f"<b>{embedded_dictionaries()[0]}</b>" in (tmp_path / "page.html").read_text("utf-8")
 
 
 def test_mistakes_are_one_line(trained: Path, tmp_path: Path) -> None:

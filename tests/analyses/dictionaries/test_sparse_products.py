@@ -57,6 +57,16 @@ def test_an_activation_without_active_latents() -> None:
     assert not dec.grad.any()
 
 
+@pytest.mark.parametrize(("n_latents", "k"), [(96, 2), (512, 2), (101, 2), (40, 5)])
+def test_the_largest_of_rows_in_two_steps(n_latents: int, k: int) -> None:
+    pre = torch.randn(13, n_latents, generator=torch.Generator().manual_seed(0))
+    values, columns = sparse_products._largest_of_rows(pre, k)
+    expected = pre.topk(k, dim=-1)
+    assert torch.equal(values.sort(descending=True).values, expected.values)
+    assert torch.equal(columns.sort().values, expected.indices.sort().values)
+    assert torch.equal(pre.gather(1, columns), values)
+
+
 def test_places_of_a_mask() -> None:
     for shape in ((8, 8), (3, 5), (1, 16)):
         mask = torch.rand(shape, generator=torch.Generator().manual_seed(1)) > 0.7
