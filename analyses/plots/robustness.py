@@ -85,6 +85,8 @@ def _draw_drift(figure: Figure, axes: np.ndarray, drift: pd.DataFrame, names: li
 def failure_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
     """Draw the table of `FailurePrediction`: a panel for each condition.
 
+    Conditions without a right or without a wrong answer are left out; a sentence says so if none is left.
+
     Args:
         table: `FailurePrediction().compute()`.
         title: Above the figure: which model and images.
@@ -95,7 +97,12 @@ def failure_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
     >>> len(failure_figure(table).axes)
     1
     """
-    names = list(dict.fromkeys(table["condition"]))
+    names = list(dict.fromkeys(table[table["auroc"].notna()]["condition"]))
+    if not names:
+        figure = Figure(figsize=(5, 1.5), layout="constrained")
+        figure.text(0.5, 0.6, "Under no condition are there right and wrong answers to tell apart.", ha="center")
+        finish_figure(figure, table, title, "")
+        return figure
     n_columns = min(4, len(names))
     n_rows = -(-len(names) // n_columns)
     figure = Figure(figsize=(0.8 + 2.9 * n_columns, 0.6 + 2.7 * n_rows), layout="constrained")

@@ -338,7 +338,22 @@ def test_use(run_example: Callable[..., Run]) -> None:
     assert f"those that class space names keep {accuracy['class_space']:.0f} % accuracy" in run.printed
     assert accuracy["cls_attention"] > accuracy["class_space"]
     figures = {path.name for path in run.out.glob("*.png")}
-    assert figures == {f"emoji-vit-{name}.png" for name in ("lens", "exit", "patches")}
+    assert figures == {f"emoji-vit-{name}.png" for name in ("lens", "exit", "patches", "robustness", "failure")}
+    failure, robustness, breaks = run.table("failure"), run.table("robustness"), run.table("breaks")
+    clean = robustness[robustness["metric"] == "accuracy"]["before"]
+    right = model(scenes.images).argmax(dim=1) == scenes.labels[:, 0]
+    assert clean.tolist() == pytest.approx([100 * float(right.float().mean())] * 4)
+    losses = robustness[(robustness["metric"] == "identifiability") & (robustness["region"] == "all")]
+    assert breaks["block"].notna().any()
+    for row in breaks[breaks["block"].notna()].to_dict("records"):
+        keys = ["perturbation", "token_type"]
+        same = losses[(losses[keys] == [row[key] for key in keys]).all(axis=1)].set_index("layer")
+        lower = (same["high"] < 0) & (same["value"] < 0) & (same["p_adjusted"] < 0.05)
+        assert lower[lower].index.min() == row["block"]
+    early = failure[(failure["layer"] < 7) & (failure["n_wrong"] > 1)]
+    n_better = int((early["value_low"] > 0).sum())
+    assert f"{n_better} of {len(early)} quantities of earlier blocks predict errors better" in run.printed
+    assert "0 % of images have an outlier" in run.printed
 
 
 def test_a_correlation_over_components_has_an_interval_over_pairs() -> None:
