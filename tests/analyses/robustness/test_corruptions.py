@@ -14,7 +14,7 @@ from analyses.robustness.corruptions import Corruption
 from analyses.robustness.pictures import seeded
 from hooked_vit import HookedViT
 
-package = pytest.importorskip("imagecorruptions", reason="the robustness extra is not installed")
+package = pytest.importorskip("imagecorruptions", reason="the robustness extra is missing", exc_type=ImportError)
 RANDOM = {"gaussian_noise", "shot_noise", "impulse_noise", "glass_blur", "motion_blur", "snow", "frost", "fog",
           "elastic_transform", "speckle_noise", "spatter"}  # fmt: skip
 SLOW = {"glass_blur"}  # numba compiles it for five seconds
