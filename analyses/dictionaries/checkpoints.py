@@ -67,13 +67,13 @@ class TrainingFolder:
         """The dictionaries, if the training has ended.
 
         Raises:
-            ValueError: If they are those of another training.
+            ValueError: If one that is there is that of another training, which this one would overwrite.
         """
-        if (self._path / _STATE).is_file() or not all(file.is_file() for file in self._files):
-            return None
-        found = [load_dictionary(file) for file in self._files]
+        found = [load_dictionary(file) for file in self._files if file.is_file()]
         for dictionary in found:
             self._check(dictionary.record)
+        if (self._path / _STATE).is_file() or len(found) < len(self._files):
+            return None
         return found
 
     def read_state(self) -> tuple[dict[str, Tensor], int, list[list[Any]], int] | None:

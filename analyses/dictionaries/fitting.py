@@ -1,5 +1,6 @@
 """Fitting one dictionary to batches of activations: steps, dead latents, and a state that can be stored."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,9 @@ class FitOptions:
         auxiliary: The weight of the auxiliary loss for dead latents.
         auxiliary_k: How many dead latents may explain a residual.
         dead_after: A latent is dead if it was not active in so many activations.
+
+    Raises:
+        ValueError: If a value is outside its range.
     """
 
     learning_rate: float = 1e-3
@@ -44,6 +48,14 @@ class FitOptions:
     auxiliary: float = 1 / 32
     auxiliary_k: int = 64
     dead_after: int = 100_000
+
+    def __post_init__(self) -> None:
+        above_zero = ("learning_rate", "bandwidth", "auxiliary_k", "dead_after")
+        for name, value in vars(self).items():
+            if not (math.isfinite(value) and value >= 0) or (name in above_zero and value == 0):
+                raise ValueError(f"{name} must be {'above 0' if name in above_zero else '0 or more'}, got {value}")
+            if name in ("warm_up", "decay") and value > 1:
+                raise ValueError(f"{name} is a share of the training, from 0 to 1, got {value}")
 
 
 class DictionaryFit:
@@ -202,9 +214,19 @@ class DictionaryFit:
 
     @torch.no_grad()
     def dictionary(self, record: Mapping[str, Any] | None = None) -> Dictionary:
-        """The dictionary as it is now."""
+        """The dictionary as it is now.
+
+        Raises:
+            ValueError: If its weights are not finite.
+        """
         made = Dictionary(self.config, record)
         parameters = self._parameters
+        broken = [name for name, tensor in parameters.items() if not tensor.isfinite().all()]
+        if broken:
+            raise ValueError(
+                f"the training ended with weights that are not finite ({', '.join(broken)}): lower the learning rate "
+                f"(it is {self.options.learning_rate})"
+            )
         tensors = {"W_enc": parameters["enc"].T, "b_enc": parameters["b_enc"], "W_dec": parameters["dec"]}
         tensors |= {"b_dec": parameters["b_dec"]}
         tensors |= {name: self._kept[name] for name in ("in_mean", "in_scale", "out_mean", "out_scale")}

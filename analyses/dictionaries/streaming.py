@@ -54,6 +54,9 @@ class ActivationStream:
         seed: Seed of the orders.
         on_error: `"skip"` leaves out pictures that cannot be read.
 
+    Raises:
+        ValueError: If the buffer holds nothing, `on_error` is unknown, or the model has no such tokens.
+
     >>> from analyses.data import EmojiScenes
     >>> point, model = "blocks.2.hook_resid_post", HookedViT.from_pretrained("emoji-vit")
     >>> stream = ActivationStream(model, EmojiScenes(8, seed=0), [point], last_layer=2, buffer_size=256, batch_size=4)
@@ -74,6 +77,10 @@ class ActivationStream:
         seed: int = 0,
         on_error: Literal["raise", "skip"] = "raise",
     ):
+        if buffer_size < 1:
+            raise ValueError(f"buffer_size must be at least 1, got {buffer_size}")
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error is 'raise' or 'skip', got {on_error!r}")
         self._model, self._points, self._last_layer = model, list(points), last_layer
         self._chosen = token_group(model.token_layout, tokens)
         self._tokens, self._epochs, self._batch_size, self._seed = tokens, epochs, batch_size, seed

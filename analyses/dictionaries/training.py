@@ -1,8 +1,9 @@
 """Training dictionaries on the activations of a model, several layers in one forward pass; resumable."""
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import index as whole_number
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 import torch
 
@@ -25,7 +26,7 @@ def train_dictionary(
     model: HookedViT,
     dataset: LabelledImages,
     stream: str,
-    layers: int | Sequence[int],
+    layers: SupportsIndex | Sequence[SupportsIndex],
     *,
     writes: str | None = None,
     kind: Kind = "topk",
@@ -84,7 +85,9 @@ def train_dictionary(
 
     Raises:
         ValueError: If the model has no such layer or activation, the dataset is empty, the loss is not finite, all
-            latents are dead, a picture cannot be read, or the folder holds another training.
+            latents are dead, a picture cannot be read, the folder holds another training, a number is outside its
+            range, or a transcoder would write before it reads. Files of an earlier training are deleted only after all
+            arguments were checked.
 
     >>> from analyses.data import EmojiScenes
     >>> model = HookedViT.from_pretrained("emoji-vit")
@@ -92,9 +95,7 @@ def train_dictionary(
     >>> dictionary.config.point, dictionary.config.kind, dictionary.record["losses"][-1]["active"]
     ('blocks.2.hook_resid_post', 'topk', 32.0)
     """
-    chosen = [layers] if isinstance(layers, int) else list(layers)
-    if not chosen or len(set(chosen)) != len(chosen):
-        raise ValueError(f"expected one or several layers, each once, got {layers}")
+    chosen = _layers(layers)
     for name, number in {"epochs": epochs, "batch_size": batch_size, "step_size": step_size}.items():
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
@@ -102,6 +103,12 @@ def train_dictionary(
         raise ValueError("no activations to train on: the dataset is empty")
     options = options or FitOptions()
     configs = [_config(model, stream, writes, n, kind, d_dict, k, tuple(group_sizes), tokens) for n in chosen]
+    if len({config.writes for config in configs}) < len(configs):
+        raise ValueError(f"expected one or several layers, each once, got {layers} of {model.cfg.n_layers} blocks")
+    _check_order(model, configs[0])
+    points = list(dict.fromkeys(name for config in configs for name in (config.reads, config.writes)))
+    last = max(layer % model.cfg.n_layers for layer in chosen)
+    streamed = ActivationStream(model, dataset, points, last, tokens, epochs, batch_size, buffer_size, seed, on_error)
     settings = settings_of(
         model, dataset, configs, options, {"seed": seed, "epochs": epochs, "batch_size": batch_size,
         "step_size": step_size, "buffer_size": buffer_size, "on_error": on_error},
@@ -109,15 +116,35 @@ def train_dictionary(
     folder = None if out is None else TrainingFolder(out, [config.writes for config in configs], settings, resume)
     finished = None if folder is None else folder.finished()
     if finished is None:
-        points = list(dict.fromkeys(name for config in configs for name in (config.reads, config.writes)))
-        last = max(layer % model.cfg.n_layers for layer in chosen)
-        streamed = ActivationStream(
-            model, dataset, points, last, tokens, epochs, batch_size, buffer_size, seed, on_error
-        )
         fits = [DictionaryFit(config, options, seed, model.cfg.device) for config in configs]
         training = _Training(streamed, fits, settings, folder, step_size, checkpoint_seconds, on_chunk)
         finished = training.run(progress)
-    return finished[0] if isinstance(layers, int) else finished
+    return finished[0] if isinstance(layers, SupportsIndex) else finished
+
+
+def _layers(layers: SupportsIndex | Sequence[SupportsIndex]) -> list[int]:
+    try:
+        chosen = [whole_number(layer) for layer in ([layers] if isinstance(layers, SupportsIndex) else layers)]
+    except TypeError:
+        raise ValueError(f"expected one or several layers as whole numbers, got {layers!r}") from None
+    if not chosen:
+        raise ValueError(f"expected one or several layers, each once, got {layers}")
+    return chosen
+
+
+@torch.no_grad()
+def _check_order(model: HookedViT, config: DictionaryConfig) -> None:
+    """That a transcoder reads before it writes, as the model itself runs: it could not be spliced in otherwise."""
+    if not config.is_transcoder:
+        return
+    size, like = model.cfg.image_size, model.embed.weight
+    images = torch.zeros(1, model.cfg.n_channels, *size, dtype=like.dtype, device=like.device)
+    names = [config.reads, config.writes]
+    cache = model.run_with_cache(images, names_filter=names, return_cache_object=False)[1]
+    if list(cache) != names:
+        raise ValueError(
+            f"a transcoder reads before it writes, but '{config.reads}' comes after '{config.writes}': swap the two"
+        )
 
 
 def _config(
@@ -131,7 +158,7 @@ def _config(
     if kind == "matryoshka" and not group_sizes:
         group_sizes = tuple(dict.fromkeys(max(1, n_latents // share) for share in (16, 8, 4, 2, 1)))
     return DictionaryConfig(
-        kind, d_in, d_out, n_latents, reads, written, tokens, min(k, n_latents) if kind in _WITH_K else None,
+        kind, d_in, d_out, n_latents, reads, written, tokens, k if kind in _WITH_K else None,
         group_sizes, "mean_and_scale",
     )  # fmt: skip
 

@@ -85,14 +85,11 @@ def _draw_drift(figure: Figure, axes: np.ndarray, drift: pd.DataFrame, names: li
 def failure_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
     """Draw the table of `FailurePrediction`: a panel for each condition.
 
-    Conditions without a right or without a wrong answer are left out.
+    Conditions without a right or without a wrong answer are left out; a sentence says so if none is left.
 
     Args:
         table: `FailurePrediction().compute()`.
         title: Above the figure: which model and images.
-
-    Raises:
-        ValueError: If no condition is left.
 
     >>> rows = [{"condition": "clean", "quantity": "margin", "layer": layer, "auroc": 0.7} for layer in range(2)]
     >>> rows.append({"condition": "clean", "quantity": "confidence", "layer": None, "auroc": 0.8})
@@ -102,7 +99,10 @@ def failure_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
     """
     names = list(dict.fromkeys(table[table["auroc"].notna()]["condition"]))
     if not names:
-        raise ValueError("no figure: under no condition were some images classified correctly and others not")
+        figure = Figure(figsize=(5, 1.5), layout="constrained")
+        figure.text(0.5, 0.6, "Under no condition are there right and wrong answers to tell apart.", ha="center")
+        finish_figure(figure, table, title, "")
+        return figure
     n_columns = min(4, len(names))
     n_rows = -(-len(names) // n_columns)
     figure = Figure(figsize=(0.8 + 2.9 * n_columns, 0.6 + 2.7 * n_rows), layout="constrained")

@@ -54,7 +54,7 @@ class Segmentation(Analysis):
     hits: list[Tensor]  # [image reader layer]
     union: list[Tensor]  # [image reader layer]
     object_pixels: list[Tensor]  # [image]
-    class_pixels: Any  # [image_group count reader layer n_classes]: hits, predicted, predicted on objects, target
+    class_pixels: Any  # [count reader layer image_group·n_classes]: hits, predicted, predicted on objects, target
 
     def __init__(self, head: RidgeProbe | None = None, resampling: Resampling = Resampling(), lens: Lens | None = None):
         """Configure the analysis.
@@ -90,8 +90,11 @@ class Segmentation(Analysis):
         counted = batch_mask.flatten(1).any(dim=1)
         labels, mask = batch.labels[counted], batch_mask[counted]
         n_readers, n_layers, n_classes = len(self.readers), model.cfg.n_layers, model.cfg.n_classes
-        pixels = torch.zeros(4, n_readers, n_layers, _N_GROUPS * n_classes, dtype=torch.long, device=labels.device)
-        first = n_classes * image_groups(batch.index.to(labels.device)[counted])
+        if not self.class_pixels.ndim:
+            of_groups = 4, n_readers, n_layers, _N_GROUPS * n_classes
+            self.class_pixels = torch.zeros(of_groups, dtype=torch.long, device=self.device)
+        pixels = self.class_pixels
+        first = (n_classes * image_groups(batch.index.to(labels.device)[counted])).to(pixels.device)
         hits = torch.zeros(len(labels), n_readers, n_layers, dtype=torch.long, device=labels.device)
         union = torch.zeros_like(hits)
         inside = torch.zeros(0, dtype=torch.long, device=labels.device)
@@ -104,17 +107,16 @@ class Segmentation(Analysis):
                     right = top == labels[:, None]
                     hits[:, r, layer] = (on_object * right).sum(dim=1)
                     union[:, r, layer] = inside + (every * right).sum(dim=1) - hits[:, r, layer]
-                    shown, segmented = first + labels, (first[:, None] + top).flatten()
-                    pixels[0, r, layer].index_add_(0, shown, hits[:, r, layer])
-                    pixels[1, r, layer].index_add_(0, segmented, every.flatten())
-                    pixels[2, r, layer].index_add_(0, segmented, on_object.flatten())
-                    pixels[3, r, layer].index_add_(0, shown, inside)
+                    shown = first + labels.to(first.device)
+                    segmented = (first[:, None] + top.to(first.device)).flatten()
+                    pixels[0, r, layer].index_add_(0, shown, hits[:, r, layer].to(first.device))
+                    pixels[1, r, layer].index_add_(0, segmented, every.flatten().to(first.device))
+                    pixels[2, r, layer].index_add_(0, segmented, on_object.flatten().to(first.device))
+                    pixels[3, r, layer].index_add_(0, shown, inside.to(first.device))
         self.index.append(batch.index[counted].to(self.device))
         self.hits.append(hits.to(self.device))
         self.union.append(union.to(self.device))
         self.object_pixels.append(inside.to(self.device))
-        grouped = rearrange(pixels, "count reader layer (group c) -> group count reader layer c", group=_N_GROUPS)
-        self.class_pixels = self.class_pixels + grouped.to(self.device)
 
     def _top_classes(self, batch: AnalysisBatch, reader: str, layer: int) -> Tensor:
         """[batch patch]"""
@@ -141,7 +143,9 @@ class Segmentation(Analysis):
             "pixel_accuracy": self.resampling.ratio(hits.astype(np.float64), object_pixels),
             "object_iou": self.resampling.interval(hits / union),
         }
-        by_group = self.class_pixels[self.class_pixels.flatten(1).any(dim=1)].cpu()
+        grouped = "count reader layer (group c) -> group count reader layer c"
+        by_group = rearrange(self.class_pixels.cpu(), grouped, group=_N_GROUPS)
+        by_group = by_group[by_group.flatten(1).any(dim=1)]
         n_shown = int((by_group.sum(dim=0)[3, 0, 0] > 0).sum())
         rows = []
         for r, reader in enumerate(self.readers):

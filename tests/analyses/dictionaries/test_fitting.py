@@ -99,6 +99,30 @@ def test_dead_latents_come_back() -> None:
     assert dead(auxiliary=1 / 32) < 0.5 * dead(auxiliary=0.0)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
+        ({"learning_rate": -1e-3}, "learning_rate must be above 0, got -0.001"),
+        ({"bandwidth": 0.0}, "bandwidth must be above 0, got 0.0"),
+        ({"penalty": -0.1}, "penalty must be 0 or more, got -0.1"),
+        ({"penalty": float("nan")}, "penalty must be 0 or more, got nan"),
+        ({"decay": 1.5}, "decay is a share of the training, from 0 to 1, got 1.5"),
+        ({"auxiliary_k": 0}, "auxiliary_k must be above 0, got 0"),
+    ],
+)
+def test_options_outside_their_range_are_refused(values: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FitOptions(**values)
+
+
+def test_weights_that_are_not_finite_are_never_a_dictionary() -> None:
+    fit = DictionaryFit(config("topk"))
+    fit._parameters["b_enc"].data[3] = torch.inf
+    with pytest.raises(ValueError, match=r"weights that are not finite \(b_enc\): lower the learning rate"):
+        fit.dictionary()
+
+
 def test_what_cannot_be_fitted_is_refused() -> None:
     fit, x = DictionaryFit(config("relu")), PLANTED.draw(64, seed=0)
     with pytest.raises(ValueError, match="no activations to train on"):

@@ -1,5 +1,6 @@
 """Training: layers at once or one by one, a killed training ends with the same weights, errors say what to do."""
 
+import numpy as np
 import pytest
 import torch
 from conftest import ported
@@ -113,6 +114,13 @@ def test_matryoshkas_prefixes_and_losses_as_they_come() -> None:
         ({"stream": "pattern"}, "one vector per token or image"),
         ({"layers": []}, "expected one or several layers, each once"),
         ({"layers": [1, 1]}, "expected one or several layers, each once"),
+        ({"layers": [-1, 2]}, r"expected one or several layers, each once, got \[-1, 2\] of 3 blocks"),
+        ({"layers": 2.0}, "layers as whole numbers, got 2.0"),
+        ({"layers": [0, 1.0]}, r"layers as whole numbers, got \[0, 1.0\]"),
+        ({"k": 33}, "expected k from 1 to the number of latents, 32, got 33"),
+        ({"buffer_size": 0}, "buffer_size must be at least 1, got 0"),
+        ({"on_error": "ignore"}, "on_error is 'raise' or 'skip', got 'ignore'"),
+        ({"stream": "resid_post", "writes": "mlp_in"}, "reads before it writes, but 'blocks.1.hook_resid_post' comes"),
         ({"dataset": Pictures(0)}, "the dataset is empty"),
         ({"dataset": Pictures(8, value=float("nan"))}, "image . of the dataset cannot be read"),
         ({"dataset": Pictures(8, value=float("nan")), "on_error": "skip"}, "none of its images could be read"),
@@ -126,6 +134,44 @@ def test_what_cannot_be_trained_is_refused(changes, message: str, bad_input) -> 
     arguments = {"dataset": Pictures(), "stream": "resid_post", "layers": 1, **OPTIONS, **changes}
     with pytest.raises(ValueError, match=message):
         train_dictionary(ported("cls"), **arguments)
+
+
+def test_a_layer_may_be_any_whole_number() -> None:
+    model = ported("cls")
+    one = train_dictionary(model, Pictures(8), "resid_post", np.int64(1), **OPTIONS)
+    assert same(one, train_dictionary(model, Pictures(8), "resid_post", 1, **OPTIONS))
+
+
+@pytest.mark.parametrize("changes", [{"buffer_size": 0}, {"tokens": "register"}, {"layers": [1, -2]}])
+def test_refused_arguments_delete_nothing(changes, tmp_path, bad_input) -> None:
+    model, file = ported("cls"), tmp_path / "blocks.1.hook_resid_post.safetensors"
+    train_dictionary(model, Pictures(8), "resid_post", 1, out=tmp_path, **OPTIONS)
+    before, arguments = file.read_bytes(), {"layers": 1, **OPTIONS, **changes}
+    with pytest.raises(ValueError):
+        train_dictionary(model, Pictures(8), "resid_post", out=tmp_path, resume=False, **arguments)
+    assert file.read_bytes() == before
+
+
+def test_another_trainings_dictionary_is_never_overwritten(tmp_path) -> None:
+    model, file = ported("cls"), tmp_path / "blocks.1.hook_resid_post.safetensors"
+    train_dictionary(model, Pictures(8), "resid_post", 1, out=tmp_path, **OPTIONS)
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match="holds another training; they differ in"):
+        train_dictionary(model, Pictures(8), "resid_post", [0, 1], out=tmp_path, **OPTIONS)
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_training_killed_between_its_files_is_finished(tmp_path) -> None:
+    model, options = ported("cls"), {**OPTIONS, "checkpoint_seconds": 0}
+    with pytest.raises(KeyboardInterrupt):
+        train_dictionary(model, Pictures(killed_at=35), "resid_post", [0, 1], out=tmp_path / "a", **options)
+    state = (tmp_path / "a" / "state.safetensors").read_bytes()
+    whole = train_dictionary(model, Pictures(), "resid_post", [0, 1], out=tmp_path / "a", **options)
+    (tmp_path / "a" / "state.safetensors").write_bytes(state)
+    (tmp_path / "a" / "blocks.1.hook_resid_post.safetensors").unlink()
+    again = train_dictionary(model, Pictures(), "resid_post", [0, 1], out=tmp_path / "a", **options)
+    assert all(same(a, b) for a, b in zip(whole, again, strict=True))
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path) -> None:

@@ -42,3 +42,6 @@ def test_failure() -> None:
     np.testing.assert_allclose(lines["margin of the head"], margin["auroc"])
     confidence = rows_where(noise, {"quantity": "confidence"})["auroc"].iloc[0]
     np.testing.assert_allclose(lines["confidence"], [confidence] * 2)
+    none = failure_figure(table.assign(auroc=float("nan")))
+    assert not none.axes
+    assert "no condition" in none.texts[0].get_text()
