@@ -10,6 +10,7 @@ block by block cost. Batches differ in what is left of them: few images in a ste
 
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ def main() -> None:
         "linear probes": fit_exit_probes(model, fitted),
     }
     rules = {name: calibrated(model, readout, held_out) for name, readout in readouts.items()}
-    rules["class space, never"] = ExitRule(1.0)
+    rules["class space, never"] = ExitRule(inf)
     report = Report(
         "early-exit", ("batch", "exit by", "accuracy", "depth / all blocks", "time / whole model"), arguments
     )

@@ -9,6 +9,18 @@ from transformer_lens.hook_points import HookPoint as LensHookPoint
 from transformer_lens.hook_points import LensHandle
 
 from hooked_vit.activations import Recipe
+from hooked_vit.token_layout import KeptTokens
+
+
+class RunningTokens:
+    """Which tokens the images of a run have, while its blocks run; all hook points of a model share one.
+
+    Attributes:
+        kept: In a run with a `token_mask` or with sequences of patches, of which some tokens can be padding; `None` in
+            other runs, and between runs.
+    """
+
+    kept: KeptTokens | None = None
 
 
 class HookPoint(LensHookPoint):
@@ -22,6 +34,7 @@ class HookPoint(LensHookPoint):
         TypeError: If a hook returns something other than a tensor.
     """
 
+    tokens = RunningTokens()  # of the model, where it is part of one
     live = False  # whether it runs without a hook, too: see `Running.set_live_hook_points`
 
     def forward(self, x: Tensor) -> Tensor:

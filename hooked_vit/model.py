@@ -309,8 +309,12 @@ class HookedViT(Parameters, DerivedModels, Pictures, Running):
             layout = self._layout_of_stream(input, image_size, token_mask, sequences, attends=first < last)
             residual, kept = self._resume_stream(input, layout, token_mask)
         terms = self._attention_terms(layout, kept, residual.dtype)
-        for layer in range(first, last):
-            residual = self.blocks[layer](residual, terms.at(layer))
+        of_outer_run, self._tokens.kept = self._tokens.kept, kept  # a hook may run the model again
+        try:
+            for layer in range(first, last):
+                residual = self.blocks[layer](residual, terms.at(layer))
+        finally:
+            self._tokens.kept = of_outer_run
         if stop_at_layer is not None:
             return residual
         logits = self.head_logits(residual, kept)

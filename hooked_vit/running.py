@@ -18,6 +18,7 @@ from hooked_vit.cache import ViTActivationCache
 from hooked_vit.caching import caching_hooks, hook_that_may_write
 from hooked_vit.config import HookedViTConfig
 from hooked_vit.hook_names import ON_DEMAND, NamesFilter, resolve_names
+from hooked_vit.hook_point import RunningTokens
 from hooked_vit.lean import refuse_with_lean, run_lean
 from hooked_vit.patch_sequences import n_images
 from hooked_vit.splicing import ErrorTerm, Splice, attached, checked_splices
@@ -37,6 +38,7 @@ class Running(HookedRootModule):
         super().__init__(*args, **kwargs)
         self._threads = ThreadGuard()
         self._splices: list[Splice] = []
+        self._tokens = RunningTokens()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model, unless another thread has hooks on it."""
@@ -48,6 +50,12 @@ class Running(HookedRootModule):
             finally:
                 for splice in self._splices:
                     splice.forget()
+
+    def setup(self) -> None:
+        """As TransformerLens's: names the hook points, which also learn the tokens of each run."""
+        super().setup()
+        for point in self.hook_points():
+            setattr(point, "tokens", self._tokens)  # noqa: B010  (no tensor or module, as pyright expects)
 
     def set_use_attn_result(self, use_attn_result: bool) -> None:
         """Whether a cache of everything holds `hook_result`. As in TransformerLens, but hooks on it always work."""

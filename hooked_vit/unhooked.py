@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from hooked_vit.hook_point import HookPoint
+from hooked_vit.hook_point import HookPoint, RunningTokens
 from hooked_vit.thread_guard import ThreadGuard
 
 __all__ = ["unhooked"]
@@ -25,7 +25,7 @@ def unhooked(model: Any) -> Any:
     False
     """
     twin = _copied(model)
-    twin._threads, twin._splices = ThreadGuard(), []
+    twin._threads, twin._splices, twin._tokens = ThreadGuard(), [], RunningTokens()
     twin.setup()
     return twin
 

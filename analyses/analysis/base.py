@@ -4,7 +4,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,11 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from analyses.data.dataset import LabelledImages
 from analyses.projection import Lens, Projection, Stream, project
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
 
-__all__ = ["Analysis", "AnalysisBatch", "analysis_name", "snake_case"]
+__all__ = ["Analysis", "AnalysisBatch", "Fitted", "analysis_name", "snake_case"]
 
 _Result = TypeVar("_Result")
 
@@ -82,11 +83,21 @@ class AnalysisBatch:
         Needs the hook points of `stream_names(cfg, stream, layers)`. Analyses that pass one lens share its projection.
         """
         options: dict[str, Any] = {"layers": layers, "sublayer_norm": sublayer_norm, "lens": lens}
+        # by id: not every lens can be hashed. It is kept, so that its id is not given to another one
+        self.once(("lens", id(lens)), lambda: lens)
         return self.once(
-            # the lens itself: its id could be given to another one
-            ("projection", stream, layers, sublayer_norm, lens),
+            ("projection", stream, layers, sublayer_norm, id(lens)),
             lambda: project(self.model, self.cache, stream, self.labels, k=1, **options),
         )
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """What was fitted to a model and to images, such as a `TunedLens`: a sweep needs that model and other images."""
+
+    def check_sweep(self, model: HookedViT, dataset: LabelledImages, tokens: Literal["all", "read"]) -> None:
+        """Raise a `ValueError` if it was fitted to another model, to these images, or to fewer tokens."""
+        ...
 
 
 class Analysis(Metric):
@@ -97,6 +108,18 @@ class Analysis(Metric):
     """
 
     full_state_update = False
+    lens_tokens: ClassVar[Literal["all", "read"]] = "all"
+    """Which tokens it projects through a lens: all kinds, or those alone that the head reads."""
+
+    def check_sweep(self, model: HookedViT, dataset: LabelledImages) -> None:
+        """Check, before a sweep, that what the analysis was given was fitted to this model and to other images.
+
+        Raises:
+            ValueError: If it was not.
+        """
+        for given in vars(self).values():
+            if isinstance(given, Fitted):
+                given.check_sweep(model, dataset, self.lens_tokens)
 
     @abstractmethod
     def names(self, cfg: HookedViTConfig) -> list[str]:

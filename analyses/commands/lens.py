@@ -62,7 +62,7 @@ def lens(
     report = Reporter("lens", as_json)
     vit = load_model(model, report.progress)
     shown = _block_numbers(blocks, vit.cfg.n_layers)
-    tuned = load_lens(lens_file, vit)
+    tuned = load_lens(lens_file, vit, patches=True)
     chosen = None if class_name is None else class_index(vit, class_name)
     make_folder(out)
     written: set[str] = set()

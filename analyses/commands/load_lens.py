@@ -10,12 +10,20 @@ from hooked_vit import HookedViT
 __all__ = ["load_lens"]
 
 
-def load_lens(path: Path | None, model: HookedViT) -> TunedLens | None:
+def load_lens(path: Path | None, model: HookedViT, *, patches: bool = False) -> TunedLens | None:
     """Read a lens that was fitted to the model, or end the command with a line that says why it cannot be used.
+
+    Args:
+        path: The file; `None` for no lens.
+        model: The model that it must have been fitted to.
+        patches: Whether patches are projected, so that a lens for CLS alone is refused.
 
     >>> load_lens(None, HookedViT.from_pretrained("emoji-vit"))
     """
     if path is None:
         return None
     with user_errors(ValueError, FileNotFoundError):
-        return read_tuned_lens(path, model)
+        lens = read_tuned_lens(path, model)
+        if patches:
+            lens.check_tokens(model)
+        return lens

@@ -19,7 +19,7 @@ def tune(
         str,
         typer.Option(
             metavar="KIND:PATH",
-            help="The pictures, as for hooked-vit sweep. Labels play no part. Take other ones than those to look at.",
+            help="The pictures, as for hooked-vit sweep, but other ones than those to sweep. Labels play no part.",
             show_default=False,
         ),
     ],
@@ -43,7 +43,7 @@ def tune(
     Writes the maps, and beside them a JSON file that says how they were made. With --lens FILE, other commands project
     through the map instead of directly, which tells apart what is there in another basis and what is not there.
 
-    Example: hooked-vit tune --data emoji-scenes:2000 --out lens.safetensors
+    Example: hooked-vit tune --data 'emoji-scenes:2000?seed=1' --out lens.safetensors
     """
     if out.suffix != ".safetensors":
         fail(f"--out is a .safetensors file, got '{out}'", USAGE)

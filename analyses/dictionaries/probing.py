@@ -1,4 +1,4 @@
-"""k-sparse probing: how well k features together predict a factor value (Gurnee et al. 2023)."""
+"""k-sparse probing: how well k features together predict a factor value (Gurnee et al. 2023), by scikit-learn."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from analyses.dictionaries.factors import Factors
 from analyses.dictionaries.pooling import PooledFeatures, halves
 from analyses.dictionaries.ranking import f1_at
 
-__all__ = ["fitted_probe", "probe_ranking", "sparse_probes"]
+__all__ = ["fitted_probe", "probe_f1", "probe_ranking", "sparse_probes"]
 
 
 def probe_ranking(
@@ -55,6 +55,7 @@ def sparse_probes(
         One row per value and k: `features`, `factor`, `factor_value`, `k`, `f1`, `chosen` (the features, best first).
 
     Raises:
+        ImportError: If scikit-learn is not installed.
         ValueError: If the images differ in number, or a k is not from 1 to the number of features.
 
     >>> labels = torch.tensor([0, 1]).repeat(8)
@@ -81,14 +82,13 @@ def sparse_probes(
         for k in ks:
             chosen = ordered[:k, column]
             predicted = fitted_probe(train[:, chosen], truth[0], test[:, chosen])
-            f1 = f1_at(predicted[:, None].float(), torch.ones(1), truth[1][:, None])
             rows.append(
                 {
                     "features": pooled.name,
                     "factor": factor,
                     "factor_value": value,
                     "k": k,
-                    "f1": float(f1),
+                    "f1": probe_f1(predicted, truth[1]),
                     "chosen": tuple(chosen.tolist()),
                 }
             )
@@ -107,7 +107,7 @@ def fitted_probe(
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
-        raise ImportError("probes are fitted by scikit-learn, which is missing: pip install scikit-learn") from error
+        raise ImportError("probes need scikit-learn: pip install 'hooked-vit[probes]'") from error
     mean, deviation = train.mean(dim=0), train.std(dim=0, correction=0)
     scale = torch.where(deviation > 0, deviation, 1)
     probe = LogisticRegression(class_weight="balanced", max_iter=200)
@@ -115,3 +115,12 @@ def fitted_probe(
         warnings.simplefilter("ignore", ConvergenceWarning)
         probe.fit(((train - mean) / scale).numpy(), truth.numpy())
     return torch.from_numpy(np.asarray(probe.predict(((test - mean) / scale).numpy())))
+
+
+def probe_f1(predicted: Bool[Tensor, "image"], truth: Bool[Tensor, "image"]) -> float:
+    """F1 of a probe's predictions.
+
+    >>> probe_f1(torch.tensor([True, True, False]), torch.tensor([True, False, False])) == 2 / 3
+    True
+    """
+    return float(f1_at(predicted[:, None].float(), torch.ones(1), truth[:, None]))

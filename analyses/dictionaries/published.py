@@ -85,9 +85,14 @@ def load_published(
     Raises:
         FileNotFoundError: If a file is missing.
         ValueError: If a file is damaged or holds objects that only code could read, its architecture, activation or
-            normalisation is not covered (gated, say), the hook point is unknown, tensors do not fit, or the
-            reconstruction explains less than `least_explained`.
+            normalisation is not covered (gated, say), the hook point is unknown, tensors are missing or do not fit, the
+            reconstruction explains less than `least_explained`, or there is a model without images or the reverse.
     """  # noqa: E501
+    if (model is None) != (images is None) and activations is None:
+        given, missing = ("model", "images") if images is None else ("images", "model")
+        raise ValueError(
+            f"the check of the reconstruction needs a model and images, got {given}= alone: add {missing}="
+        )
     if layout not in get_args(Layout):
         raise ValueError(f"expected a layout, one of {', '.join(get_args(Layout))}, got {layout!r}")
     readers = {"prisma": _prisma, "saev": _saev, "sae_lens": _sae_lens}
@@ -112,13 +117,16 @@ def load_published(
 
 def _assembled(parts: _Parts, reads: str, tokens: str, mean: Tensor | None, scale: float | int | None) -> Dictionary:
     W_enc, b_enc, W_dec, b_dec = (parts.tensors[name].float() for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
-    d_in, n = W_enc.shape if W_enc.ndim == 2 else (0, 0)
-    shapes = {"W_enc": (d_in, n), "b_enc": (n,), "W_dec": (n, d_in), "b_dec": (d_in,)}
     found = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec}
-    wrong = [name for name, shape in shapes.items() if tuple(found[name].shape) != shape]
-    if wrong or not d_in:
+    axes = {"W_enc": "d_in d_dict", "b_enc": "d_dict", "W_dec": "d_dict d_in", "b_dec": "d_in"}
+    if parts.kind == "jump_relu":
+        found["threshold"], axes["threshold"] = parts.tensors["threshold"].float(), "d_dict"
+    d_in, n = W_enc.shape if W_enc.ndim == 2 else (0, 0)
+    sizes = {"d_in": d_in, "d_dict": n}
+    fit = all(tuple(found[name].shape) == tuple(sizes[axis] for axis in own.split()) for name, own in axes.items())
+    if not fit or not d_in:
         raise ValueError(
-            f"expected W_enc [d_in d_dict], b_enc [d_dict], W_dec [d_dict d_in] and b_dec [d_in], got "
+            f"expected {', '.join(f'{name} [{own}]' for name, own in axes.items())}, got "
             f"{', '.join(f'{name} {list(tensor.shape)}' for name, tensor in found.items())}"
         )
     shifted = mean is not None or scale is not None
@@ -135,7 +143,6 @@ def _assembled(parts: _Parts, reads: str, tokens: str, mean: Tensor | None, scal
     )
     if parts.centre is not None:
         b_enc = b_enc - parts.centre.float() @ W_enc
-    threshold = parts.tensors.get("threshold")
     if parts.normalisation == "none":
         dictionary: Dictionary = Dictionary(config)
     elif shifted:
@@ -150,8 +157,8 @@ def _assembled(parts: _Parts, reads: str, tokens: str, mean: Tensor | None, scal
             dictionary.W_dec[n] = b_dec  # the direction of the latent that is the token's scale
         else:
             dictionary.b_dec.copy_(b_dec)
-        if parts.kind == "jump_relu" and threshold is not None:
-            dictionary.threshold[:n] = threshold.float().relu()
+        if parts.kind == "jump_relu":
+            dictionary.threshold[:n] = found["threshold"].relu()
         for side in ("in", "out"):
             if mean is not None:
                 getattr(dictionary, f"{side}_mean").copy_(mean)
@@ -242,6 +249,8 @@ def _sae_lens(path: Path, subtract: bool | None) -> _Parts:
         architecture, config = "topk", {**config, **(config.get("activation_fn_kwargs") or {})}
     if architecture not in _KINDS or architecture == "relu":
         raise ValueError(f"covered of sae-lens are standard, topk and jumprelu, got '{architecture}'")
+    if architecture == "jumprelu" and "threshold" not in tensors:
+        tensors["threshold"] = _threshold_of_training(tensors, path)
     if architecture == "topk" and config.get("rescale_acts_by_decoder_norm"):
         # the k largest are chosen by what latents contribute: the decoder's lengths move into the encoder
         lengths = tensors["W_dec"].norm(dim=-1)
@@ -258,6 +267,16 @@ def _sae_lens(path: Path, subtract: bool | None) -> _Parts:
         metadata.get("hook_name", config.get("hook_name")),
         record={"model_name": metadata.get("model_name", config.get("model_name"))},
     )
+
+
+def _threshold_of_training(tensors: dict[str, Tensor], path: Path) -> Tensor:
+    """The thresholds of a JumpReLU that sae-lens saved while it was training: it learns their logarithms."""
+    if "log_threshold" not in tensors:
+        raise ValueError(
+            f"'{path / 'sae_weights.safetensors'}' lacks threshold (or log_threshold), which a jumprelu dictionary "
+            f"needs: it holds {', '.join(sorted(tensors))}"
+        )
+    return tensors["log_threshold"].float().exp()
 
 
 def _known_normalisation(found: Any, *more: str) -> str:

@@ -1,6 +1,6 @@
 """Early exit over a dataset: accuracy against mean depth, calibrated on one part of the images, tested on the other."""
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,8 @@ class EarlyExit(Analysis):
     own head on the stream; `tuned_lens` and `probe`, if they are given), `measure` (`margin`, `agreement`, or
     `fixed`: all images leave after the same block), `point` and `metric`:
 
-    - `point` `curve`: `metric` `accuracy`, in percent, at each `threshold`, with its `depth`.
+    - `point` `curve`: `metric` `accuracy`, in percent, at each `threshold`, with its `depth`. The last threshold of
+      margins is infinite: no image leaves before the last block.
     - `point` `calibrated`: `accuracy`, `accuracy_change` (minus that of the whole model, on the same images) and
       `depth` at the lowest threshold that costs at most `tolerance` points of accuracy on the calibration images. Left
       out if these are fewer than 20.
@@ -47,6 +48,7 @@ class EarlyExit(Analysis):
     (['fixed', 'margin', 'agreement'], ['curve', 'area'])
     """
 
+    lens_tokens: ClassVar[Literal["all", "read"]] = "read"
     index: list[Tensor]
     confidence: list[Tensor]  # [image readout measure layer]
     correct: list[Tensor]  # [image readout layer]

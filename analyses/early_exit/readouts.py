@@ -1,7 +1,7 @@
 """What says the class of an image after a block: the head itself, directly or through a lens, or linear probes."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,8 @@ from analyses.data.dataset import LabelledImages
 from analyses.data.reading import ItemReader
 from analyses.linear_probe.ridge import RidgeProbe, fit_ridge_probe
 from analyses.projection import Lens, stream_names
+from analyses.sweep.describe import describe
+from analyses.sweep.held_out import refuse_fitted
 from hooked_vit import HookedViT
 
 __all__ = ["ClassSpaceReadout", "ProbeReadout", "Readout", "fit_exit_probes"]
@@ -70,9 +72,16 @@ class ProbeReadout:
 
     Attributes:
         probe: One probe per block, from `fit_exit_probes`.
+        data: A description of the images that they were fitted to, on which `sweep` refuses to measure them.
     """
 
     probe: RidgeProbe
+    data: Any = None
+
+    def check_sweep(self, model: HookedViT, dataset: LabelledImages, tokens: Literal["all", "read"] = "read") -> None:
+        """Check that the probes fit the model, and were fitted to other images."""
+        self.check(model)
+        refuse_fitted(self.data, dataset, "the probe of each block")
 
     def check(self, model: HookedViT) -> None:
         """Check that there is a probe for each block, of the model's width and classes."""
@@ -132,4 +141,5 @@ def fit_exit_probes(
         _, cache = model.run_with_cache(read.images.to(model.embed.weight), names_filter=names)
         features.append(torch.stack([read_features(model, cache[name]) for name in names]))
         labels.append(read.labels)
-    return ProbeReadout(fit_ridge_probe(torch.cat(features, dim=1), torch.cat(labels), model.cfg.n_classes, alpha))
+    probe = fit_ridge_probe(torch.cat(features, dim=1), torch.cat(labels), model.cfg.n_classes, alpha)
+    return ProbeReadout(probe, describe(dataset))

@@ -1,6 +1,7 @@
 """When an image leaves: its margin, or the agreement of its blocks, passes a threshold that other images set."""
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal, get_args
 
 import torch
@@ -18,12 +19,14 @@ FEWEST = 20
 
 
 def margin(class_logits: Float[Tensor, "*axes n_classes"]) -> Float[Tensor, "*axes"]:
-    """The difference of the two largest probabilities, 0 to 1.
+    """The difference of the two largest probabilities, 0 to 1, in float32.
+
+    A large difference of logits rounds to exactly 1.
 
     >>> margin(torch.tensor([[9.0, 0.5, 0.5], [0.5, 0.5, 0.5]]).log())
     tensor([0.8500, 0.0000])
     """
-    first, second = class_logits.softmax(dim=-1).topk(2, dim=-1).values.unbind(dim=-1)
+    first, second = class_logits.float().softmax(dim=-1).topk(2, dim=-1).values.unbind(dim=-1)
     return first - second
 
 
@@ -66,8 +69,8 @@ class ExitRule:
     """When an image leaves the model, and what says its class.
 
     Attributes:
-        threshold: For `margin`, from 0 (all leave after the first block) to 1; for `agreement`, a number of blocks in
-            a row from 1.
+        threshold: For `margin`, from 0 (all leave after the first block) to 1 (those whose margin rounds to 1), or
+            `math.inf` (none leaves early); for `agreement`, a number of blocks in a row from 1.
         measure: `"margin"`, the difference of the two largest probabilities; or `"agreement"`, how many blocks in a
             row have the same top class.
         readout: What says the class after a block; the model's own head by default. After the last block it is always
@@ -78,7 +81,7 @@ class ExitRule:
 
     >>> ExitRule(1.5)
     Traceback (most recent call last):
-    ValueError: the threshold of a margin, the difference of two probabilities, is from 0 to 1, got 1.5
+    ValueError: the threshold of a margin is from 0 to 1, or math.inf for never, got 1.5
     """
 
     threshold: float | int
@@ -88,24 +91,23 @@ class ExitRule:
     def __post_init__(self) -> None:
         if self.measure not in get_args(ExitMeasure):
             raise ValueError(f"the measure is one of {', '.join(get_args(ExitMeasure))}, got {self.measure!r}")
-        if self.measure == "margin" and not 0 <= self.threshold <= 1:
-            raise ValueError(
-                f"the threshold of a margin, the difference of two probabilities, is from 0 to 1, got {self.threshold}"
-            )
-        if self.measure == "agreement" and (self.threshold < 1 or self.threshold != int(self.threshold)):
+        if self.measure == "margin" and not (0 <= self.threshold <= 1 or self.threshold == inf):
+            raise ValueError(f"the threshold of a margin is from 0 to 1, or math.inf for never, got {self.threshold}")
+        if self.measure == "agreement" and not (self.threshold >= 1 and float(self.threshold).is_integer()):
             raise ValueError(f"the threshold of agreement is a number of blocks in a row, from 1, got {self.threshold}")
 
 
 def candidates(measure: ExitMeasure, confidence: Float[Tensor, "layer batch"] | Int[Tensor, "layer batch"]) -> Tensor:
-    """Thresholds to choose from, in ascending order: from one that all pass at once to one that only the last passes.
+    """Thresholds to choose from, in ascending order: from one that all pass at once to one that none passes early.
 
-    For margins, quantiles of those before the last block, 0 and 1; for agreement, every number of blocks.
+    For margins, 0, quantiles of those before the last block, and infinity, as a margin may round to 1; for agreement,
+    every number of blocks.
     """
     if measure == "agreement":
         return torch.arange(1, len(confidence) + 1, dtype=torch.float64)
     early = confidence[:-1].flatten().double()
     shares = torch.linspace(0, 1, _CANDIDATES, dtype=torch.float64, device=early.device)
-    ends = early.new_tensor([0.0, 1.0])
+    ends = early.new_tensor([0.0, inf])
     inner = early.quantile(shares).clamp(0, 1) if len(early) else early
     return torch.cat([ends[:1], inner, ends[1:]]).unique().cpu()
 

@@ -61,7 +61,8 @@ def early_exit_logits(
     n_images, last = len(images), model.cfg.n_layers - 1
     there = torch.arange(n_images, device=residual.device)
     layers = torch.full_like(there, last)
-    answers = residual.new_zeros(n_images, model.cfg.n_classes)
+    left: list[Tensor] = []
+    answers: list[Tensor] = []
     tops = torch.full_like(there, -1)
     streak = torch.zeros_like(there)
     for layer in range(last):
@@ -76,10 +77,14 @@ def early_exit_logits(
             leaves = streak >= rule.threshold
         if not leaves.any():
             continue
-        answers[there[leaves]] = class_logits[leaves]
+        left.append(there[leaves])
+        answers.append(class_logits[leaves])
         layers[there[leaves]] = layer
         there, residual, tops, streak = (part[~leaves] for part in (there, residual, tops, streak))
         if not len(there):
-            return EarlyExitRun(answers, layers)
-    answers[there] = model(residual, start_at_layer=last, image_size=size)
-    return EarlyExitRun(answers, layers)
+            break
+    else:
+        left.append(there)
+        answers.append(model(residual, start_at_layer=last, image_size=size))
+    # joined at the end: under autocast, readouts and the last block may answer in different types
+    return EarlyExitRun(torch.cat(answers)[torch.cat(left).argsort()], layers)

@@ -84,7 +84,8 @@ def sweep(
     Raises:
         ValueError: If `out` holds another sweep (the message lists the differences), an option or name is invalid, a
             label is not a class of the model, the model has a single class, or no image can be read; with
-            `on_error="raise"`, if any image cannot.
+            `on_error="raise"`, if any image cannot; if a lens or probes of an analysis were fitted to these images or
+            to another model.
         TypeError: If the dataset's items are not images and labels.
 
     >>> from analyses.data import EmojiScenes
@@ -104,6 +105,8 @@ def sweep(
     if n_images == 0:
         raise ValueError("expected at least one image, got an empty dataset")
     model.require_several_classes("a sweep, which measures accuracy,")
+    for analysis in by_name.values():
+        analysis.check_sweep(model, dataset)
     device, processes = model.cfg.device, join_processes()
     store = None if out is None else Store(out)
     if store is not None and not resume:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analyses.analysis.base import Fitted
 from analyses.data.dataset import LabelledImages
 from analyses.identifiability import Identifiability
 from analyses.projection import Lens
@@ -47,7 +48,7 @@ def compare_lenses(
         `tuned_minus_direct`, paired by image. `value` is a mean over images, with `low` and `high`.
 
     Raises:
-        ValueError: If the lens does not fit the model, or no image can be read.
+        ValueError: If the lens was fitted to another model, to these images or to CLS alone, or no image can be read.
 
     >>> from analyses.data import EmojiScenes
     >>> from analyses.tuned_lens import TunedLens
@@ -57,6 +58,8 @@ def compare_lenses(
     array([0.])
     """
     lens.check(model)
+    if isinstance(lens, Fitted):
+        lens.check_sweep(model, dataset, "all")
     analyses = {"direct": Identifiability(resampling=resampling), "tuned": Identifiability(lens=lens)}
     sweep(model, dataset, analyses, batch_size=batch_size, limit=limit, progress=progress)
     tables: dict[str, pd.DataFrame] = {name: analysis.images() for name, analysis in analyses.items()}

@@ -5,14 +5,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor
 
+from analyses.data.dataset import LabelledImages
 from analyses.sweep.describe import hash_tensors
+from analyses.sweep.held_out import refuse_fitted
 from hooked_vit import HookedViT, HookedViTConfig
 
 __all__ = ["TunedLens", "n_reads"]
@@ -25,8 +27,11 @@ class TunedLens:
     With h the stream at a block, the lens reads `class_logits(h + h A + b)`: `weight` holds A, the change to h, so that
     zeros are the identity and project as no lens does, to the bit. What comes after the last block is never changed.
 
-    What a sub-layer or a head adds to the stream is a difference of two streams, so it passes the map of the stream
-    that it is added to without b: `d + d A`.
+    What a sub-layer or a head adds to the stream is a difference of two streams, so it passes a map without b:
+    `d + d A`, with the A of the stream that results. For `attn_out` and `result` that is `resid_mid`'s (in parallel
+    blocks, the next block's), for `mlp_out` the next block's, and after the last block none. The lens on the stream
+    after a sub-layer is then the sum of the same map on the stream before it and on what is added, so that additions
+    can be compared within one basis.
 
     Attributes:
         weight: A for the stream that enters each block and, in blocks that have a `resid_mid`, for that one.
@@ -77,6 +82,29 @@ class TunedLens:
                 "`fit_tuned_lens`, or `hooked-vit tune`"
             )
 
+    def check_sweep(self, model: HookedViT, dataset: LabelledImages, tokens: Literal["all", "read"] = "all") -> None:
+        """Check that the lens can be measured: fitted to this model, to other images, and to these tokens.
+
+        Raises:
+            ValueError: If it cannot, as far as its record says.
+        """
+        self.check_weights(model)
+        refuse_fitted(self.record.get("data"), dataset, "the lens")
+        if tokens == "all":
+            self.check_tokens(model)
+
+    def check_tokens(self, model: HookedViT) -> None:
+        """Check that the lens was fitted to patches and not to CLS alone, as far as its record says.
+
+        Raises:
+            ValueError: If it was fitted to `tokens="read"` of a model whose head reads no patches.
+        """
+        if self.record.get("tokens") == "read" and model.cfg.pool in ("cls", "cls_and_dist"):
+            raise ValueError(
+                "the lens was fitted to CLS alone (tokens 'read'), and its maps mean nothing for patches: fit one to "
+                "tokens 'all'; early exit, which projects what the head reads, takes either"
+            )
+
     def translate(
         self, vectors: Float[Tensor, "*axes d_model"], stream: str, layer: int
     ) -> Float[Tensor, "*axes d_model"]:
@@ -84,8 +112,8 @@ class TunedLens:
 
         Args:
             vectors: Any vectors of the stream.
-            stream: As for `project`: of `attn_out`, `mlp_out` and `result`, which are added to the stream, only the
-                linear part of the map is applied.
+            stream: As for `project`: `attn_out`, `mlp_out` and `result`, which are added to the stream, pass only the
+                linear part of the map, that of the stream which results.
             layer: The block, from 0.
 
         >>> model = HookedViT.from_pretrained("emoji-vit")

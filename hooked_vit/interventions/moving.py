@@ -17,7 +17,8 @@ def move_neurons(model: HookedViT, neurons: Mapping[int, Indices], to: Tokens | 
 
     In each image, a neuron (at `hook_post`) is set to its largest activation over the patches at the registers, and to
     zero at all other tokens. Largest means largest in size, with its sign kept: a neuron of a gated MLP can write an
-    outlier with a negative activation. No weight changes.
+    outlier with a negative activation. Padding is not a patch: neither that of sequences, nor that of images of which a
+    `token_mask` keeps fewer tokens than of others. No weight changes.
 
     Args:
         model: A model with added registers: `model.with_registers(1)`; or any model, with `to`.
@@ -55,8 +56,11 @@ class _Move:
     def __call__(self, post: Float[Tensor, "batch token neuron"], hook: Any) -> Float[Tensor, "batch token neuron"]:
         n_tokens, index = post.shape[1], self.index.to(post.device)
         target = select_tokens(self.to, self.layout, n_tokens, "to", n_images=len(post)).to(post.device)
-        patches = token_group(self.layout, "patch", n_tokens).to(post.device)
-        on_patches = post[:, patches][..., index]
+        if hook.tokens.kept is None:
+            patches = token_group(self.layout, "patch", n_tokens).to(post.device)
+        else:
+            patches = hook.tokens.kept.is_patch  # not padding, which has activations as well
+        on_patches = post[..., index].masked_fill(~patches[..., None], 0)
         largest = on_patches.gather(1, on_patches.abs().argmax(dim=1, keepdim=True))
         moved = post.clone()
         moved[..., index] = torch.where(target[..., None], largest, torch.zeros_like(largest))

@@ -23,6 +23,7 @@ def test_the_twin_has_no_hooks_and_the_model_keeps_its_own(kind: str, images: Te
     assert torch.equal(twin(images), expected)
     assert torch.equal(model(images), edited)
     assert not any(map(is_watched, twin.hook_points()))
+    assert twin._tokens is not model._tokens  # each may run while the other does
     assert list(twin.hook_dict) == list(model.hook_dict)
     assert all(a is b for a, b in zip(twin.parameters(), model.parameters(), strict=True))
     twin.add_hook("hook_tokens", lambda tokens, hook: 0 * tokens)

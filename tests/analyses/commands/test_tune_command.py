@@ -1,6 +1,7 @@
 """`hooked-vit tune`, and `--lens` in other commands: another lens, other numbers; a wrong one is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +23,7 @@ def run(*arguments: object) -> Result:
 @pytest.fixture(scope="module")
 def lens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("lens") / "lens.safetensors"
-    result = run("tune", "--data", "emoji-scenes:20", "--limit", "8", "--seed", "3", "--out", path)
+    result = run("tune", "--data", "emoji-scenes:20?seed=1", "--limit", "8", "--seed", "3", "--out", path)
     assert result.exit_code == 0, result.output
     assert "8 pictures; variance of the last stream explained before each block:" in result.stdout
     return path
@@ -76,6 +77,20 @@ def test_wrong_lenses_are_refused(arguments: list[str], status: int, message: st
     result = run("sweep", "--data", "emoji-scenes:2", "--out", tmp_path / "found", *arguments)
     assert (result.exit_code, result.stdout) == (status, "")
     assert message in result.stderr
+
+
+def test_a_sweep_over_the_pictures_of_the_lens_is_refused(lens: Path, tmp_path: Path) -> None:
+    result = run("sweep", "--data", "emoji-scenes:4?seed=1", "--out", tmp_path / "found", "--lens", lens)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "the lens was fitted to images of this dataset" in result.stderr
+
+
+def test_a_lens_for_cls_alone_draws_no_patches(lens: Path, tmp_path: Path) -> None:
+    read = read_tuned_lens(lens)
+    replace(read, record={**read.record, "tokens": "read"}).save(tmp_path / "cls.safetensors")
+    result = run("lens", SCENE, "--lens", tmp_path / "cls.safetensors", "--out", tmp_path / "maps")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "the lens was fitted to CLS alone" in result.stderr
 
 
 def test_errors_of_tune(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """Factor scores: chosen on one half, measured on the other, equal to scikit-learn's; planted latents are found."""
 
+import itertools
+import sys
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import f1_score, roc_auc_score
@@ -18,6 +22,7 @@ from analyses.dictionaries import (
 from analyses.dictionaries.monosemanticity import _resampled_auroc
 from analyses.dictionaries.pooling import halves
 from analyses.dictionaries.probing import fitted_probe, probe_ranking
+from analyses.dictionaries.ranking import best_f1
 
 PATHS = [("animal",), ("animal",), ("animal",), ("food",), ("food",)]
 NAMES = ["cat", "dog", "fox", "fig", "pie"]
@@ -142,15 +147,15 @@ def absorbed_latents(labels: torch.Tensor) -> torch.Tensor:
 def test_absorption_finds_the_child_that_silences_its_parent(labels: torch.Tensor) -> None:
     factors = label_factors(labels, NAMES, PATHS)
     values = absorbed_latents(labels)
-    # a third latent that is a little on for all animals, so that the many-latent probe knows foxes
     pooled = pooled_of(values, labels)
     aligned, opposed = torch.tensor([[1.0, 0.0], [0.5, 1.0]]), torch.tensor([[1.0, 0.0], [-0.5, 1.0]])
     _, second = halves(60)
     n_animals = int((labels[second] < 3).sum())
     n_foxes = int((labels[second] == 2).sum())
-    for directions, share in ((None, n_foxes), (aligned, n_foxes), (opposed, 0)):
-        # with max_k=1 the parent keeps its one latent, whatever a second one would add
-        table = absorption(pooled, factors, directions, max_k=1).set_index("factor_value")
+    cases = [(None, n_foxes), (aligned, n_foxes), (opposed, 0)]
+    # the latent for foxes would complete the one for animals, and is not the parent's for that, whatever max_k
+    for (directions, share), max_k in itertools.product(cases, (1, 5)):
+        table = absorption(pooled, factors, directions, max_k=max_k).set_index("factor_value")
         row = table.loc["animal"]
         assert (row["n_counted"], row["n_latents"]) == (n_animals, 1)
         assert row["percent_missed"] == pytest.approx(100 * n_foxes / n_animals)
@@ -158,6 +163,89 @@ def test_absorption_finds_the_child_that_silences_its_parent(labels: torch.Tenso
         assert row["absorbed_by"] == (("fox",) if share else ())
     whole = pooled_of(torch.stack([(labels < 3).float(), (labels == 2).float()], dim=1), labels)
     assert absorption(whole, factors).set_index("factor_value").loc["animal", "percent_missed"] == 0
+    only_children = pooled_of((labels[:, None] == torch.arange(5)).float(), labels)
+    assert absorption(only_children, factors)["factor_value"].tolist() == []  # no latent is left for a parent
+
+
+def test_absorption_equals_a_loop_over_images(labels: torch.Tensor, noisy: torch.Tensor) -> None:
+    values = torch.cat([noisy, absorbed_latents(labels) + 0.3 * torch.rand(60, 2)], dim=1)
+    pooled, factors = pooled_of(values, labels), label_factors(labels, NAMES, PATHS)
+    directions = torch.randn(values.shape[1], 7)
+    unit = directions / directions.norm(dim=1, keepdim=True)
+    first, second = halves(60)
+    train, test = (pooled.values[half].float() for half in (first, second))
+    f1, at = best_f1(train, factors.truth[first])
+    table = absorption(pooled, factors, directions, max_k=1).set_index("factor_value")
+    for parent, children in ((0, (2, 3, 4)), (1, (5, 6))):
+        best = {child: int(f1[:, child].argmax()) for child in children}
+        own = {c: latent for c, latent in best.items() if f1[latent, c] >= 0.5 and f1[latent, c] > f1[latent, parent]}
+        ranking = probe_ranking(train, factors.truth[first])[:, parent]
+        shows = factors.truth[first, parent]
+        able = [
+            latent
+            for latent in range(len(f1))
+            if latent not in own.values() and train[shows, latent].mean() > train[~shows, latent].mean()
+        ]
+        main = max(able, key=lambda latent: float(ranking[latent]))
+        truth = factors.truth[first, parent]
+        finds, knows = fitted_probe(train[:, [main]], truth, test[:, [main]]), fitted_probe(train, truth, test)
+        n_counted = n_missed = n_absorbed = 0
+        for image, shown in enumerate(factors.truth[second]):
+            if not (shown[parent] and knows[image]):
+                continue
+            n_counted += 1
+            n_missed += not finds[image]
+            n_absorbed += not finds[image] and any(
+                shown[c] and test[image, latent] >= at[latent, c] and float(unit[latent] @ unit[main]) > 0.025
+                for c, latent in own.items()
+            )
+        row = table.loc[factors.names[parent][1]]
+        assert row["n_counted"] == n_counted > 0
+        assert row["percent_missed"] == pytest.approx(100 * n_missed / n_counted)
+        assert row["percent_absorbed"] == pytest.approx(100 * n_absorbed / n_counted)
+
+
+def test_values_of_one_name_are_kept_apart(labels: torch.Tensor) -> None:
+    """ImageNet has two classes that are called crane: a bird and a machine."""
+    names, paths = ["crane", "crane", "fox", "fig", "pie"], [*PATHS[:3], ("machine",), ("machine",)]
+    names[3] = "crane"
+    values = pooled_of((labels[:, None] == torch.arange(5)).float(), labels)
+    unique = label_factors(labels, NAMES, paths)
+    table = splitting(values, label_factors(labels, names, paths))
+    expected = splitting(values, unique)
+    assert table["factor_value"].tolist().count("crane") == 3
+    pd.testing.assert_frame_equal(table.drop(columns="factor_value"), expected.drop(columns="factor_value"))
+    one_name = [("crane", "crane"), ("crane", "tall"), ("crane", "tall"), ("tall", "crane"), ("tall", "crane")]
+    whole = torch.stack([labels < 3, labels == 0, (labels == 1) | (labels == 2), labels > 2], dim=1).float()
+    factors = label_factors(labels, names, one_name)
+    table = absorption(pooled_of(whole, labels), factors)
+    assert len(table) == len({parent for parent in factors.parents if parent >= 0})
+
+
+def test_nothing_is_chosen_on_the_images_that_are_measured(labels: torch.Tensor) -> None:
+    factors = label_factors(labels, NAMES, PATHS)
+    _, second = halves(60)
+    one_each = (labels[:, None] == torch.arange(3)) + 0.3 * torch.rand(60, 3)
+    other = one_each.clone()
+    other[second] = torch.rand(30, 3)
+    tables = [splitting(pooled_of(values, labels), factors) for values in (one_each, other)]
+    assert tables[0]["n_latents"].tolist() == tables[1]["n_latents"].tolist()
+    assert tables[0]["latents"].tolist() == tables[1]["latents"].tolist()
+    assert max(tables[0]["n_latents"]) > 1
+    assert (tables[1]["split_f1"] < tables[0]["split_f1"]).any()
+    counts = [absorption(pooled_of(values, labels), factors)["n_latents"].tolist() for values in (one_each, other)]
+    assert counts[0] == counts[1]
+
+
+def test_probes_without_scikit_learn_say_what_to_install(
+    labels: torch.Tensor, noisy: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    pooled, factors = pooled_of(noisy, labels), label_factors(labels, NAMES, PATHS)
+    for analysis in (sparse_probes, splitting, absorption):
+        with pytest.raises(ImportError, match=r"^probes need scikit-learn: pip install 'hooked-vit\[probes\]'$"):
+            analysis(pooled, factors)
+    assert len(factor_scores(pooled, factors)) == 7
 
 
 def test_errors_say_what_to_do(labels: torch.Tensor, noisy: torch.Tensor) -> None:
@@ -170,5 +258,11 @@ def test_errors_say_what_to_do(labels: torch.Tensor, noisy: torch.Tensor) -> Non
         absorption(pooled, label_factors(labels, NAMES))
     with pytest.raises(ValueError, match="expected 9 directions, one for each latent, got 2"):
         absorption(pooled, label_factors(labels, NAMES, PATHS), torch.eye(2))
+    with pytest.raises(ValueError, match="max_k must be at least 1, got 0"):
+        splitting(pooled, label_factors(labels, NAMES), max_k=0)
+    with pytest.raises(ValueError, match=r"at least four images.*got 3"):
+        splitting(pooled.of_images(slice(3)), label_factors(labels[:3], NAMES))
+    with pytest.raises(ValueError, match="got 59 and 60 images"):
+        splitting(pooled, label_factors(labels[:59], NAMES))
     with pytest.raises(ValueError, match="features to compare, got none"):
         compare_features({}, label_factors(labels, NAMES))

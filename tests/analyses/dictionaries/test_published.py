@@ -145,6 +145,23 @@ def test_sae_lens(norm: str, subtract: bool, tensors: dict[str, torch.Tensor], t
     check(load_published(folder, "sae_lens"), tensors, norm=norm, subtract=subtract, threshold=threshold.tolist())
 
 
+def test_the_thresholds_of_a_jumprelu_that_was_saved_in_training(
+    tensors: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    threshold = torch.rand(N) + 0.5
+    folder = sae_lens_folder(tmp_path, {**tensors, "log_threshold": threshold.log()}, architecture="jumprelu")
+    dictionary = load_published(folder, "sae_lens")
+    check(dictionary, tensors, threshold=threshold.tolist())
+    plain = load_published(sae_lens_folder(tmp_path, tensors), "sae_lens")
+    x = 3 * torch.randn(50, D)
+    assert int((dictionary.encode(x) > 0).sum()) < int((plain.encode(x) > 0).sum())
+    for missing, words in (({}, r"lacks threshold \(or log_threshold\), which a jumprelu dictionary needs: it holds"),
+                           ({"threshold": torch.ones(1)}, r"threshold \[d_dict\], got .*threshold \[1\]")):  # fmt: skip
+        folder = sae_lens_folder(tmp_path, {**tensors, **missing}, architecture="jumprelu")
+        with pytest.raises(ValueError, match=words):
+            load_published(folder, "sae_lens")
+
+
 def test_sae_lens_with_an_expected_length(tensors: dict[str, torch.Tensor], tmp_path: Path) -> None:
     folder = sae_lens_folder(tmp_path, tensors, normalize_activations="expected_average_only_in")
     with pytest.raises(ValueError, match="pass scale, the mean length"):
@@ -181,6 +198,10 @@ def test_the_reconstruction_is_checked(tmp_path: Path) -> None:
     file = prisma_file(tmp_path, perfect)
     loaded = load_published(file, "prisma", model=model, images=images)
     assert loaded.record["explained_variance"] == pytest.approx(1, abs=1e-6)
+    for alone, words in (({"model": model}, "got model= alone: add images="),
+                         ({"images": images}, "got images= alone: add model=")):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            load_published(file, "prisma", **alone)
     broken = prisma_file(tmp_path, {**perfect, "W_dec": torch.cat([-eye, eye])})
     for how in ({"model": model, "images": images}, {"activations": torch.randn(7, D)}):
         with pytest.raises(ValueError, match=r"explains -\d.* is the normalisation"):

@@ -18,6 +18,13 @@ Items = list[tuple[Tensor, int]]
 
 
 @pytest.fixture(scope="module")
+def fitted() -> Items:
+    """Images that lens and probes are fitted to."""
+    generator = torch.Generator().manual_seed(9)
+    return [(torch.randn(3, 32, 24, generator=generator), index % 7) for index in range(125)]
+
+
+@pytest.fixture(scope="module")
 def items() -> Items:
     """Images with the classes that the model says after its last or its middle block."""
     generator = torch.Generator().manual_seed(8)
@@ -35,9 +42,9 @@ def parts(n: int, share: float = 0.5, seed: int = 0) -> tuple[np.ndarray, np.nda
     return np.sort(order[: round(share * n)]), np.sort(order[round(share * n) :])
 
 
-def test_the_curve_is_that_of_real_runs(items: Items) -> None:
+def test_the_curve_is_that_of_real_runs(items: Items, fitted: Items) -> None:
     model = ported("cls")
-    lens, probes = fit_tuned_lens(model, items, tokens="read"), fit_exit_probes(model, items)
+    lens, probes = fit_tuned_lens(model, fitted, tokens="read"), fit_exit_probes(model, fitted)
     analysis = EarlyExit(lens, probes, resampling=Resampling(19))
     table = sweep(model, items, [analysis], batch_size=7)["early_exit"]
     assert set(table["readout"]) == {"class_space", "tuned_lens", "probe"}
@@ -105,6 +112,14 @@ def test_area_is_the_mean_over_depth() -> None:
 def test_shards_merge(kind: str) -> None:
     whole, merged = whole_and_merged(lambda: EarlyExit(resampling=Resampling(9)), kind)
     assert whole.compute().equals(merged.compute())
+
+
+def test_images_that_something_was_fitted_to_are_refused(items: Items) -> None:
+    model = ported("cls")
+    lens, probes = fit_tuned_lens(model, items, tokens="read"), fit_exit_probes(model, items)
+    for given, what in ((EarlyExit(lens), "the lens"), (EarlyExit(probes=probes), "the probe of each block")):
+        with pytest.raises(ValueError, match=f"{what} was fitted to images of this dataset"):
+            sweep(model, items, [given])
 
 
 def test_few_images_have_no_calibrated_row(items: Items) -> None:

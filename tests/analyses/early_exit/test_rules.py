@@ -1,5 +1,7 @@
 """Exit rules against loops over images and blocks, and the errors of their arguments."""
 
+import math
+
 import pytest
 import torch
 
@@ -54,12 +56,35 @@ def test_calibration_takes_the_lowest_threshold_that_is_good_enough(measure: str
     assert all(accuracy(t) < whole - tolerance for t in lower if t < chosen)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_margins_that_round_to_1_do_not_pass_the_last_threshold(dtype: torch.dtype) -> None:
+    logits = torch.zeros(3, 200, 7, dtype=dtype)
+    logits[..., 2] = 40.0  # sure of one class after every block
+    confidence = margin(logits)
+    assert confidence.dtype == torch.float32
+    assert (confidence == 1).all()
+    correct = torch.zeros(3, 200, dtype=torch.bool)
+    correct[-1] = True  # and wrong, except after the last
+    threshold = calibrate(confidence, correct)
+    assert threshold == math.inf == ExitRule(threshold).threshold
+    assert (exit_layers(confidence, threshold) == 2).all()
+    assert (exit_layers(confidence, 1.0) == 0).all()
+
+
+def test_margins_of_bfloat16_are_not_rounded_to_it() -> None:
+    logits = torch.tensor([[6.0, 0.5, 0.0], [6.125, 0.5, 0.0]], dtype=torch.bfloat16)
+    exact = logits.double().softmax(-1)
+    torch.testing.assert_close(margin(logits).double(), exact[:, 0] - exact[:, 1], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((-0.1,), "from 0 to 1, got -0.1"),
-        ((1.1, "margin"), "from 0 to 1, got 1.1"),
+        ((-0.1,), "from 0 to 1, or math.inf for never, got -0.1"),
+        ((1.1, "margin"), "from 0 to 1, or math.inf for never, got 1.1"),
         ((0, "agreement"), "a number of blocks in a row, from 1, got 0"),
+        ((math.inf, "agreement"), "a number of blocks in a row, from 1, got inf"),
+        ((math.nan,), "got nan"),
         ((1.5, "agreement"), "a number of blocks in a row, from 1, got 1.5"),
         ((0.5, "entropy"), "the measure is one of margin, agreement, got 'entropy'"),
     ],

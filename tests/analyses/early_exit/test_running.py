@@ -1,5 +1,6 @@
 """A run with early exit answers as each image alone does, and computes nothing for images that have left."""
 
+import math
 from collections.abc import Mapping
 
 import pytest
@@ -26,7 +27,7 @@ KINDS = ["cls", "gap_registers_layerscale", "distilled", "rotary"]
 @pytest.fixture(scope="module")
 def items() -> list[tuple[Tensor, int]]:
     generator = torch.Generator().manual_seed(6)
-    return [(torch.randn(3, 32, 24, generator=generator), index % 7) for index in range(30)]
+    return [(torch.randn(3, 32, 24, generator=generator), index % 7) for index in range(125)]
 
 
 def readouts_of(model: HookedViT, items: list[tuple[Tensor, int]]) -> Mapping[str, Readout]:
@@ -64,7 +65,7 @@ def test_it_equals_the_loop_over_images(kind: str, name: str, items: list[tuple[
     for rule in (
         ExitRule(0.0, readout=readout),
         ExitRule(middle, readout=readout),
-        ExitRule(1.0, readout=readout),
+        ExitRule(math.inf, readout=readout),
         ExitRule(2, "agreement", readout),
     ):
         run = early_exit_logits(model, images, rule)
@@ -87,6 +88,19 @@ def test_images_that_have_left_are_not_computed_on(items: list[tuple[Tensor, int
         run = early_exit_logits(model, images, ExitRule(threshold))
     assert seen == [int((run.layer >= layer).sum()) for layer in range(3)]
     assert seen[1] < seen[0]
+
+
+@pytest.mark.parametrize("name", ["class_space", "tuned_lens", "probe"])
+def test_it_runs_under_autocast(name: str, items: list[tuple[Tensor, int]]) -> None:
+    model, images = ported("cls"), torch.stack([image for image, _ in items])
+    readout = readouts_of(model, items)[name]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        _, cache = model.run_with_cache(images, names_filter="resid_post")
+        first = readout.class_logits(model, cache["resid_post", 0], 0)
+        run = early_exit_logits(model, images, ExitRule(float(margin(first).median()), readout=readout))
+    left = run.layer == 0
+    assert 0 < left.sum() < len(images)
+    torch.testing.assert_close(run.class_logits[left], first[left].to(run.class_logits))
 
 
 @torch.no_grad()

@@ -1,8 +1,11 @@
 """Neurons move as a loop over images and neurons moves them, to the given tokens, and nothing else changes."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from conftest import ported
+from flexible_models import make_naflex, make_sequences
 from torch import Tensor
 
 from hooked_vit import HookedViT
@@ -62,6 +65,69 @@ def test_a_smaller_number_of_tokens(images: Tensor) -> None:
     with intervene(more, move_neurons(more, {1: [4]})):
         _, cache = more.run_with_cache(images, names_filter=("post", 1), token_mask=mask)
     assert (cache["post", 1][..., 4] != 0).nonzero()[:, 1].tolist() == [1, 1]
+
+
+def on_each_run(seen: list[Tensor]) -> Callable[..., None]:
+    return lambda post, hook: seen.append(post.clone())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind_name", ["cls", "gap_registers_layerscale"])
+def test_tokens_that_pad_an_image_of_fewer_tokens_are_left_out(kind_name: str, images: Tensor) -> None:
+    more = ported(kind_name).with_registers(2)
+    n_prefix, n_tokens = more.token_layout.n_prefix, more.token_layout.n_tokens
+    mask = torch.ones(2, n_tokens, dtype=torch.bool)
+    mask[1, n_prefix + 2 :] = False  # two patches are left, the others pad the second image
+    neurons, posts = range(more.cfg.d_mlp), []
+    hooks = move_neurons(more, {1: neurons})
+    with more.hooks(fwd_hooks=[(("post", 1), on_each_run(posts))]), intervene(more, hooks):
+        logits, cache = more.run_with_cache(images, names_filter=("post", 1), token_mask=mask)
+    largest = [max(posts[0][1, n_prefix : n_prefix + 2, neuron].tolist(), key=abs) for neuron in neurons]
+    at_padding = posts[0][1, n_prefix + 2 :]
+    assert (at_padding.abs().amax(dim=0) > torch.tensor(largest).abs()).any()  # of which some would be taken
+    for register in (n_prefix - 2, n_prefix - 1):
+        assert cache["post", 1][1, register].tolist() == largest
+    assert cache["post", 1][1, n_prefix:].count_nonzero() == 0
+    alone = more.run_with_hooks(images[1:], fwd_hooks=hooks, token_mask=mask[1:])
+    torch.testing.assert_close(logits[1:], alone, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant", ["gap", "cls"])
+def test_padding_of_sequences_makes_no_difference(variant: str) -> None:
+    more = HookedViT.from_timm(make_naflex(variant)).with_registers()
+    hooks = move_neurons(more, {layer: range(more.cfg.d_mlp) for layer in range(3)})
+    short, long = (make_sequences([(2, 5)], length) for length in (10, 24))
+    expected = more.run_with_hooks(short, fwd_hooks=hooks)
+    torch.testing.assert_close(more.run_with_hooks(long, fwd_hooks=hooks), expected, rtol=0, atol=1e-6)
+    residual = more(long, stop_at_layer=0)
+    resumed = more.run_with_hooks(residual, fwd_hooks=hooks, start_at_layer=0, sequences=long)
+    torch.testing.assert_close(resumed, expected, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_run_within_a_hook_leaves_the_outer_run_its_padding(images: Tensor) -> None:
+    more = HookedViT.from_timm(make_naflex("gap")).with_registers()
+    moving = move_neurons(more, {1: range(more.cfg.d_mlp)})
+    short, long = (make_sequences([(2, 5)], length) for length in (10, 24))
+    logits = [more.run_with_hooks(batch, fwd_hooks=moving) for batch in (short, long)]
+
+    def run_images(residual: Tensor, hook: object) -> None:
+        more(images, stop_at_layer=1)
+        with pytest.raises(ValueError):
+            more(short, token_mask=torch.zeros(1, 1, dtype=torch.bool))
+
+    hooks = [(("attn_out", 1), run_images), *moving]
+    assert torch.equal(more.run_with_hooks(long, fwd_hooks=hooks), logits[1])
+    torch.testing.assert_close(logits[1], logits[0], rtol=0, atol=1e-6)
+    # and neither a finished run nor one that failed leaves anything
+    with pytest.raises(RuntimeError, match="stop"), more.hooks(fwd_hooks=[(("attn_out", 1), failing)]):
+        more(long)
+    assert {point.tokens.kept for point in more.hook_points()} == {None}
+
+
+def failing(activation: Tensor, hook: object) -> None:
+    raise RuntimeError("stop")
 
 
 @pytest.mark.usefixtures("bad_input")
