@@ -105,14 +105,15 @@ def register_neurons(
 
     Args:
         model: The model.
-        batches: Batches of preprocessed images; only one batch is held at a time.
+        batches: Batches of preprocessed images; only one batch is held at a time. Where the model takes any size,
+            each batch may have its own.
         layer: The block after which outliers are found: one where `Outliers` shows them. Neurons of this block and of
             all before it are compared.
         threshold: The norm ratio above which a patch is an outlier.
 
     Raises:
-        ValueError: If there are no images, they differ in size, the layer does not exist, or the threshold is not
-            above 1.
+        ValueError: If there are no images, the model does not take them, the layer does not exist, or the threshold
+            is not above 1.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> found = register_neurons(model, torch.randn(4, 3, 64, 64).split(2), layer=3, threshold=1.2)
@@ -127,14 +128,14 @@ def register_neurons(
     names = model.hook_names([("resid_post", layer), *(("post", at) for at in range(layer + 1))])
     if model.cfg.write_norms is not None:
         names += model.hook_names([("scale", at, model.cfg.write_norms[1]) for at in range(layer + 1)])
-    patches = model.token_layout.patches
     sums = torch.zeros(3, layer + 1, model.cfg.d_mlp, dtype=torch.float64)
     n_images, n_outliers, n_patches, largest = 0, 0, 0, 0.0
     for images in batches:
         require_one_grid(images)
         _, cache = model.run_with_cache(images, names_filter=names, stop_at_layer=layer + 1)
-        residual = cache["resid_post", layer]
-        ratios = norm_ratios(residual, model.token_layout)[:, patches]
+        residual, layout = cache["resid_post", layer], model.cfg.token_layout_at(images.shape[-2], images.shape[-1])
+        patches = layout.patches
+        ratios = norm_ratios(residual, layout)[:, patches]
         is_outlier = ratios > threshold
         for at in range(layer + 1):
             sums[:, at] += _sums(model.blocks[at], cache, at, residual[:, patches], is_outlier, patches).cpu()

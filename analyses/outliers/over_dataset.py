@@ -84,9 +84,14 @@ class Outliers(Analysis):
         return ["blocks.0.hook_resid_pre", *outlier_names(cfg)]
 
     def update(self, batch: AnalysisBatch) -> None:
-        """Score the tokens of a batch."""
-        model, cache, groups = batch.model, batch.cache, token_groups(batch)
-        layout, layers = model.token_layout, range(model.cfg.n_layers)
+        """Score the tokens of a batch.
+
+        Raises:
+            ValueError: If the images have another grid of patches than the model's own.
+        """
+        model, cache, layout = batch.model, batch.cache, batch.model.token_layout
+        _check_grid(batch)
+        groups, layers = token_groups(batch), range(model.cfg.n_layers)
         streams = [("resid_pre", 0), *(("resid_post", layer) for layer in layers)]
         ratios = torch.stack([norm_ratios(cache[name], layout) for name in streams])
         outliers, entering = ratios[1:] > self.threshold, ratios[:-1] > self.threshold
@@ -149,6 +154,19 @@ class Outliers(Analysis):
             for place, (metric, unit) in enumerate(METRICS.items())
             if not np.isnan(sums[:, place]).any()
         ]
+
+
+def _check_grid(batch: AnalysisBatch) -> None:
+    cfg = batch.model.cfg
+    if batch.images is None:
+        return
+    (height, width), own = batch.images.shape[-2:], cfg.token_layout
+    if cfg.token_layout_at(height, width).grid != own.grid:
+        raise ValueError(
+            f"expected images of the model's own size, {cfg.image_size[0]} × {cfg.image_size[1]} pixels, got {height} "
+            f"× {width}: resize them, or load the model with img_size=({height}, {width}); `outlier_scores` and "
+            "`register_neurons` take any size"
+        )
 
 
 def _largest(ratios: Float[Tensor, "layer batch token"], groups: Tensor) -> Float[Tensor, "batch layer group"]:

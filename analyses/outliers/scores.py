@@ -57,7 +57,12 @@ def outlier_names(cfg: HookedViTConfig) -> list[str]:
     return stream_names(cfg, "resid_post") + [f"blocks.{layer}.attn.hook_pattern" for layer in range(cfg.n_layers)]
 
 
-def outlier_scores(model: HookedViT, cache: ViTActivationCache, threshold: float | int = THRESHOLD) -> OutlierScores:
+def outlier_scores(
+    model: HookedViT,
+    cache: ViTActivationCache,
+    threshold: float | int = THRESHOLD,
+    layout: TokenLayout | None = None,
+) -> OutlierScores:
     """Score every token of a run by its norm and by the attention that it draws, after each block.
 
     Outlier tokens are patches of little content whose place the model uses for global information (Darcet et al. 2024,
@@ -67,9 +72,12 @@ def outlier_scores(model: HookedViT, cache: ViTActivationCache, threshold: float
         model: The model.
         cache: Holds the hook points of `outlier_names`, with a batch axis.
         threshold: The norm ratio above which a token is an outlier.
+        layout: Which tokens the run has, for images of another size than the model's own:
+            `model.cfg.token_layout_at(height, width)`.
 
     Raises:
-        ValueError: If the cache lacks a hook point, or the threshold is not above 1.
+        ValueError: If the cache lacks a hook point or has other tokens than the layout, or the threshold is not above
+            1.
 
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> _, cache = model.run_with_cache(torch.randn(2, 3, 64, 64), names_filter=outlier_names(model.cfg))
@@ -79,7 +87,8 @@ def outlier_scores(model: HookedViT, cache: ViTActivationCache, threshold: float
     """
     names, layers = outlier_names(model.cfg), range(model.cfg.n_layers)
     cache.require(names, how="outlier_names(model.cfg)", reader="outlier_scores")
-    ratios = torch.stack([norm_ratios(cache["resid_post", layer], model.token_layout) for layer in layers])
+    layout = model.token_layout if layout is None else layout
+    ratios = torch.stack([norm_ratios(cache["resid_post", layer], layout) for layer in layers])
     attention = torch.stack([attention_received(cache["pattern", layer]) for layer in layers])
     return OutlierScores(ratios, attention, check_threshold(threshold))
 
@@ -95,7 +104,11 @@ def norm_ratios(residual: Float[Tensor, "batch token d_model"], layout: TokenLay
     tensor([[4.0000, 0.5000, 1.0000, 1.5000]])
     """
     if residual.shape[1] != layout.n_tokens:
-        raise ValueError(f"expected {layout.n_tokens} tokens, got a stream of shape {tuple(residual.shape)}")
+        raise ValueError(
+            f"expected {layout.n_tokens} tokens, those of a grid of {layout.grid[0]} × {layout.grid[1]} patches, got a "
+            f"stream of shape {tuple(residual.shape)}: keep all tokens, and pass the layout of the images' size, "
+            "`model.cfg.token_layout_at(height, width)`"
+        )
     norms = residual.float().norm(dim=-1)
     median = norms[:, layout.patches].quantile(0.5, dim=1, keepdim=True)
     return norms / median.clamp(min=torch.finfo(torch.float32).tiny)

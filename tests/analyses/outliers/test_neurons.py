@@ -48,11 +48,12 @@ def test_moving_them_moves_the_outliers_to_the_register(kind_name: str) -> None:
 def by_loop(model: HookedViT, images: Tensor, layer: int, threshold: float) -> dict[str, Tensor]:
     """All numbers, one outlier and one neuron at a time."""
     _, cache = model.run_with_cache(images)
-    ratios = outlier_scores(model, cache, threshold).is_outlier[layer]
+    layout = model.cfg.token_layout_at(images.shape[2], images.shape[3])
+    ratios = outlier_scores(model, cache, threshold, layout).is_outlier[layer]
     found = {name: torch.zeros(layer + 1, model.cfg.d_mlp) for name in ("at_outliers", "at_others", "norm_share")}
     counts = {True: 0, False: 0}
     for image in range(len(images)):
-        for token in range(model.token_layout.n_prefix, model.token_layout.n_tokens):
+        for token in range(layout.n_prefix, layout.n_tokens):
             is_outlier = bool(ratios[image, token])
             counts[is_outlier] += 1
             x = cache["resid_post", layer][image, token]
@@ -83,6 +84,20 @@ def test_numbers_are_those_of_loops(kind_name: str, images: Tensor) -> None:
     assert found.n_outliers > 1
     for name, expected in by_loop(model, images, 1, 1.02).items():
         torch.testing.assert_close(getattr(found, name), expected, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@torch.no_grad()
+def test_images_of_other_sizes_count_with_their_own_patches(images: Tensor) -> None:
+    model = ported("dynamic")
+    wide, one = torch.randn(2, 3, 16, 56, generator=torch.Generator().manual_seed(5)), images[:1]
+    found = register_neurons(model, [wide], layer=1, threshold=1.02)
+    assert 1 < found.n_outliers < 28
+    for name, expected in by_loop(model, wide, 1, 1.02).items():
+        torch.testing.assert_close(getattr(found, name), expected, rtol=1e-4, atol=1e-6, msg=name)
+    both, own = (register_neurons(model, batches, layer=1, threshold=1.02) for batches in ([wide, one], [one]))
+    assert (both.n_images, both.n_outliers) == (3, found.n_outliers + own.n_outliers)
+    weighted = (found.at_outliers * found.n_outliers + own.at_outliers * own.n_outliers) / both.n_outliers
+    torch.testing.assert_close(both.at_outliers, weighted, rtol=1e-4, atol=1e-6)
 
 
 @torch.no_grad()

@@ -109,3 +109,7 @@ def test_errors() -> None:
         Outliers(0.5)
     with pytest.raises(ValueError, match="no image was seen"):
         Outliers().compute()
+    # as many patches, on another grid
+    items = [(torch.randn(3, 24, 32), 1)] * 2
+    with pytest.raises(ValueError, match=r"model's own size, 32 × 24 pixels, got 24 × 32: resize them, or load the "):
+        sweep(ported("dynamic"), items, [Outliers()])
