@@ -111,11 +111,14 @@ class Analysis(Metric):
     lens_tokens: ClassVar[Literal["all", "read"]] = "all"
     """Which tokens it projects through a lens: all kinds, or those alone that the head reads."""
 
-    def check_sweep(self, model: HookedViT, dataset: LabelledImages) -> None:
-        """Check, before a sweep, that what the analysis was given was fitted to this model and to other images.
+    def before_sweep(self, model: HookedViT, dataset: LabelledImages) -> None:
+        """Check that what the analysis was given was fitted to this model and to other images; prepare what it needs.
+
+        Every process of a sweep calls this first, and again when the sweep is resumed: what it prepares must depend on
+        the model and the dataset alone.
 
         Raises:
-            ValueError: If it was not.
+            ValueError: If something was fitted to another model, or to these images.
         """
         for given in vars(self).values():
             if isinstance(given, Fitted):

@@ -235,7 +235,7 @@ DICTIONARY_FIDELITY = Definition(
         "the dataset.",
     },
     "A dictionary of random directions with as many active latents, all of them multiplied by the one factor that "
-    "reconstructs the first batch best. With zeros for the ablated model it recovers much of the loss, too.",
+    "reconstructs the first images best. With zeros for the ablated model it recovers much of the loss, too.",
 )
 EARLY_EXIT = Definition(
     "Early exit",

@@ -22,11 +22,13 @@ def image_batches(
     batch_size: int = 32,
     limit: int | None = None,
     progress: bool | None = None,
+    skip: bool = False,
 ) -> Iterator[AnalysisBatch]:
     """Batches of a dataset in its order, with these hook points in their cache.
 
     Raises:
-        ValueError: If there is no image, an image cannot be read, or a number is not positive.
+        ValueError: If there is no image, an image cannot be read (unless `skip` leaves these out), or a number is not
+            positive.
 
     >>> from analyses.data import EmojiScenes
     >>> model = HookedViT.from_pretrained("emoji-vit")
@@ -36,11 +38,13 @@ def image_batches(
     n_images = len(dataset) if limit is None else min(len(dataset), limit)
     if n_images < 1 or batch_size < 1:
         raise ValueError(f"expected at least one image and a batch size of at least 1, got {n_images} and {batch_size}")
-    reader = ItemReader(dataset, model.cfg, model.data_config, skip=False)
+    reader = ItemReader(dataset, model.cfg, model.data_config, skip=skip)
     with progress_bar(n_images, show=progress) as advance:
         for start in range(0, n_images, batch_size):
             index = range(start, min(start + batch_size, n_images))
-            yield run_batch(model, list(names), reader.__getitems__(index))
+            read = reader.__getitems__(index)
+            if read.images is not None:
+                yield run_batch(model, list(names), read)
             advance(len(index))
 
 

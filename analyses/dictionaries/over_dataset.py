@@ -11,17 +11,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from analyses.analysis.base import Analysis, AnalysisBatch
+from analyses.data.dataset import LabelledImages
 from analyses.dictionaries.dictionary import Dictionary
+from analyses.dictionaries.images import image_batches
 from analyses.dictionaries.loading import embedded_dictionaries, load_dictionary
 from analyses.dictionaries.null import random_dictionary
 from analyses.dictionaries.tokens import chosen_tokens, edit_written, per_token
 from analyses.statistics.intervals import Interval, Resampling
-from hooked_vit import HookedViTConfig
+from hooked_vit import HookedViT, HookedViTConfig
 
 __all__ = ["DictionaryFidelity", "embedded_dictionary_for"]
 
 Ablation = Literal["zero", "mean"]
 _COLUMNS = ["layer", "point", "dictionary", "metric", "value", "low", "high", "n_images", "n_tokens"]
+_NULL_IMAGES = 32
 _SUMS = ("tokens", "error", "norm", "active")
 _RUNS = ("loss", "accuracy")
 
@@ -59,9 +62,8 @@ class DictionaryFidelity(Analysis):
     `low` and `high` are bootstrap intervals over images (explained variance: with the variance of the whole dataset; none
     for `dead_percent`). How many latents are dead depends on the number of tokens, which is a column.
 
-    Reconstructions of random directions have the wrong size, so one factor is fitted by least squares: to the first batch
-    that the object sees. The rows `random` therefore change a little with the batch size, the order of the images and the
-    number of processes. Pass `random` where they must not.
+    Reconstructions of random directions have the wrong size, so one factor is fitted by least squares, to the first 32
+    images of the dataset (without a sweep, to the first batch).
 
     >>> from analyses.dictionaries.dictionary import DictionaryConfig
     >>> model = HookedViT.from_pretrained("emoji-vit")
@@ -142,6 +144,18 @@ class DictionaryFidelity(Analysis):
     def passes(self, cfg: HookedViTConfig) -> float:
         """One run for each of the two dictionaries, and the ablated one."""
         return 3.0
+
+    @torch.no_grad()
+    def before_sweep(self, model: HookedViT, dataset: LabelledImages) -> None:
+        """Fit the random dictionary to the first images."""
+        super().before_sweep(model, dataset)
+        given = self._for_width(model.cfg.d_model)
+        given.check_fits(model)
+        names = self.names(model.cfg)
+        for batch in image_batches(model, dataset, names, limit=_NULL_IMAGES, progress=False, skip=True):
+            x, y = (per_token(batch.cache[name]) for name in (given.config.reads, given.config.writes))
+            chosen = chosen_tokens(model, given.config.tokens, y.shape[1])
+            self._null(given.to(y.device), x[:, chosen], y[:, chosen])
 
     @torch.no_grad()
     def update(self, batch: AnalysisBatch) -> None:

@@ -106,7 +106,7 @@ def sweep(
         raise ValueError("expected at least one image, got an empty dataset")
     model.require_several_classes("a sweep, which measures accuracy,")
     for analysis in by_name.values():
-        analysis.check_sweep(model, dataset)
+        analysis.before_sweep(model, dataset)
     device, processes = model.cfg.device, join_processes()
     store = None if out is None else Store(out)
     if store is not None and not resume:

@@ -76,7 +76,7 @@ def test_numbers_are_those_of_a_loop_over_tokens(kind: str, point: tuple) -> Non
     dictionary = toy_dictionary(model, *point)
     analysis = DictionaryFidelity(dictionary, resampling=Resampling(19), seed=5)
     table = sweep(model, items(), [analysis], batch_size=4)["dictionary_fidelity"].set_index(["dictionary", "metric"])
-    for name, one in (("given", dictionary), ("random", fitted_random(model, dictionary, 4, seed=5))):
+    for name, one in (("given", dictionary), ("random", fitted_random(model, dictionary, 6, seed=5))):
         for metric, expected in by_loop(model, one).items():
             assert table.loc[(name, metric), "value"] == pytest.approx(expected, rel=1e-3, abs=1e-4), (name, metric)
     assert set(table["n_images"]) == {6}
@@ -146,7 +146,7 @@ def test_shards_merge_to_the_whole(tmp_path) -> None:
     assert first.tolist() == pytest.approx(second.tolist(), rel=1e-6, abs=1e-6, nan_ok=True)
 
 
-def test_only_the_random_rows_depend_on_the_first_batch() -> None:
+def test_no_row_depends_on_the_batches_nor_on_a_resume(tmp_path) -> None:
     model = toy("cls")
     dictionary = toy_dictionary(model, "blocks.1.hook_resid_post")
     tables = []
@@ -154,11 +154,23 @@ def test_only_the_random_rows_depend_on_the_first_batch() -> None:
         analysis = DictionaryFidelity(dictionary, resampling=Resampling(9))
         table = sweep(model, items(), [analysis], batch_size=size)["dictionary_fidelity"]
         tables.append(table.set_index(["dictionary", "metric"])["value"])
-        expected = by_loop(model, fitted_random(model, dictionary, size))["explained_variance"]
+        expected = by_loop(model, fitted_random(model, dictionary, 6))["explained_variance"]
         assert tables[-1]["random", "explained_variance"] == pytest.approx(expected, rel=1e-4)
-    first, second = (table.drop(index="random", level="dictionary") for table in tables)
-    assert first.tolist() == pytest.approx(second.tolist(), rel=1e-6, abs=1e-6)
-    assert tables[0]["random", "explained_variance"] != tables[1]["random", "explained_variance"]
+    assert tables[0].tolist() == pytest.approx(tables[1].tolist(), rel=1e-6, abs=1e-6)
+
+    class Stopped(DictionaryFidelity):
+        def update(self, batch) -> None:
+            if int(batch.index[0]) == 4:
+                raise KeyboardInterrupt
+            super().update(batch)
+
+    Stopped.__name__ = "DictionaryFidelity"
+    options = {"out": tmp_path, "batch_size": 2, "checkpoint_every": 0}
+    with pytest.raises(KeyboardInterrupt):
+        sweep(model, items(), [Stopped(dictionary, resampling=Resampling(9))], **options)
+    again = sweep(model, items(), [DictionaryFidelity(dictionary, resampling=Resampling(9))], **options)
+    found = again["dictionary_fidelity"].set_index(["dictionary", "metric"])["value"]
+    assert found.tolist() == tables[1].tolist()
 
 
 @pytest.mark.parametrize(("k", "recorded", "expected"), [(None, 7.4, 7), (3, 7.4, 3), (None, None, None)])
