@@ -160,7 +160,7 @@ def _fit_options(
              "--penalty", USAGE)  # fmt: skip
     if action == "train" and penalty is not None and not with_penalty:
         fail(f"--penalty is for relu and jump_relu: how many latents of {kind} are active follows from --k", USAGE)
-    given = {"penalty": penalty, "learning_rate": learning_rate}
+    given: dict[str, Any] = {"penalty": penalty, "learning_rate": learning_rate}
     for name, value in given.items():
         if value is not None and not 0 < value < float("inf"):
             fail(f"--{name.replace('_', '-')} must be a positive number, got {value:g}", USAGE)
