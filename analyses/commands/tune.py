@@ -2,10 +2,11 @@
 
 from pathlib import Path
 from typing import Annotated
+from warnings import catch_warnings, simplefilter
 
 import typer
 
-from analyses.commands.errors import USAGE, fail, user_errors
+from analyses.commands.errors import USAGE, complain, fail, user_errors
 from analyses.commands.options import ModelOptions, grouped
 from analyses.commands.output import AsJson, Reporter
 
@@ -59,7 +60,8 @@ def tune(
     report = Reporter("tune", as_json)
     vit = load_model(model, report.progress, classes=False)
     dataset = load_data(data, vit.class_names)
-    with user_errors(ValueError, TypeError):
+    with user_errors(ValueError, TypeError), catch_warnings(record=True) as caught:
+        simplefilter("always", UserWarning)
         lens = fit_tuned_lens(
             vit,
             dataset,
@@ -70,14 +72,17 @@ def tune(
             batch_size=batch_size,
             progress=report.progress,
         )
+    for warning in caught:
+        complain(str(warning.message), "warning")
     with user_errors(OSError):
         lens.save(out)
     explained = lens.record["variance_explained"]
     report.add(**model.record, data=data, tokens=tokens, alpha=alpha, seed=seed, fingerprint=lens.fingerprint)
     report.add_table("lens", pd.DataFrame({"block": range(len(explained)), "explained": [row[0] for row in explained]}))
-    shown = ", ".join(f"{100 * row[0]:.0f}" for row in explained)
+    shown = ", ".join(f"{round(100 * row[0])}" for row in explained)
     report.say(
-        f"{lens.record['n_images']} pictures; variance of the last stream explained before each block: {shown} %"
+        f"{lens.record['n_images']} pictures; variance of the last stream explained before each block, in pictures "
+        f"held out: {shown} %"
     )
     report.wrote(out, out.with_suffix(".json"))
     report.close()

@@ -108,9 +108,9 @@ def _dense(
         latents = pre.relu()
         sparsity = (latents * weights.dec.norm(dim=-1)).sum(dim=-1).mean()
     else:
-        positive = pre.relu()
-        latents = _Jump.apply(positive, weights.threshold, bandwidth)
-        sparsity = _Step.apply(positive, weights.threshold, bandwidth).sum(dim=-1).mean()
+        # not its positive part: that would put every negative one into the rectangle of a threshold near zero
+        latents = _Jump.apply(pre, weights.threshold, bandwidth)
+        sparsity = _Step.apply(pre, weights.threshold, bandwidth).sum(dim=-1).mean()
     residual = y - (latents @ weights.dec + weights.b_dec)
     unexplained = residual.square().mean()
     is_active = latents.detach() > 0
@@ -119,7 +119,7 @@ def _dense(
 
 
 class _Jump(torch.autograd.Function):
-    """`z [z > threshold]`."""
+    """`z [z > threshold]`, for thresholds of zero or more."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:

@@ -45,8 +45,8 @@ def embedded_dictionary_for(width: int) -> str:
 class DictionaryFidelity(Analysis):
     """How well a dictionary reconstructs activations, and how much of the model it keeps, over a dataset.
 
-    `compute` has one row per `dictionary` (`given`; `random`, of random directions and as many active latents) and
-    `metric`:
+    `compute` has one row per `dictionary` (`given`; `random`, of random directions, with as many active latents
+    and their best size) and `metric`:
 
     | metric | value |
     |---|---|
@@ -58,6 +58,10 @@ class DictionaryFidelity(Analysis):
 
     `low` and `high` are bootstrap intervals over images (explained variance: with the variance of the whole dataset; none
     for `dead_percent`). How many latents are dead depends on the number of tokens, which is a column.
+
+    Reconstructions of random directions have the wrong size, so one factor is fitted by least squares: to the first batch
+    that the object sees. The rows `random` therefore change a little with the batch size, the order of the images and the
+    number of processes. Pass `random` where they must not.
 
     >>> from analyses.dictionaries.dictionary import DictionaryConfig
     >>> model = HookedViT.from_pretrained("emoji-vit")
@@ -84,6 +88,7 @@ class DictionaryFidelity(Analysis):
         mean: Tensor | None = None,
         seed: int = 0,
         k: int | None = None,
+        random: Dictionary | None = None,
         resampling: Resampling = Resampling(),
     ):
         """Configure the analysis.
@@ -95,12 +100,15 @@ class DictionaryFidelity(Analysis):
             mean: For `mean`: of shape [d_out] or [token d_out], such as `mean_activations(model, batches, [point])`
                 returns.
             seed: Seed of the random dictionary.
-            k: Its number of active latents per token; by default the dictionary's k, or else its mean over the first
-                batch.
+            k: Its number of active latents per token; by default the dictionary's k, or else the mean number at the
+                end of its training, or else, where its record does not have it, over the first batch.
+            random: The random dictionary itself, instead of a seed and k: `random_dictionary(dictionary,
+                activations=...)`.
             resampling: The bootstrap intervals.
 
         Raises:
-            ValueError: If the ablation is unknown, or a mean is missing or superfluous.
+            ValueError: If the ablation is unknown, a mean is missing or superfluous, or the random dictionary is for
+                other activations.
             FileNotFoundError: If there is no such file.
         """
         super().__init__()
@@ -117,7 +125,10 @@ class DictionaryFidelity(Analysis):
         self.given, self.config = [given], None if given is None else given.config
         self.ablation, self.mean, self.seed, self.k, self.resampling = ablation, mean, seed, k, resampling
         self._default: Dictionary | None = None
-        self._random: Dictionary | None = None
+        if random is not None and (given is None or random.config.point != given.config.point):
+            of = "a dictionary that is passed, too" if given is None else f"{given.config.point!r}"
+            raise ValueError(f"expected a random dictionary of {of}, got one of {random.config.point!r}")
+        self.random, self._random = [random], random
         for name in ("index", "sums", "runs"):
             self.add_state(name, [], dist_reduce_fx="cat")
         for name in ("centred", "fired"):
@@ -143,7 +154,7 @@ class DictionaryFidelity(Analysis):
         x, y = (per_token(batch.cache[name]) for name in (config.reads, config.writes))
         chosen = chosen_tokens(model, config.tokens, y.shape[1])
         given = given.to(y.device)
-        random = self._null(given, x[:, chosen]).to(y.device)
+        random = self._null(given, x[:, chosen], y[:, chosen]).to(y.device)
         # subtracting this first keeps the variance from cancelling where activations lie far from zero
         centre = given.decode(torch.zeros(config.d_dict, device=y.device, dtype=given.W_dec.dtype))
         target = y[:, chosen]
@@ -195,12 +206,15 @@ class DictionaryFidelity(Analysis):
             self._default = load_dictionary(embedded_dictionary_for(width))
         return self._default
 
-    def _null(self, given: Dictionary, x: Tensor) -> Dictionary:
+    def _null(self, given: Dictionary, x: Tensor, y: Tensor) -> Dictionary:
         if self._random is None:
             k = given.config.k if self.k is None else self.k
+            trained: Any = given.record.get("losses")
+            if k is None and trained:
+                k = max(1, round(trained[-1]["active"]))
             if k is None:
                 k = max(1, round(float((given.encode(x) != 0).sum(dim=-1).double().mean())))
-            self._random = random_dictionary(given, self.seed, k)
+            self._random = random_dictionary(given, self.seed, k, x, y if given.config.is_transcoder else None)
         return self._random
 
     def compute(self) -> pd.DataFrame:

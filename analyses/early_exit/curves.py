@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from analyses.early_exit.rules import exit_layers
-from analyses.statistics.intervals import Resampling, times_drawn
+from analyses.statistics.intervals import Resampling, bootstrap_statistic
 
 __all__ = ["depth_area", "exit_curve"]
 
@@ -25,7 +25,7 @@ def exit_curve(
         confidence: A measure after each block.
         correct: Whether the class after each block is right.
         thresholds: In ascending order, from one that all images pass at the first block.
-        resampling: Bootstrap intervals over images.
+        resampling: Bootstrap intervals over images. Curves of the same images are drawn alike.
 
     >>> confidence = torch.tensor([[0.9, 0.2], [0.9, 0.8]])
     >>> correct = torch.tensor([[True, False], [True, True]])
@@ -37,7 +37,15 @@ def exit_curve(
     left = torch.stack([exit_layers(confidence, threshold) for threshold in thresholds.tolist()])
     right = 100 * correct.T.gather(1, left.T).double().numpy()  # [image threshold]
     depth = left.T.double().numpy() + 1
-    interval = resampling.interval(right)
+    observations = np.concatenate([depth, right], axis=1)
+
+    def accuracies_and_area(drawn: np.ndarray) -> np.ndarray:
+        """[resample threshold+1], from how often each image was drawn."""
+        mean_depth, accuracy = np.split(drawn @ observations / len(right), 2, axis=1)
+        return np.column_stack([accuracy, depth_area(mean_depth, accuracy, n_layers)])
+
+    options = (resampling.level, resampling.n_resamples, resampling.seed)
+    interval = bootstrap_statistic(accuracies_and_area, [len(right)], (right.shape[1] + 1,), *options)
     rows = [
         {
             "point": "curve",
@@ -50,16 +58,9 @@ def exit_curve(
         }
         for t, threshold in enumerate(thresholds.tolist())
     ]
-    area = float(depth_area(depth.mean(axis=0), right.mean(axis=0), n_layers))
-    low, high = np.nan, np.nan
-    if len(right) > 1:
-        rng = np.random.default_rng(resampling.seed)
-        drawn = times_drawn(rng.integers(0, len(right), (resampling.n_resamples, len(right))), len(right)) / len(right)
-        areas = depth_area(drawn @ depth, drawn @ right, n_layers)
-        tail = (1 - resampling.level) / 2
-        low, high = (float(end) for end in np.quantile(areas, [tail, 1 - tail]))
-    numbers = {"threshold": np.nan, "depth": np.nan, "metric": "accuracy", "value": area, "low": low, "high": high}
-    return [*rows, {"point": "area", **numbers}]
+    area = {"value": interval.estimate[-1], "low": interval.low[-1], "high": interval.high[-1]}
+    area = {name: float(number) for name, number in area.items()}
+    return [*rows, {"point": "area", "threshold": np.nan, "depth": np.nan, "metric": "accuracy", **area}]
 
 
 def depth_area(

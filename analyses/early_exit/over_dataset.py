@@ -10,7 +10,7 @@ from torch import Tensor
 from analyses.analysis.base import Analysis, AnalysisBatch
 from analyses.early_exit.curves import exit_curve
 from analyses.early_exit.readouts import ClassSpaceReadout, ProbeReadout, Readout
-from analyses.early_exit.rules import FEWEST, ExitMeasure, agreement, calibrate, candidates, exit_layers, margin
+from analyses.early_exit.rules import ExitMeasure, agreement, calibrate, candidates, exit_layers, fewest_images, margin
 from analyses.projection import Lens, stream_names
 from analyses.statistics.intervals import Resampling
 from hooked_vit import HookedViTConfig
@@ -32,8 +32,9 @@ class EarlyExit(Analysis):
     - `point` `curve`: `metric` `accuracy`, in percent, at each `threshold`, with its `depth`. The last threshold of
       margins is infinite: no image leaves before the last block.
     - `point` `calibrated`: `accuracy`, `accuracy_change` (minus that of the whole model, on the same images) and
-      `depth` at the lowest threshold that costs at most `tolerance` points of accuracy on the calibration images. Left
-      out if these are fewer than 20.
+      `depth` at the lowest threshold that costs at most `tolerance` points of accuracy on the calibration images. On
+      the others expect it to cost more. Left out if a single calibration image is more than `tolerance` points: for the
+      default of one point, if they are fewer than 100.
     - `point` `area`: `accuracy`, the mean of the curve over depth from 1 to all blocks.
 
     Intervals are bootstrap intervals over images; thresholds are not drawn again. The control is the same for the model
@@ -68,7 +69,7 @@ class EarlyExit(Analysis):
             lens: A tuned lens as a rival readout, best `fit_tuned_lens(model, images, tokens="read")`.
             probes: Linear probes as a rival readout, `fit_exit_probes(model, images)`.
             calibration: The share of the images that thresholds are chosen on.
-            tolerance: How many points of accuracy the calibrated threshold may cost on those.
+            tolerance: How many points of accuracy the calibrated threshold may cost on those; on others, expect more.
             seed: Which images those are.
             resampling: The bootstrap intervals.
 
@@ -139,7 +140,7 @@ class EarlyExit(Analysis):
                 thresholds = candidates(measure, values[:, chosen])
                 curve = exit_curve(values[:, tested], right[:, tested], thresholds, self.resampling)
                 rows += [{**key, **row} for row in curve]
-                if n_calibration >= FEWEST:
+                if n_calibration >= fewest_images(self.tolerance):
                     threshold = calibrate(values[:, chosen], right[:, chosen], measure, tolerance=float(self.tolerance))
                     rows += [{**key, **row} for row in self._calibrated(values[:, tested], right[:, tested], threshold)]
         return pd.DataFrame(rows).assign(n_images=len(tested)).reindex(columns=_COLUMNS)

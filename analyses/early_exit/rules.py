@@ -1,7 +1,7 @@
 """When an image leaves: its margin, or the agreement of its blocks, passes a threshold that other images set."""
 
 from dataclasses import dataclass, field
-from math import inf
+from math import ceil, inf
 from typing import Literal, get_args
 
 import torch
@@ -14,8 +14,6 @@ __all__ = ["ExitMeasure", "ExitRule", "agreement", "calibrate", "exit_layers", "
 
 ExitMeasure = Literal["margin", "agreement"]
 _CANDIDATES = 100
-FEWEST = 20
-"""Images that a threshold is chosen on, at least."""
 
 
 def margin(class_logits: Float[Tensor, "*axes n_classes"]) -> Float[Tensor, "*axes"]:
@@ -112,6 +110,17 @@ def candidates(measure: ExitMeasure, confidence: Float[Tensor, "layer batch"] | 
     return torch.cat([ends[:1], inner, ends[1:]]).unique().cpu()
 
 
+def fewest_images(tolerance: float | int) -> int:
+    """How many images a threshold is chosen on at least: so many that one of them costs no more than the tolerance.
+
+    No tolerance asks for as many as one point does; a tolerance above five points for 20.
+
+    >>> [fewest_images(tolerance) for tolerance in (0, 0.5, 1, 3, 50)]
+    [100, 200, 100, 34, 20]
+    """
+    return max(20, ceil(100 / tolerance - 1e-9)) if tolerance else 100
+
+
 def calibrate(
     confidence: Float[Tensor, "layer batch"] | Int[Tensor, "layer batch"],
     correct: Bool[Tensor, "layer batch"],
@@ -121,6 +130,9 @@ def calibrate(
 ) -> float:
     """The lowest threshold that costs no more than some accuracy on these images.
 
+    On other images expect it to cost more: of all thresholds it is the one that just passes here, by chance too. The
+    more images, the smaller the difference; measure it on others, as `EarlyExit` does.
+
     Args:
         confidence: `margin` or `agreement` after each block.
         correct: Whether the readout's class after each block is right; after the last, the model's own.
@@ -128,10 +140,11 @@ def calibrate(
         tolerance: How many percentage points below that of the whole model the accuracy may be.
 
     Raises:
-        ValueError: If there are fewer than 20 images, shapes differ, or the tolerance is not from 0 to 100.
+        ValueError: If there are too few images for one of them to cost no more than the tolerance (100 for a point, and
+            for no tolerance), shapes differ, or the tolerance is not from 0 to 100.
 
-    >>> confidence = torch.tensor([[0.9, 0.2], [0.9, 0.8]]).repeat(1, 10)
-    >>> correct = torch.tensor([[True, False], [True, True]]).repeat(1, 10)
+    >>> confidence = torch.tensor([[0.9, 0.2], [0.9, 0.8]]).repeat(1, 50)
+    >>> correct = torch.tensor([[True, False], [True, True]]).repeat(1, 50)
     >>> 0.2 < calibrate(confidence, correct, tolerance=0) <= 0.9
     True
     """
@@ -140,13 +153,14 @@ def calibrate(
             f"expected confidence and correctness [layer batch] of one shape, got {tuple(confidence.shape)} and "
             f"{tuple(correct.shape)}"
         )
-    n_images = confidence.shape[1]
-    if n_images < FEWEST:
-        raise ValueError(
-            f"{n_images} images are too few to choose a threshold on: take at least {FEWEST}, better hundreds"
-        )
     if not 0 <= tolerance <= 100:
         raise ValueError(f"the tolerance is in percentage points of accuracy, from 0 to 100, got {tolerance}")
+    n_images = confidence.shape[1]
+    if n_images < fewest_images(tolerance):
+        raise ValueError(
+            f"{n_images} images are too few to choose a threshold on for a tolerance of {tolerance:g} points: take at "
+            f"least {fewest_images(tolerance)}, better several times as many"
+        )
     thresholds = candidates(measure, confidence)
     wanted = 100 * correct[-1].double().mean() - tolerance
     for threshold in thresholds.tolist():

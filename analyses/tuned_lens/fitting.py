@@ -1,5 +1,6 @@
 """Fitting a tuned lens: ridge regression onto the last residual stream, from sums that are streamed over pictures."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -20,6 +21,8 @@ from hooked_vit import HookedViT, HookedViTConfig
 __all__ = ["FitTokens", "fit_tuned_lens"]
 
 FitTokens = Literal["all", "read"]
+_HELD_OUT = 5  # one picture of so many tells how well the maps do on other pictures
+_TOKENS_PER_DIMENSION = 5
 
 
 @torch.no_grad()
@@ -48,6 +51,9 @@ def fit_tuned_lens(
     the pictures, it needs no classes, and one pass with sums of the size of the maps is enough, however many pictures
     there are. It weighs all directions of the stream alike, where the divergence weighs those that the head reads.
 
+    The record's `variance_explained` is the share of the variance of y that the maps explain in every fifth picture, if
+    they are fitted to the others: below 0, they do worse there than the mean. The lens itself is fitted to all.
+
     Args:
         model: The model.
         dataset: Pictures; or items whose first entry is one, as in any dataset with labels. Take other pictures than
@@ -60,26 +66,30 @@ def fit_tuned_lens(
         progress: Whether to show a progress bar; by default on a terminal.
 
     Raises:
-        ValueError: If there are fewer tokens than `d_model`, a picture cannot be read, or an argument is invalid.
+        ValueError: If there are fewer than 2 pictures, or no more tokens than `d_model`; a picture cannot be read, or
+            an argument is invalid.
+
+    Warns:
+        UserWarning: If there are fewer tokens than five times `d_model`.
 
     >>> from analyses.data import EmojiScenes
-    >>> lens = fit_tuned_lens(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(4, seed=1))
+    >>> lens = fit_tuned_lens(HookedViT.from_pretrained("emoji-vit"), EmojiScenes(10, seed=1))
     >>> lens.record["n_images"], len(lens.record["variance_explained"])
-    (4, 8)
+    (10, 8)
     """
     if tokens not in get_args(FitTokens):
         raise ValueError(f"tokens is 'all' or 'read', got {tokens!r}")
     if not alpha > 0:
         raise ValueError(f"alpha must be above 0, got {alpha}: a share of the mean variance, such as 1e-3")
-    if batch_size < 1 or not 1 <= (len(dataset) if n_images is None else n_images) <= len(dataset):
+    if batch_size < 1 or not 2 <= (len(dataset) if n_images is None else n_images) <= len(dataset):
         raise ValueError(
-            f"expected a batch_size of at least 1 and n_images from 1 to the {len(dataset)} of the dataset, got "
-            f"{batch_size} and {n_images}"
+            f"expected a batch_size of at least 1 and n_images from 2, to fit to and to hold out, to the "
+            f"{len(dataset)} of the dataset, got {batch_size} and {n_images}"
         )
     cfg, read = model.cfg, slice(None) if tokens == "all" else model.cfg.read_tokens
     order = np.random.default_rng(seed).permutation(len(dataset))[:n_images] if n_images else np.arange(len(dataset))
     names = _names(cfg)
-    sums = _Sums.empty(cfg.n_layers * n_reads(cfg), cfg.d_model, cfg.device)
+    fitted, held_out = (_Sums.empty(cfg.n_layers * n_reads(cfg), cfg.d_model, cfg.device) for _ in range(2))
     reader = ItemReader(_Unlabelled(dataset), replace(cfg, n_classes=1), model.data_config, skip=False)
     with progress_bar(len(order), show=progress, what="pictures") as advance:
         for start in range(0, len(order), batch_size):
@@ -87,15 +97,15 @@ def fit_tuned_lens(
             images = reader.__getitems__(chosen).images
             assert images is not None
             _, cache = model.run_with_cache(images.to(model.embed.weight), names_filter=names)
-            streams = [cache[name][:, read].reshape(-1, cfg.d_model) for name in names]
-            sums.add(streams[:-1], streams[-1])
+            held = torch.arange(start, start + len(chosen), device=cfg.device) % _HELD_OUT == 1
+            for part, sums in ((~held, fitted), (held, held_out)):
+                streams = [cache[name][part][:, read].reshape(-1, cfg.d_model) for name in names]
+                sums.add(streams[:-1], streams[-1])
             advance(len(chosen))
-    if sums.n <= cfg.d_model:
-        raise ValueError(
-            f"{len(order)} pictures have {sums.n} tokens to fit to, too few for maps of width {cfg.d_model}: take "
-            f"more than {cfg.d_model * len(order) // sums.n} pictures"
-        )
-    weight, bias, explained = sums.solve(alpha)
+    explained = held_out.explained(*fitted.solve(alpha))
+    fitted.merge(held_out)
+    _check_enough(fitted.n, len(order), cfg.d_model)
+    weight, bias = fitted.solve(alpha)
     shape = (cfg.n_layers, n_reads(cfg), cfg.d_model)
     record = {
         "method": "ridge",
@@ -103,12 +113,28 @@ def fit_tuned_lens(
         "alpha": alpha,
         "seed": seed,
         "n_images": len(order),
-        "n_tokens": sums.n,
+        "n_tokens": fitted.n,
         "variance_explained": explained.reshape(shape[:2]).tolist(),
         "model": {"weights_sha256": hash_tensors(model.state_dict()), "n_layers": shape[0], "d_model": shape[2]},
         "data": describe(dataset),
     }
     return TunedLens(weight.to(cfg.dtype).reshape(*shape, shape[2]), bias.to(cfg.dtype).reshape(shape), record)
+
+
+def _check_enough(n_tokens: int, n_pictures: int, d_model: int) -> None:
+    if n_tokens <= d_model:
+        raise ValueError(
+            f"{n_pictures} pictures have {n_tokens} tokens to fit to, too few for maps of width {d_model}: take "
+            f"more than {d_model * n_pictures // n_tokens} pictures"
+        )
+    if n_tokens < _TOKENS_PER_DIMENSION * d_model:
+        warnings.warn(
+            f"{n_pictures} pictures have {n_tokens} tokens, few for maps of width {d_model}, which may do badly on "
+            "others (see the record's variance_explained): take at least "
+            f"{_TOKENS_PER_DIMENSION * d_model} tokens, from "
+            f"{-(-_TOKENS_PER_DIMENSION * d_model * n_pictures // n_tokens)} pictures",
+            stacklevel=3,
+        )
 
 
 def _names(cfg: HookedViTConfig) -> list[str]:
@@ -168,19 +194,38 @@ class _Sums:
             self.xd[index] += x.T @ d
             self.dd[index] += d.square().sum()
 
-    def solve(self, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
-        """A, b, and the share of the variance of y that the maps explain (on the pictures that they are fitted to)."""
+    def merge(self, other: "_Sums") -> None:
+        self.n += other.n
+        for name in ("x", "d", "xx", "xd", "dd", "y", "yy"):
+            getattr(self, name).add_(getattr(other, name))
+
+    def _moments(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         mean_x, mean_d = self.x / self.n, self.d / self.n
         cov_xx = self.xx / self.n - mean_x[:, :, None] * mean_x[:, None]
         cov_xd = self.xd / self.n - mean_x[:, :, None] * mean_d[:, None]
+        return mean_x, mean_d, cov_xx, cov_xd
+
+    def solve(self, alpha: float) -> tuple[Tensor, Tensor]:
+        """A and b."""
+        mean_x, mean_d, cov_xx, cov_xd = self._moments()
         variance = cov_xx.diagonal(dim1=1, dim2=2).mean(dim=1)
         # a stream that is the same for all pictures, such as CLS before the first block, has a variance of rounding
         rounding = 1e-10 * self.xx.diagonal(dim1=1, dim2=2).mean(dim=1) / self.n
         penalty = torch.maximum(alpha * variance, rounding.clamp_min(torch.finfo(torch.float64).tiny))
         penalised = cov_xx + penalty[:, None, None] * torch.eye(cov_xx.shape[1]).to(cov_xx)
         weight = torch.linalg.solve(penalised, cov_xd)
-        bias = mean_d - (mean_x[:, None] @ weight)[:, 0]
+        return weight, mean_d - (mean_x[:, None] @ weight)[:, 0]
+
+    def explained(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """The share of the variance of y, in these pictures, that maps fitted to others explain: [stream]."""
+        mean_x, mean_d, cov_xx, cov_xd = self._moments()
+        offset = mean_d - (mean_x[:, None] @ weight)[:, 0] - bias
         var_d = self.dd / self.n - mean_d.square().sum(dim=1)
-        unexplained = var_d - 2 * (weight * cov_xd).sum(dim=(1, 2)) + (weight * (cov_xx @ weight)).sum(dim=(1, 2))
+        unexplained = (
+            offset.square().sum(dim=1)
+            + var_d
+            - 2 * (weight * cov_xd).sum(dim=(1, 2))
+            + (weight * (cov_xx @ weight)).sum(dim=(1, 2))
+        )
         var_y = (self.yy / self.n - (self.y / self.n).square()).sum()
-        return weight, bias, 1 - unexplained / var_y
+        return 1 - unexplained / var_y

@@ -56,7 +56,7 @@ def arguments_of(name: str, folder: Path) -> list[str]:
         "plot": [str(folder / "found"), *out],
         "report": [str(folder / "found"), "--out", str(folder / "report.html")],
         "prototypes": [str(folder / "pictures"), "--out", str(folder / "classes.safetensors")],
-        "tune": ["--data", "emoji-scenes:8", "--out", str(folder / "lens.safetensors")],
+        "tune": ["--data", "emoji-scenes:12", "--out", str(folder / "lens.safetensors")],
         "reproduce": ["--data", "imagenet-s:DIR", "--models", "cifar", "--estimate", *out],
         "models": ["test_vit"],
     }[name]]  # fmt: skip

@@ -25,7 +25,9 @@ def lens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("lens") / "lens.safetensors"
     result = run("tune", "--data", "emoji-scenes:20?seed=1", "--limit", "8", "--seed", "3", "--out", path)
     assert result.exit_code == 0, result.output
-    assert "8 pictures; variance of the last stream explained before each block:" in result.stdout
+    assert "8 pictures; variance of the last stream explained before each block, in pictures held out:" in result.stdout
+    assert "-0" not in result.stdout
+    assert "warning: 8 pictures have 520 tokens, few for maps of width 128" in result.stderr
     return path
 
 

@@ -90,9 +90,17 @@ def test_straight_through_gradients_of_thresholds() -> None:
     for j in range(9):
         threshold, expected = float(weights.threshold[j]), 0.0
         for i in range(7):
-            if abs(max(float(pre[i, j]), 0) - threshold) < width / 2:
+            if abs(float(pre[i, j]) - threshold) < width / 2:
                 expected -= threshold / width * float(of_latents[i, j]) + penalty / 7 / width
         assert float(weights.threshold.grad[j]) == pytest.approx(expected)
+
+
+def test_a_negative_pre_activation_moves_no_threshold_that_it_is_far_from() -> None:
+    config, weights, x, y = case("jump_relu")
+    weights.b_enc = torch.full((9,), -1e3, dtype=torch.float64)
+    weights.threshold = torch.full((9,), 0.01, dtype=torch.float64).requires_grad_()
+    objective(config, weights, x, y, penalty=0.3, bandwidth=0.4).loss.backward()
+    assert not weights.threshold.grad.any()
 
 
 def test_the_auxiliary_loss_equals_the_loop() -> None:

@@ -1,12 +1,14 @@
 """The sweep analysis equals a loop over images and tokens, merges, and refuses what does not fit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from dictionary_toys import KINDS, items, toy, toy_dictionary
 from torch.nn import functional as F
 
 from analyses.analysis import AnalysisBatch
-from analyses.dictionaries import DictionaryFidelity, embedded_dictionaries, random_dictionary
+from analyses.dictionaries import Dictionary, DictionaryFidelity, embedded_dictionaries, random_dictionary
 from analyses.statistics import Resampling
 from analyses.sweep import sweep
 from hooked_vit import HookedViT
@@ -57,6 +59,16 @@ def by_loop(model: HookedViT, dictionary, mean: torch.Tensor | None = None) -> d
     return found
 
 
+def fitted_random(model: HookedViT, dictionary, n_images: int, seed: int = 0):
+    """The random dictionary whose size is fitted to the first images, token by token."""
+    config = dictionary.config
+    first = model.token_layout.n_prefix if config.tokens == "patch" else 0
+    images = torch.stack([image for image, _ in items()[:n_images]])
+    _, cache = model.run_with_cache(images, names_filter=[config.reads, config.writes])
+    x, y = (cache[name][:, first:].flatten(2) for name in (config.reads, config.writes))
+    return random_dictionary(dictionary, seed, activations=x, targets=y if config.is_transcoder else None)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("point", POINTS, ids=["stream", "transcoder", "heads"])
 def test_numbers_are_those_of_a_loop_over_tokens(kind: str, point: tuple) -> None:
@@ -64,7 +76,7 @@ def test_numbers_are_those_of_a_loop_over_tokens(kind: str, point: tuple) -> Non
     dictionary = toy_dictionary(model, *point)
     analysis = DictionaryFidelity(dictionary, resampling=Resampling(19), seed=5)
     table = sweep(model, items(), [analysis], batch_size=4)["dictionary_fidelity"].set_index(["dictionary", "metric"])
-    for name, one in (("given", dictionary), ("random", random_dictionary(dictionary, seed=5))):
+    for name, one in (("given", dictionary), ("random", fitted_random(model, dictionary, 4, seed=5))):
         for metric, expected in by_loop(model, one).items():
             assert table.loc[(name, metric), "value"] == pytest.approx(expected, rel=1e-3, abs=1e-4), (name, metric)
     assert set(table["n_images"]) == {6}
@@ -117,9 +129,10 @@ def test_a_perfect_dictionary_recovers_everything() -> None:
 def test_shards_merge_to_the_whole(tmp_path) -> None:
     model = toy("cls")
     dictionary = toy_dictionary(model, "blocks.1.hook_resid_post", tokens="cls")
+    random = random_dictionary(dictionary)
     tables = [
-        sweep(model, items(), [DictionaryFidelity(dictionary, resampling=Resampling(9))], batch_size=size)
-        for size in (6, 2)
+        sweep(model, items(), [DictionaryFidelity(dictionary, random=random, resampling=Resampling(9))], batch_size=n)
+        for n in (6, 2)
     ]
     kept = sweep(model, items(), [DictionaryFidelity(dictionary, resampling=Resampling(9))], out=tmp_path, batch_size=2)
     again = sweep(
@@ -131,6 +144,38 @@ def test_shards_merge_to_the_whole(tmp_path) -> None:
         sweep(model, items(), [DictionaryFidelity(other, resampling=Resampling(9))], out=tmp_path, batch_size=2)
     first, second = (table["dictionary_fidelity"]["value"] for table in tables)
     assert first.tolist() == pytest.approx(second.tolist(), rel=1e-6, abs=1e-6, nan_ok=True)
+
+
+def test_only_the_random_rows_depend_on_the_first_batch() -> None:
+    model = toy("cls")
+    dictionary = toy_dictionary(model, "blocks.1.hook_resid_post")
+    tables = []
+    for size in (6, 2):
+        analysis = DictionaryFidelity(dictionary, resampling=Resampling(9))
+        table = sweep(model, items(), [analysis], batch_size=size)["dictionary_fidelity"]
+        tables.append(table.set_index(["dictionary", "metric"])["value"])
+        expected = by_loop(model, fitted_random(model, dictionary, size))["explained_variance"]
+        assert tables[-1]["random", "explained_variance"] == pytest.approx(expected, rel=1e-4)
+    first, second = (table.drop(index="random", level="dictionary") for table in tables)
+    assert first.tolist() == pytest.approx(second.tolist(), rel=1e-6, abs=1e-6)
+    assert tables[0]["random", "explained_variance"] != tables[1]["random", "explained_variance"]
+
+
+@pytest.mark.parametrize(("k", "recorded", "expected"), [(None, 7.4, 7), (3, 7.4, 3), (None, None, None)])
+def test_how_many_random_latents_are_active(k: int | None, recorded: float | None, expected: int | None) -> None:
+    """For a kind without a k: as passed, as recorded at the end of training, or as in the first batch."""
+    model = toy("cls")
+    like = toy_dictionary(model, "blocks.1.hook_resid_post")
+    dictionary = Dictionary(replace(like.config, kind="relu", k=None)).requires_grad_(False)
+    dictionary.load_state_dict(like.state_dict())
+    if recorded is not None:
+        dictionary.record["losses"] = [{"active": 20.0}, {"active": recorded}]
+    analysis = DictionaryFidelity(dictionary, k=k, resampling=Resampling(9))
+    table = sweep(model, items(), [analysis])["dictionary_fidelity"].set_index(["dictionary", "metric"])["value"]
+    wanted = round(table["given", "l0"]) if expected is None else expected
+    assert analysis._random is not None
+    assert analysis._random.config.k == wanted
+    assert 0 < table["random", "l0"] <= wanted
 
 
 def test_errors_say_what_to_do(bad_input: None) -> None:
@@ -145,6 +190,9 @@ def test_errors_say_what_to_do(bad_input: None) -> None:
     if not any("emoji" not in name for name in embedded_dictionaries()):
         with pytest.raises(ValueError, match="no dictionary comes with the package for a model of width 24"):
             DictionaryFidelity().names(model.cfg)
+    for given in (None, toy_dictionary(model, "blocks.1.hook_resid_post")):
+        with pytest.raises(ValueError, match="expected a random dictionary of"):
+            DictionaryFidelity(given, random=toy_dictionary(model, "blocks.0.hook_resid_post"))
     wide = toy_dictionary(other, "blocks.1.mlp.hook_post")
     wide.config.__dict__["d_in"] = 61
     with pytest.raises(ValueError, match="it was made for another model"):

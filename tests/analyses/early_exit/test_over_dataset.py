@@ -1,5 +1,7 @@
 """The sweep analysis: its curve is that of real runs, areas and calibration are loops, and shards merge."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,16 @@ from analysis_batches import batch_of, whole_and_merged
 from conftest import ported
 from torch import Tensor
 
-from analyses.early_exit import EarlyExit, ExitRule, calibrate, early_exit_logits, fit_exit_probes, margin
-from analyses.early_exit.curves import depth_area
+from analyses.early_exit import (
+    EarlyExit,
+    ExitRule,
+    calibrate,
+    early_exit_logits,
+    exit_layers,
+    fit_exit_probes,
+    margin,
+)
+from analyses.early_exit.curves import depth_area, exit_curve
 from analyses.statistics import Resampling
 from analyses.sweep import sweep
 from analyses.tuned_lens import fit_tuned_lens
@@ -106,6 +116,38 @@ def test_area_is_the_mean_over_depth() -> None:
     grid = np.linspace(1, 5, 400001)
     assert float(depth_area(depth, accuracy, 5)) == pytest.approx(np.interp(grid, depth, accuracy).mean(), abs=1e-2)
     assert depth_area(depth[None].repeat(2, 0), accuracy[None].repeat(2, 0), 5).shape == (2,)
+
+
+def test_intervals_of_curve_and_area_are_those_of_a_loop_over_resamples() -> None:
+    generator = torch.Generator().manual_seed(5)
+    confidence, correct = (torch.rand(3, 23, generator=generator) for _ in range(2))
+    correct, thresholds = correct < 0.6, torch.tensor([0.0, 0.3, 0.6, 0.9])
+    rows = exit_curve(confidence, correct, thresholds, Resampling(60, level=0.8, seed=3))
+    left = torch.stack([exit_layers(confidence, threshold) for threshold in thresholds.tolist()])
+    rng, found = np.random.default_rng(3), []
+    for _ in range(60):
+        drawn = rng.integers(0, 23, 23)
+        accuracy = [100 * correct[left[t, drawn], drawn].double().mean().item() for t in range(4)]
+        depth = [left[t, drawn].double().mean().item() + 1 for t in range(4)]
+        inside = sum((depth[t + 1] - depth[t]) * (accuracy[t] + accuracy[t + 1]) / 2 for t in range(3))
+        found.append([*accuracy, (inside + accuracy[-1] * (3 - depth[-1])) / 2])
+    for name, share in (("low", 0.1), ("high", 0.9)):
+        np.testing.assert_allclose([row[name] for row in rows], np.quantile(found, share, axis=0), rtol=1e-9)
+
+
+def test_memory_does_not_hold_all_resamples() -> None:
+    n = 20_000
+    confidence = torch.rand(2, n, generator=torch.Generator().manual_seed(5))
+    tracemalloc.start()
+    exit_curve(confidence, confidence < 0.5, torch.tensor([0.0, 0.5]), Resampling(999))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 999 * n * 8
+
+
+def test_a_single_image_has_no_interval() -> None:
+    rows = exit_curve(torch.rand(3, 1), torch.ones(3, 1, dtype=torch.bool), torch.tensor([0.0, 1.0]))
+    assert all(row["value"] == 100 and np.isnan([row["low"], row["high"]]).all() for row in rows)
 
 
 @pytest.mark.parametrize("kind", ["cls", "gap_registers_layerscale"])

@@ -40,15 +40,15 @@ def test_an_image_leaves_at_the_first_block_that_passes() -> None:
 @pytest.mark.parametrize("tolerance", [0.0, 5.0, 30.0])
 def test_calibration_takes_the_lowest_threshold_that_is_good_enough(measure: str, tolerance: float) -> None:
     generator = torch.Generator().manual_seed(4)
-    correct = torch.rand(4, 60, generator=generator) < torch.tensor([0.2, 0.4, 0.6, 0.9])[:, None]
-    confidence = 0.7 * torch.rand(4, 60, generator=generator) + 0.3 * correct
+    correct = torch.rand(4, 120, generator=generator) < torch.tensor([0.2, 0.4, 0.6, 0.9])[:, None]
+    confidence = 0.7 * torch.rand(4, 120, generator=generator) + 0.3 * correct
     if measure == "agreement":
-        confidence = agreement(torch.randint(0, 3, (4, 60), generator=generator))
+        confidence = agreement(torch.randint(0, 3, (4, 120), generator=generator))
     chosen = calibrate(confidence, correct, measure, tolerance=tolerance)
 
     def accuracy(threshold: float) -> float:
         left = exit_layers(confidence, threshold)
-        return 100 * float(correct[left, torch.arange(60)].double().mean())
+        return 100 * float(correct[left, torch.arange(120)].double().mean())
 
     whole = 100 * float(correct[-1].double().mean())
     assert accuracy(chosen) >= whole - tolerance - 1e-6
@@ -97,10 +97,16 @@ def test_thresholds_out_of_range(arguments: tuple, message: str) -> None:
 
 @pytest.mark.usefixtures("bad_input")
 def test_errors_of_calibration() -> None:
-    confidence, correct = torch.rand(3, 19), torch.rand(3, 19) < 0.5
-    with pytest.raises(ValueError, match="19 images are too few to choose a threshold on: take at least 20"):
-        calibrate(confidence, correct)
-    with pytest.raises(ValueError, match=r"of one shape, got \(3, 19\) and \(2, 19\)"):
+    confidence, correct = torch.rand(3, 99), torch.rand(3, 99) < 0.5
+    for tolerance, enough in ((1.0, 100), (0.0, 100), (0.5, 200), (0.3, 334)):
+        with pytest.raises(
+            ValueError, match=f"99 images are too few .* of {tolerance:g} points: take at least {enough}"
+        ):
+            calibrate(confidence, correct, tolerance=tolerance)
+        calibrate(*(part.repeat(1, 4)[:, :enough] for part in (confidence, correct)), tolerance=tolerance)
+    with pytest.raises(ValueError, match=r"19 images are too few .* of 50 points: take at least 20"):
+        calibrate(confidence[:, :19], correct[:, :19], tolerance=50)
+    with pytest.raises(ValueError, match=r"of one shape, got \(3, 99\) and \(2, 99\)"):
         calibrate(confidence, correct[1:])
     with pytest.raises(ValueError, match="in percentage points of accuracy, from 0 to 100, got -1"):
         calibrate(confidence.repeat(1, 2), correct.repeat(1, 2), tolerance=-1)
