@@ -16,7 +16,8 @@ from analyses.dictionaries.objectives import Weights, auxiliary_loss, objective
 __all__ = ["DictionaryFit", "FitOptions"]
 
 _MEASURED = 4096  # activations that the encoder's first scale is measured on
-_AVERAGED = 0.01  # weight of a batch in the running threshold
+_AVERAGED = 0.01  # least weight of a batch in the running threshold
+_SETTLED = 0.8  # the share of the training after which the threshold is averaged anew, over weights that hardly move
 _AUXILIARY_SHARE = 8  # the auxiliary loss is computed on one of so many activations
 
 
@@ -102,6 +103,8 @@ class DictionaryFit:
         dead = torch.zeros(config.d_dict, dtype=torch.long, device=device)
         self._kept = {"inactive_for": dead, "threshold_average": torch.zeros((), device=device)}
         self._kept |= {"last_smallest": torch.zeros((), device=device)}
+        self._kept |= {"n_averaged": torch.zeros((), dtype=torch.long, device=device)}
+        self._kept |= {"has_settled": torch.zeros((), dtype=torch.bool, device=device)}
         self._kept |= {"in_mean": torch.zeros(config.d_in, device=device), "in_scale": torch.ones((), device=device)}
         self._kept |= {"out_mean": torch.zeros(config.d_out, device=device), "out_scale": torch.ones((), device=device)}
 
@@ -181,12 +184,20 @@ class DictionaryFit:
         self._descend(loss, progress, rise)
         self._count(found.was_active, len(x))
         if found.smallest is not None:
-            average = kept["threshold_average"]
-            weight = _AVERAGED if float(average) > 0 else 1.0
-            average.add_(weight * (found.smallest - average))
-            kept["last_smallest"].fill_(found.smallest)
+            self._average(found.smallest, progress)
         unexplained = float(found.unexplained.detach())
         return {"loss": value, "unexplained": unexplained, "active": found.n_active, "dead": n_dead / len(dead)}
+
+    def _average(self, smallest: float, progress: float) -> None:
+        """The mean of the smallest active values: of all at first, later a running one, from the last part on anew."""
+        kept = self._kept
+        if progress >= _SETTLED and not kept["has_settled"]:
+            kept["has_settled"].fill_(True)
+            kept["n_averaged"].zero_()
+        kept["n_averaged"].add_(1)
+        average = kept["threshold_average"]
+        average.add_(max(_AVERAGED, 1 / int(kept["n_averaged"])) * (smallest - average))
+        kept["last_smallest"].fill_(smallest)
 
     def _descend(self, loss: Tensor, progress: float, rise: float) -> None:
         for group in self._optimiser.param_groups:
@@ -247,7 +258,16 @@ class DictionaryFit:
 
     @torch.no_grad()
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Continue from a state."""
+        """Continue from a state.
+
+        Raises:
+            ValueError: If it is that of an earlier version, without all that is needed; nothing is changed.
+        """
+        missing = [name for name in self._kept if f"kept.{name}" not in tensors]
+        if missing:
+            raise ValueError(
+                f"the checkpoint is of an earlier version and has no {', '.join(missing)}: start over with resume=False"
+            )
         for group, held in (("parameter", self._parameters), ("kept", self._kept)):
             for name, tensor in held.items():
                 tensor.copy_(tensors[f"{group}.{name}"])

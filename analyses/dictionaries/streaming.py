@@ -16,6 +16,8 @@ from hooked_vit.token_layout import token_group
 
 __all__ = ["ActivationStream", "Chunk"]
 
+_MOST_PICTURES = 4096  # in a chunk, so that checkpoints and losses come often even with one token per picture
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -50,7 +52,8 @@ class ActivationStream:
         tokens: The tokens, a group such as `"patch"` or `"any"`.
         epochs: Passes over the dataset.
         batch_size: Pictures per forward pass.
-        buffer_size: Activations in the buffer, per point.
+        buffer_size: Activations in the buffer, per point; fewer where they are of more than 4096 pictures, or of more
+            than one pass.
         seed: Seed of the orders.
         on_error: `"skip"` leaves out pictures that cannot be read.
 
@@ -87,7 +90,7 @@ class ActivationStream:
         self._reader = ItemReader(dataset, model.cfg, model.data_config, skip=on_error == "skip")
         self.n_pictures = epochs * len(dataset)
         per_picture = int(self._chosen.sum())
-        self._per_chunk = max(1, min(buffer_size // per_picture, self.n_pictures))
+        self._per_chunk = max(1, min(buffer_size // per_picture, _MOST_PICTURES, len(dataset)))
         cfg, n_rows = model.cfg, self._per_chunk * per_picture
         self._buffers = {
             name: torch.empty(n_rows, activation_width(name, model), device=cfg.device) for name in self._points

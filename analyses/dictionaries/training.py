@@ -10,6 +10,7 @@ import torch
 from analyses.data.dataset import LabelledImages
 from analyses.dictionaries.checkpoints import TrainingFolder, settings_of
 from analyses.dictionaries.dictionary import Dictionary, DictionaryConfig, Kind
+from analyses.dictionaries.fidelity import mean_l0
 from analyses.dictionaries.fitting import DictionaryFit, FitOptions
 from analyses.dictionaries.streaming import ActivationStream, Chunk
 from analyses.progress import progress_bar
@@ -81,7 +82,8 @@ def train_dictionary(
 
     Returns:
         The dictionary, or a list in the order of `layers`. `record` says how it was trained: model, data, options,
-        seed, and the losses by number of pictures.
+        seed, the losses by number of pictures, and `active_as_encoded`, the latents per token that the finished
+        dictionary has on the last activations: those of `batch_topk` and `matryoshka` follow from a threshold.
 
     Raises:
         ValueError: If the model has no such layer or activation, the dataset is empty, the loss is not finite, all
@@ -182,7 +184,7 @@ class _Training:
         self._n_skipped = 0
 
     def run(self, progress: bool | None) -> list[Dictionary]:
-        done = 0
+        done, last = 0, None
         if self._folder is not None:
             found = self._folder.read_state()
             if found is not None:
@@ -197,10 +199,15 @@ class _Training:
                 is_due = self._folder is not None and self._folder.age >= self._checkpoint_seconds
                 if self._folder is not None and is_due and done < self._stream.n_pictures:
                     self._folder.write_state(self._state(), done, self._losses, self._n_skipped)
+                last = chunk
         dictionaries = [
             fit.dictionary({**self._settings, "n_skipped": self._n_skipped, "n_dead": fit.n_dead, "losses": losses})
             for fit, losses in zip(self._fits, self._losses, strict=True)
         ]
+        for dictionary in dictionaries:
+            if last is not None and len(shown := last.activations[dictionary.config.reads][: self._step_size]):
+                with torch.no_grad():
+                    dictionary.record["active_as_encoded"] = float(mean_l0(dictionary.encode(shown)))
         if self._folder is not None:
             self._folder.finish(dictionaries)
         return dictionaries

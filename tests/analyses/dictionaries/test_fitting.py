@@ -88,6 +88,35 @@ def test_a_state_continues_to_the_same_weights(kind: str) -> None:
     assert any(name.startswith("adam.dec.exp_avg") for name in state)
 
 
+def test_the_threshold_is_the_mean_of_the_last_batches_smallest() -> None:
+    """A short training: a mean of all batches, begun anew when a fifth of the training is left."""
+    x, smallest = PLANTED.draw(4000, seed=2), []
+    fit = DictionaryFit(config("batch_topk"), FitOptions(learning_rate=3e-3))
+    fit.measure(x, x)
+    for step in range(30):
+        fit.step(x[100 * step : 100 * step + 100], x[100 * step : 100 * step + 100], step / 30)
+        smallest.append(float(fit.state()["kept.last_smallest"]))
+        threshold = float(fit.dictionary().threshold)
+        from_here = smallest if step < 24 else smallest[24:]
+        assert threshold == pytest.approx(sum(from_here) / len(from_here), rel=1e-5)
+
+
+def test_a_long_average_forgets() -> None:
+    fit = DictionaryFit(config("batch_topk"))
+    for value in [1.0] * 100 + [2.0]:
+        fit._average(value, progress=0.5)
+    assert float(fit.state()["kept.threshold_average"]) == pytest.approx(1.01)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused() -> None:
+    fit, x = DictionaryFit(config("topk")), PLANTED.draw(64, seed=0)
+    fit.measure(x, x)
+    fit.step(x, x)
+    state = {name: tensor for name, tensor in fit.state().items() if name != "kept.n_averaged"}
+    with pytest.raises(ValueError, match="of an earlier version and has no n_averaged: start over with resume=False"):
+        DictionaryFit(config("topk")).load_state(state)
+
+
 def test_dead_latents_come_back() -> None:
     def dead(auxiliary: float) -> float:
         options = FitOptions(learning_rate=3e-3, dead_after=3000, auxiliary=auxiliary, auxiliary_k=16)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import ported
 
-from analyses.dictionaries import ActivationStream
+from analyses.dictionaries import ActivationStream, streaming
 
 POINTS = ["blocks.0.attn.hook_z", "blocks.1.hook_resid_post"]
 
@@ -50,6 +50,19 @@ def test_a_stream_continues_at_the_end_of_a_chunk() -> None:
         assert (a, b) == (c, d)
         assert torch.equal(rows, expected)
     assert not torch.equal(chunks(0, seed=1)[0][2], whole[0][2])
+
+
+def test_a_chunk_is_never_more_than_a_pass_or_some_thousand_pictures(monkeypatch) -> None:
+    """With one token per picture, the buffer would hold them all."""
+    model = ported("cls")
+
+    def ends() -> list[int]:
+        stream = ActivationStream(model, pictures(7), POINTS, 1, tokens="cls", epochs=2, batch_size=2)
+        return [chunk.end for chunk in stream.chunks()]
+
+    assert ends() == [7, 14]
+    monkeypatch.setattr(streaming, "_MOST_PICTURES", 3)
+    assert ends() == [3, 6, 9, 12, 14]
 
 
 def test_the_forward_pass_stops_and_progress_is_counted(monkeypatch) -> None:

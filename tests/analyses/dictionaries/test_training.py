@@ -136,6 +136,17 @@ def test_what_cannot_be_trained_is_refused(changes, message: str, bad_input) -> 
         train_dictionary(ported("cls"), **arguments)
 
 
+def test_the_record_has_what_the_finished_dictionary_encodes() -> None:
+    model, options = ported("cls"), {**OPTIONS, "kind": "batch_topk", "step_size": 500, "buffer_size": 1000}
+    dictionary = train_dictionary(model, Pictures(30), "resid_post", 1, **options)
+    images = torch.stack([Pictures()[i][0] for i in range(30)])
+    _, cache = model.run_with_cache(images, names_filter=dictionary.config.reads)
+    with torch.no_grad():
+        latents = dictionary.encode(cache[dictionary.config.reads]).flatten(0, 1)
+    expected = sum(int(row.count_nonzero()) for row in latents) / len(latents)
+    assert dictionary.record["active_as_encoded"] == pytest.approx(expected)
+
+
 def test_a_layer_may_be_any_whole_number() -> None:
     model = ported("cls")
     one = train_dictionary(model, Pictures(8), "resid_post", np.int64(1), **OPTIONS)
