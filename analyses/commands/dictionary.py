@@ -12,6 +12,7 @@ from analyses.commands.output import AsJson, Reporter, make_folder
 if TYPE_CHECKING:
     from analyses.data.dataset import LabelledImages
     from analyses.dictionaries.dictionary import Dictionary
+    from analyses.dictionaries.fitting import FitOptions
     from hooked_vit import HookedViT
 
 __all__ = ["dictionary"]
@@ -52,20 +53,53 @@ def dictionary(
     stream: Annotated[
         str, typer.Option(metavar="NAME", help="train: the activation, by its short name.")
     ] = "resid_post",
+    writes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="train: for a transcoder, the activation of the same block that is reconstructed: --stream mlp_in "
+            "--writes mlp_out.",
+        ),
+    ] = None,
     layer: Annotated[
         int, typer.Option(metavar="N", help="train: the block; negative numbers count from the end.")
     ] = -1,
     kind: Annotated[
         Literal["relu", "topk", "batch_topk", "jump_relu", "matryoshka"],
         typer.Option(help="train: which latents are active."),
-    ] = "batch_topk",
+    ] = "topk",
     d_dict: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="train: number of latents. By default 16 times the width.")
     ] = None,
-    k: Annotated[int, typer.Option("--k", metavar="N", min=1, help="train: active latents per token.")] = 32,
+    k: Annotated[
+        int | None,
+        typer.Option(
+            "--k",
+            metavar="N",
+            min=1,
+            help="train: active latents per token of topk, batch_topk and matryoshka. By default 32.",
+        ),
+    ] = None,
+    penalty: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="train: weight of the sparsity penalty of relu and jump_relu, which sets how many latents are active. "
+            "By default 0.01.",
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(metavar="X", help="train: Adam's learning rate. By default 0.001.")
+    ] = None,
     tokens: Annotated[str, typer.Option(metavar="any|patch|cls|…", help="train: the tokens that it is for.")] = "any",
     epochs: Annotated[int, typer.Option(metavar="N", min=1, help="train: passes over the pictures.")] = 1,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the training, and of the random dictionary.")] = 0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            help="train: resume an interrupted training in --out; --no-resume deletes it and starts from the beginning."
+        ),
+    ] = True,
     latents: Annotated[
         int, typer.Option(metavar="N", min=1, help="page: the most latents to show, the most frequent ones.")
     ] = 512,
@@ -85,6 +119,7 @@ def dictionary(
     """
     if action == "train" and dictionary_file is not None:
         fail("--dictionary is for score and page: train makes a new one", USAGE)
+    fitting = _fit_options(action, kind, k, penalty, learning_rate)
     default = {"train": "dictionary", "score": "scores", "page": "latents.html"}[action]
     target = out or Path(f"{model.model.replace('/', '-').replace(':', '-')}-{default}")
     if action == "page" and target.is_dir():
@@ -98,7 +133,9 @@ def dictionary(
     dataset = load_data(data, vit.class_names)
     report.add(**model.record, action=action, data=data)
     if action == "train":
-        options = {"kind": kind, "d_dict": d_dict, "k": k, "tokens": tokens, "epochs": epochs, "seed": seed}
+        options = {"kind": kind, "d_dict": d_dict, "tokens": tokens, "epochs": epochs, "seed": seed}
+        options |= {"writes": writes, "resume": resume}
+        options |= {"options": fitting} if k is None else {"options": fitting, "k": k}
         _train(report, vit, dataset, target, stream, layer, batch_size, options)
     else:
         chosen, name = _loaded(vit, dictionary_file)
@@ -109,6 +146,25 @@ def dictionary(
             else:
                 _page(report, vit, dataset, chosen, target, latents, {**run, "name": name, "model_name": model.model})
     report.close()
+
+
+def _fit_options(
+    action: str, kind: str, k: int | None, penalty: float | None, learning_rate: float | None
+) -> "FitOptions":
+    """The options of a training; an option that would do nothing is an error."""
+    from analyses.dictionaries.fitting import FitOptions
+
+    with_penalty = kind in ("relu", "jump_relu")
+    if action == "train" and k is not None and with_penalty:
+        fail(f"--k is for topk, batch_topk and matryoshka: how many latents of {kind} are active follows from "
+             "--penalty", USAGE)  # fmt: skip
+    if action == "train" and penalty is not None and not with_penalty:
+        fail(f"--penalty is for relu and jump_relu: how many latents of {kind} are active follows from --k", USAGE)
+    given: dict[str, Any] = {"penalty": penalty, "learning_rate": learning_rate}
+    for name, value in given.items():
+        if value is not None and not 0 < value < float("inf"):
+            fail(f"--{name.replace('_', '-')} must be a positive number, got {value:g}", USAGE)
+    return FitOptions(**{name: value for name, value in given.items() if value is not None})
 
 
 def _loaded(model: "HookedViT", file: str | None) -> "tuple[Dictionary, str]":
@@ -153,9 +209,16 @@ def _train(
     config = trained.config
     file = folder / f"{config.writes}.safetensors"
     files = [file] if file.is_file() else sorted(set(folder.glob("*.safetensors")) - before)
-    table = {"point": config.writes, "kind": config.kind, "d_dict": config.d_dict, "k": config.k}
+    table = {
+        "reads": config.reads,
+        "writes": config.writes,
+        "kind": config.kind,
+        "d_dict": config.d_dict,
+        "k": config.k,
+    }
     report.add_table("dictionaries", pd.DataFrame([{**table, "tokens": config.tokens}]))
-    report.say(f"{config.d_dict} latents of {config.writes}, {config.kind.replace('_', ' ')}")
+    point = f"{config.reads} to {config.writes}" if config.is_transcoder else config.writes
+    report.say(f"{config.d_dict} latents of {point}, {config.kind.replace('_', ' ')}")
     report.wrote(*files)
 
 
@@ -169,6 +232,7 @@ def _score(
     run: dict[str, Any],
 ) -> None:
     from analyses.dictionaries.features import latent_features, neuron_features
+    from analyses.dictionaries.measurable import MIN_IMAGES
     from analyses.dictionaries.monosemanticity import compare_features, factor_scores
     from analyses.dictionaries.null import random_dictionary
     from analyses.dictionaries.over_dataset import DictionaryFidelity
@@ -196,8 +260,16 @@ def _score(
         f"plain, {rows['given', 'accuracy']:.1f} % spliced"
     )
     own = (summary["features"] == "latents").to_numpy()
-    found, n_values = (int(summary[name].to_numpy()[own].sum()) for name in ("n_found", "n_values"))
-    report.say(f"{found} of {n_values} factor values have a latent (AUROC of at least 0.9 on held-out pictures)")
+    counts = {name: summary[name].to_numpy()[own].sum() for name in ("n_found", "n_values", "n_left_out", "null_found")}
+    report.say(
+        f"{counts['n_found']} of {counts['n_values']} factor values have a latent (AUROC of at least 0.9 on held-out "
+        f"pictures); with permuted factors, {counts['null_found']:.1f} have"
+    )
+    if counts["n_left_out"]:
+        report.say(
+            f"{counts['n_left_out']} values are left out: fewer than {MIN_IMAGES} pictures with or without them in one "
+            "half"
+        )
     make_folder(folder)
     for name, table in (("fidelity", fidelity), ("factors", summary), ("factor_scores", scores)):
         report.add_table(name, table)

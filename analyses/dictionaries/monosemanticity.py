@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from analyses.dictionaries.factors import Factors
+from analyses.dictionaries.measurable import MIN_IMAGES, measurable, permuted
 from analyses.dictionaries.pooling import PooledFeatures, halves
 from analyses.dictionaries.ranking import auroc, best_f1, f1_at
 from analyses.statistics.intervals import times_drawn
@@ -20,28 +22,32 @@ FOUND = 0.9
 """A factor value has its feature if the AUROC of the best one, on images that it was not chosen on, reaches this."""
 
 
-def factor_scores(pooled: PooledFeatures, factors: Factors, *, seed: int = 0) -> pd.DataFrame:
+def factor_scores(
+    pooled: PooledFeatures, factors: Factors, *, min_images: int = MIN_IMAGES, seed: int = 0
+) -> pd.DataFrame:
     """The best feature of each factor value, chosen on one half of the images and measured on the other.
 
     The feature with the largest AUROC, and the feature and threshold with the largest F1, are chosen on a random half.
     Their AUROC and F1 are those of the other half: with thousands of features, the best of them looks good on the
-    images it was chosen on by chance alone.
+    images it was chosen on by chance alone. With few images of a value, it looks good on the others by chance, too:
+    such values are left out.
 
     Args:
         pooled: The features.
         factors: The factors of the same images.
+        min_images: The fewest images with a value, and without, that each half must have.
         seed: Seed of the halves.
 
     Returns:
-        One row per value that each half has images with and without: `features`, `factor`, `factor_value`, `n_images`
-        and `n_with` (measured on), `feature`, `auroc`, `chosen_auroc` (on the images it was chosen on), `f1_feature`,
-        `threshold`, `f1`, `chance_f1` (of predicting the value for every image).
+        One row per value that has these images: `features`, `factor`, `factor_value`, `n_images` and `n_with`
+        (measured on), `feature`, `auroc`, `chosen_auroc` (on the images it was chosen on), `f1_feature`, `threshold`,
+        `f1`, `chance_f1` (of predicting the value for every image).
 
     Raises:
-        ValueError: If the images differ in number, or there are fewer than two.
+        ValueError: If the images differ in number, there are fewer than two, or `min_images` is below 1.
 
-    >>> values = torch.tensor([[0.0, 1.0], [3.0, 1.0], [0.0, 0.0], [3.0, 0.0]]).repeat(4, 1)
-    >>> labels = torch.tensor([0, 1]).repeat(8)
+    >>> values = torch.tensor([[0.0, 1.0], [3.0, 1.0], [0.0, 0.0], [3.0, 0.0]]).repeat(8, 1)
+    >>> labels = torch.tensor([0, 1]).repeat(16)
     >>> from analyses.dictionaries.factors import label_factors
     >>> table = factor_scores(PooledFeatures("two", values, labels, labels), label_factors(labels, ["cat", "dog"]))
     >>> table[["factor_value", "feature", "auroc"]].values.tolist()[1]
@@ -49,7 +55,7 @@ def factor_scores(pooled: PooledFeatures, factors: Factors, *, seed: int = 0) ->
     """
     first, second = halves(_checked(pooled, factors), seed)
     chosen, measured = pooled.values[first].float(), pooled.values[second].float()
-    columns = _measurable(factors, first, second)
+    columns = measurable(factors.truth, first, second, min_images=min_images)
     truth, held_out = factors.truth[first][:, columns], factors.truth[second][:, columns]
     areas = auroc(chosen, truth)
     feature = areas.argmax(dim=0)
@@ -79,63 +85,82 @@ def factor_summary(
     pooled: PooledFeatures,
     factors: Factors,
     *,
+    min_images: int = MIN_IMAGES,
     seed: int = 0,
     found: float = FOUND,
+    n_permutations: int = 5,
     n_resamples: int = 200,
     level: float = 0.95,
 ) -> pd.DataFrame:
     """Per factor, the mean AUROC and F1 of its values' best features, and how many values have their feature.
 
+    Beside that number stands the null: how many values have a feature, chosen and measured likewise, if the factors
+    belong to other images (permuted within each half).
+
     Args:
         pooled: As for `factor_scores`.
         factors: As there.
-        seed: Seed of the halves and of the resamples.
+        min_images: As there.
+        seed: Seed of the halves, the permutations and the resamples.
         found: The AUROC from which on a value counts as having its feature.
+        n_permutations: Permutations that the null is the mean of.
         n_resamples: Resamples of the images that are measured on; features stay those chosen on the others.
         level: Of the interval.
 
     Returns:
-        One row per factor: `features`, `n_features` (that are not constant), `factor`, `n_values`, `auroc`, `low` and
-        `high` (its bootstrap interval over images), `f1`, `n_found`, `percent_found`.
+        One row per factor: `features`, `n_features` (that are not constant), `factor`, `n_values`, `n_left_out` (values
+        with too few images), `auroc`, `low` and `high` (its bootstrap interval over images), `f1`, `n_found`,
+        `percent_found`, `null_found`. NaN for a factor without values.
 
     Raises:
-        ValueError: As `factor_scores`.
+        ValueError: If `n_permutations` is below 1, or as `factor_scores`.
 
-    >>> labels = torch.tensor([0, 1]).repeat(8)
+    >>> labels = torch.tensor([0, 1]).repeat(16)
     >>> from analyses.dictionaries.factors import label_factors
     >>> pooled = PooledFeatures("one", labels[:, None].half(), labels, labels)
     >>> factor_summary(pooled, label_factors(labels, ["cat", "dog"]))[["n_values", "n_found"]].values.tolist()
     [[2, 1]]
     """
-    table = factor_scores(pooled, factors, seed=seed)
+    if n_permutations < 1:
+        raise ValueError(f"n_permutations must be at least 1, got {n_permutations}")
+    table = factor_scores(pooled, factors, min_images=min_images, seed=seed)
     first, second = halves(len(pooled), seed)
-    columns = _measurable(factors, first, second)
+    columns = measurable(factors.truth, first, second, min_images=min_images)
+    null = _null_auroc(pooled, factors.truth[:, columns], n_permutations, seed)
     measured = pooled.values[second].float()[:, torch.tensor(table["feature"].to_numpy())]
     resampled = _resampled_auroc(measured, factors.truth[second][:, columns], n_resamples, seed)
     rows = []
-    for factor, group in table.groupby("factor", sort=False):
-        means = np.nanmean(resampled[:, group.index.to_numpy()], axis=1)
-        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-        n_found = int((group["auroc"].to_numpy() >= found).sum())
+    for factor in factors.kinds:
+        own = (table["factor"] == factor).to_numpy()
+        n_values, areas = int(own.sum()), table["auroc"].to_numpy()[own]
+        low, high = _interval(resampled[:, own], level)
+        n_found = int((areas >= found).sum())
         rows.append(
             {
                 "features": pooled.name,
                 "n_features": int(pooled.live.sum()),
                 "factor": factor,
-                "n_values": len(group),
-                "auroc": group["auroc"].mean(),
+                "n_values": n_values,
+                "n_left_out": len(factors.columns(factor)) - n_values,
+                "auroc": areas.mean() if n_values else np.nan,
                 "low": low,
                 "high": high,
-                "f1": group["f1"].mean(),
+                "f1": table["f1"].to_numpy()[own].mean() if n_values else np.nan,
                 "n_found": n_found,
-                "percent_found": 100 * n_found / len(group),
+                "percent_found": 100 * n_found / n_values if n_values else np.nan,
+                "null_found": (null[:, own] >= found).sum(axis=1).mean(),
             }
         )
     return pd.DataFrame(rows)
 
 
 def compare_features(
-    pooled: Mapping[str, PooledFeatures], factors: Factors, *, seed: int = 0, found: float = FOUND
+    pooled: Mapping[str, PooledFeatures],
+    factors: Factors,
+    *,
+    min_images: int = MIN_IMAGES,
+    seed: int = 0,
+    found: float = FOUND,
 ) -> pd.DataFrame:
     """`factor_summary` of several kinds of features on the same images, one below the other, under the given names.
 
@@ -144,10 +169,9 @@ def compare_features(
     """
     if not pooled:
         raise ValueError("expected features to compare, got none")
-    return pd.concat(
-        [factor_summary(replace(one, name=name), factors, seed=seed, found=found) for name, one in pooled.items()],
-        ignore_index=True,
-    )
+    options: dict[str, Any] = {"min_images": min_images, "seed": seed, "found": found}
+    tables = [factor_summary(replace(one, name=name), factors, **options) for name, one in pooled.items()]
+    return pd.concat(tables, ignore_index=True)
 
 
 def _checked(pooled: PooledFeatures, factors: Factors) -> int:
@@ -158,11 +182,18 @@ def _checked(pooled: PooledFeatures, factors: Factors) -> int:
     return len(pooled)
 
 
-def _measurable(factors: Factors, *parts: Bool[Tensor, "image"]) -> list[int]:
-    """The columns of which every part has images with the value and without."""
-    counts = [(factors.truth[part].sum(dim=0), int(part.sum())) for part in parts]
-    good = torch.stack([(shown > 0) & (shown < n) for shown, n in counts]).all(dim=0)
-    return good.nonzero()[:, 0].tolist()
+def _null_auroc(
+    pooled: PooledFeatures, truth: Bool[Tensor, "image value"], n_permutations: int, seed: int
+) -> np.ndarray:
+    """The AUROC of each value's best feature, if truths belong to other images: [permutation value]."""
+    first, second = halves(len(pooled), seed)
+    chosen, measured = pooled.values[first].float(), pooled.values[second].float()
+    areas = []
+    for permutation in range(n_permutations):
+        moved = permuted(truth, first, second, seed=seed + permutation)
+        feature = auroc(chosen, moved[first]).argmax(dim=0)
+        areas.append(_paired_auroc(measured[:, feature], moved[second]))
+    return torch.stack(areas).numpy()
 
 
 def _paired_auroc(values: Float[Tensor, "image chosen"], truth: Bool[Tensor, "image chosen"]) -> Tensor:
@@ -176,6 +207,15 @@ def _resampled_auroc(values: Tensor, truth: Tensor, n_resamples: int, seed: int)
     weights = torch.from_numpy(times_drawn(drawn, len(values)))
     chunks = [_weighted_auroc(values, truth, part) for part in weights.split(16)]
     return torch.cat(chunks).numpy()
+
+
+def _interval(resampled: np.ndarray, level: float) -> tuple[float, float]:
+    """Of the mean over values; resamples in which no value can be measured, or no values at all, do not count."""
+    possible = resampled[~np.isnan(resampled).all(axis=1)]
+    if not len(possible):
+        return np.nan, np.nan
+    low, high = np.quantile(np.nanmean(possible, axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def _weighted_auroc(

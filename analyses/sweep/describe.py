@@ -147,8 +147,17 @@ def differences(then: Any, now: Any, path: str = "") -> Iterator[str]:
     if isinstance(then, dict) and isinstance(now, dict):
         for key in {**then, **now}:
             yield from differences(then.get(key), now.get(key), f"{path}.{key}" if path else str(key))
+    elif _are_alike(then, now):
+        for number, (earlier, current) in enumerate(zip(then, now, strict=True)):
+            yield from differences(earlier, current, f"{path}[{number}]")
     elif then != now:
         yield f"{path}: {_line(then)} then, {_line(now)} now"
+
+
+def _are_alike(then: Any, now: Any) -> bool:
+    """Whether both are lists of equally many descriptions, of which the one that differs can be named."""
+    lists = isinstance(then, list) and isinstance(now, list)
+    return lists and len(then) == len(now) and all(isinstance(one, dict) for one in [*then, *now])
 
 
 def _line(value: Any) -> str:

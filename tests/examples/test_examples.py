@@ -314,7 +314,7 @@ def test_dictionaries(run_example: Callable[..., Run]) -> None:
     found = factors.groupby("features")["n_found"].sum()
     assert found["latents"] > found["random latents"] > found["untrained neurons"]
     for name, count in found.items():
-        assert re.search(rf"^ +{name}: {count} of \d+$", run.printed, flags=re.MULTILINE)
+        assert re.search(rf"^ +{name}: {count} of \d+; \d+\.\d if permuted$", run.printed, flags=re.MULTILINE)
     assert f"{fidelity['given', 'l0']:.0f} active per token" in run.printed
     assert fidelity["given", "explained_variance"] > fidelity["random", "explained_variance"]
     exact, effects = run.variables["exact"], run.variables["effects"]

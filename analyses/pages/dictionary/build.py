@@ -11,6 +11,7 @@ from PIL import Image
 from analyses.data.dataset import LabelledImages
 from analyses.dictionaries.dictionary import Dictionary
 from analyses.dictionaries.images import images_of
+from analyses.dictionaries.measurable import MIN_IMAGES
 from analyses.pages.dictionary.content import DictionaryContent, dictionary_content
 from analyses.pages.page import picture_url, render_page, write_page
 from hooked_vit import HookedViT
@@ -41,7 +42,8 @@ class DictionaryPage:
         found = sum(value is not None and value >= data["found"] for value in best)
         return (
             f"{len(data['latents'])} of {data['n_all']} latents ({data['n_dead']} dead) over {data['n_images']:,} "
-            f"pictures; {found} of them tell a true factor apart (AUROC at least {data['found']:g})"
+            f"pictures; {found} of them tell a true factor apart (AUROC at least {data['found']:g}; with permuted "
+            f"factors, {data['null_found']:g})"
         )
 
     def table(self) -> pd.DataFrame:
@@ -82,6 +84,7 @@ def dictionary_page(
     *,
     n_latents: int = 512,
     n_pictures: int = 9,
+    min_images: int = MIN_IMAGES,
     limit: int | None = None,
     batch_size: int = 32,
     name: str | None = None,
@@ -96,6 +99,7 @@ def dictionary_page(
         dictionary: A dictionary of this model.
         n_latents: The most latents on the page: those that are active most often.
         n_pictures: Pictures per latent.
+        min_images: The fewest pictures with a factor value, and without, in each half; other values are left out.
         limit: Only so many images.
         batch_size: Images per forward pass.
         name: The dictionary's name.
@@ -103,7 +107,8 @@ def dictionary_page(
         progress: Whether to show a bar; by default on a terminal.
 
     Raises:
-        ValueError: If the dictionary is of another model or cannot be read in class space, or no latent is active.
+        ValueError: If the dictionary is of another model or cannot be read in class space, no latent is active, or a
+            number is not positive.
 
     >>> from analyses.data import EmojiScenes
     >>> from analyses.dictionaries import DictionaryConfig, random_dictionary
@@ -121,6 +126,7 @@ def dictionary_page(
         dictionary,
         n_latents=n_latents,
         n_pictures=n_pictures,
+        min_images=min_images,
         limit=limit,
         batch_size=batch_size,
         progress=progress,

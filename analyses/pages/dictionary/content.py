@@ -14,6 +14,7 @@ from analyses.dictionaries.class_space import decoder_logits, latent_coherence
 from analyses.dictionaries.dictionary import Dictionary
 from analyses.dictionaries.factors import Factors, label_factors, scene_factors
 from analyses.dictionaries.features import latent_features
+from analyses.dictionaries.measurable import MIN_IMAGES, measurable, permuted
 from analyses.dictionaries.monosemanticity import FOUND
 from analyses.dictionaries.pooling import PooledFeatures, halves, pool_features
 from analyses.dictionaries.ranking import auroc
@@ -26,6 +27,7 @@ __all__ = ["DictionaryContent", "dictionary_content", "true_factors"]
 
 _LEVELS = 255
 _N_CLASSES = 5
+_N_PERMUTATIONS = 5
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def dictionary_content(
     *,
     n_latents: int,
     n_pictures: int,
+    min_images: int = MIN_IMAGES,
     limit: int | None = None,
     batch_size: int = 32,
     progress: bool | None = None,
@@ -60,6 +63,7 @@ def dictionary_content(
 
     Latents are those that fire most often, `n_latents` at most, in the order of their index. The best factor of a
     latent is the factor value with the largest AUROC on one half of the images; its AUROC is that of the other half.
+    Values with fewer than `min_images` images, with or without, in one of the halves are left out.
 
     Raises:
         ValueError: If the dictionary is of another model, no latent fires, or a number is not positive.
@@ -109,7 +113,7 @@ def dictionary_content(
         "n_all": dictionary.config.d_dict,
         "n_dead": int((~fires).sum()),
         "found": FOUND,
-        **factor_numbers(pooled, true_factors(model, dataset, pooled), shown),
+        **factor_numbers(pooled, true_factors(model, dataset, pooled), shown, min_images),
     }
     return DictionaryContent(data, pictures.tolist(), survey, shown)
 
@@ -123,26 +127,38 @@ def survey_labels(survey: LatentSurvey, latents: Tensor, pictures: Tensor) -> li
     return labels.tolist()
 
 
-def factor_numbers(pooled: PooledFeatures, factors: Factors, latents: Sequence[int]) -> dict[str, Any]:
+def factor_numbers(
+    pooled: PooledFeatures, factors: Factors, latents: Sequence[int], min_images: int = MIN_IMAGES
+) -> dict[str, Any]:
     """The best factor values of each latent: chosen on one half of the images, measured on the other.
 
     `factors` are the names of factor and value; `best` the three best values of each latent, `best_auroc` theirs on
-    the images they were not chosen on. Values that one half lacks are left out.
+    the images they were not chosen on; `null_found` how many latents would tell a factor apart if the factors belonged
+    to other images (mean of permutations). Values with fewer than `min_images` in one half are left out, `n_left_out`
+    of them.
     """
     first, second = halves(len(pooled))
-    shown = [factors.truth[half].sum(dim=0) for half in (first, second)]
-    sizes = [int(half.sum()) for half in (first, second)]
-    usable = torch.stack([(n > 0) & (n < size) for n, size in zip(shown, sizes, strict=True)]).all(dim=0)
-    columns = usable.nonzero()[:, 0]
-    values = pooled.values[:, torch.tensor(list(latents))].float()
-    chosen = auroc(values[first], factors.truth[first][:, columns])
-    measured = auroc(values[second], factors.truth[second][:, columns])
-    best = chosen.topk(min(3, len(columns)), dim=1).indices
+    columns = measurable(factors.truth, first, second, min_images=min_images)
+    values, truth = pooled.values[:, torch.tensor(list(latents))].float(), factors.truth[:, columns]
+    best, areas = _best_values(values, truth, first, second)
+    null = [
+        _best_values(values, permuted(truth, first, second, seed=seed), first, second)[1][:, :1]
+        for seed in range(_N_PERMUTATIONS)
+    ]
     return {
-        "factors": [list(factors.names[column]) for column in columns.tolist()],
+        "factors": [list(factors.names[column]) for column in columns],
         "best": best.tolist(),
-        "best_auroc": [_rounded(row) for row in measured.gather(1, best)],
+        "best_auroc": [_rounded(row) for row in areas],
+        "null_found": sum(int((one >= FOUND).sum()) for one in null) / len(null),
+        "n_left_out": len(factors.names) - len(columns),
+        "min_images": min_images,
     }
+
+
+def _best_values(values: Tensor, truth: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """The three best columns of each latent on the first half, and their AUROC on the second: [latent 3]."""
+    best = auroc(values[first], truth[first]).topk(min(3, truth.shape[1]), dim=1).indices
+    return best, auroc(values[second], truth[second]).gather(1, best)
 
 
 def true_factors(model: HookedViT, dataset: LabelledImages, pooled: PooledFeatures) -> Factors:

@@ -65,7 +65,8 @@ document.addEventListener("keydown", (event) => {
   if (step && !typing) { event.preventDefault(); move(step); }
 });
 const told = latents.filter(({ best }) => best.length && best[0].auroc >= data.found).length;
-find("summary").textContent = `${data.n_all} latents, ${data.n_dead} of them never active in ${data.n_images.toLocaleString("en")} pictures. Of the ${latents.length} on this page, ${told} tell a true factor apart (AUROC at least ${data.found}).`;
+const leftOut = data.n_left_out ? ` Left out are ${data.n_left_out} of ${data.n_left_out + data.factors.length} factor values: too few pictures (below ${data.min_images}) with or without them in one half.` : "";
+find("summary").textContent = `${data.n_all} latents, ${data.n_dead} of them never active in ${data.n_images.toLocaleString("en")} pictures. Of the ${latents.length} on this page, ${told} tell a true factor apart (AUROC at least ${data.found}); with permuted factors, ${formatFixed(data.null_found, 1)} do.${leftOut}`;
 list();
 choose(shown[0]);
 document.documentElement.dataset.drawn = "";

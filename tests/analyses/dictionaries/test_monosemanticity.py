@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, roc_auc_score
 
+from analyses.data import EmojiScenes
 from analyses.dictionaries import (
     PooledFeatures,
     absorption,
@@ -16,10 +17,12 @@ from analyses.dictionaries import (
     factor_scores,
     factor_summary,
     label_factors,
+    scene_factors,
     sparse_probes,
     splitting,
 )
-from analyses.dictionaries.monosemanticity import _resampled_auroc
+from analyses.dictionaries.measurable import permuted
+from analyses.dictionaries.monosemanticity import _interval, _resampled_auroc
 from analyses.dictionaries.pooling import halves
 from analyses.dictionaries.probing import fitted_probe, probe_ranking
 from analyses.dictionaries.ranking import best_f1
@@ -46,7 +49,7 @@ def noisy(labels: torch.Tensor) -> torch.Tensor:
 
 def test_scores_are_measured_on_the_other_half(labels: torch.Tensor, noisy: torch.Tensor) -> None:
     pooled, factors = pooled_of(noisy, labels), label_factors(labels, NAMES, PATHS)
-    table = factor_scores(pooled, factors, seed=4)
+    table = factor_scores(pooled, factors, min_images=1, seed=4)
     first, second = halves(60, 4)
     values = pooled.values.float().numpy()
     assert len(table) == 7
@@ -69,11 +72,57 @@ def test_scores_are_measured_on_the_other_half(labels: torch.Tensor, noisy: torc
         assert (row.n_images, row.n_with) == (30, truth[second].sum())
 
 
-def test_the_best_of_many_random_features_is_at_chance_on_the_other_half(labels: torch.Tensor) -> None:
-    pooled, factors = pooled_of(torch.rand(60, 2000), labels), label_factors(labels, NAMES)
-    table = factor_scores(pooled, factors)
-    assert table["chosen_auroc"].mean() > 0.85
-    assert abs(table["auroc"].mean() - 0.5) < 0.15
+def test_chance_finds_nothing() -> None:
+    """In noise, the best of 500 features looks good where it was chosen, and is at chance on the other half."""
+    scenes = EmojiScenes(200, seed=0)
+    factors = scene_factors(scenes, range(200))
+    noise = pooled_of(torch.rand(200, 500), torch.zeros(200, dtype=torch.long))
+    table, summary = factor_scores(noise, factors), factor_summary(noise, factors).set_index("factor")
+    assert (summary["n_found"] == 0).all()
+    assert (summary["null_found"] == 0).all()
+    assert table["chosen_auroc"].mean() > 0.7
+    measured = summary[summary["n_values"] > 0]
+    # each interval leaves out chance in one case of twenty
+    assert ((measured["low"] <= 0.5) & (measured["high"] >= 0.5)).mean() > 0.7
+    # two images of each class: the AUROC of a single image is above 0.9 in one case of ten
+    assert summary.loc["class", ["n_values", "n_left_out"]].tolist() == [0, 100]
+    assert summary.loc["class", ["auroc", "low", "high", "percent_found"]].isna().all()
+    single = factor_summary(noise, factors, min_images=1).set_index("factor").loc["class"]
+    assert single["n_found"] > 0
+    assert single["null_found"] > 0
+
+
+def test_values_with_few_images_are_left_out(labels: torch.Tensor, noisy: torch.Tensor) -> None:
+    factors = label_factors(labels, NAMES, PATHS)
+    first, second = halves(60)
+    for min_images in (1, 5, 7):
+        counts = [(int(factors.truth[half, c].sum()), int(half.sum())) for c in range(7) for half in (first, second)]
+        enough = [n >= min_images and size - n >= min_images for n, size in counts]
+        kept = [factors.names[c] for c in range(7) if enough[2 * c] and enough[2 * c + 1]]
+        table = factor_scores(pooled_of(noisy, labels), factors, min_images=min_images)
+        assert list(zip(table["factor"], table["factor_value"], strict=True)) == kept
+        summary = factor_summary(pooled_of(noisy, labels), factors, min_images=min_images)
+        assert summary["n_left_out"].sum() == 7 - len(kept)
+    summary = factor_summary(pooled_of(noisy, labels), factors, min_images=40)
+    assert summary[["n_values", "n_left_out", "n_found"]].values.tolist() == [[0, 2, 0], [0, 5, 0]]
+
+
+def test_the_null_permutes_within_halves(labels: torch.Tensor, noisy: torch.Tensor) -> None:
+    factors, pooled = label_factors(labels, NAMES, PATHS), pooled_of(noisy, labels)
+    first, second = halves(60, 3)
+    found, values = {"group": 0, "class": 0}, pooled.values.float().numpy()
+    for permutation in range(4):
+        truth = permuted(factors.truth, first, second, seed=3 + permutation)
+        assert not torch.equal(truth, factors.truth)
+        for half in (first, second):
+            assert sorted(truth[half].tolist()) == sorted(factors.truth[half].tolist())
+        for column, (factor, _) in enumerate(factors.names):
+            shown = truth[:, column].numpy()
+            best = int(np.argmax([roc_auc_score(shown[first], values[first, feature]) for feature in range(9)]))
+            found[factor] += roc_auc_score(shown[second], values[second, best]) >= 0.6
+    table = factor_summary(pooled, factors, min_images=1, seed=3, found=0.6, n_permutations=4).set_index("factor")
+    assert sum(found.values()) > 0
+    assert {factor: 4 * table.loc[factor, "null_found"] for factor in found} == found
 
 
 def test_intervals_are_those_of_resampled_images(labels: torch.Tensor, noisy: torch.Tensor) -> None:
@@ -87,12 +136,18 @@ def test_intervals_are_those_of_resampled_images(labels: torch.Tensor, noisy: to
             assert found[resample, value] == pytest.approx(expected, abs=1e-12)
 
 
+def test_a_resample_without_the_value_does_not_count() -> None:
+    resampled = np.array([[np.nan, np.nan], [0.4, np.nan], [0.5, 0.7]])
+    assert _interval(resampled, 1.0) == pytest.approx((0.4, 0.6))
+    assert np.isnan(_interval(resampled[:, :0], 0.95)).all()
+
+
 def test_summary_counts_values_with_a_feature(labels: torch.Tensor, noisy: torch.Tensor) -> None:
     pooled, factors = pooled_of(noisy, labels), label_factors(labels, NAMES, PATHS)
     constant = pooled_of(torch.ones(60, 3), labels, "constant")
-    table = compare_features({"latents": pooled, "constant": constant}, factors)
+    table = compare_features({"latents": pooled, "constant": constant}, factors, min_images=1)
     rows = table.set_index(["features", "factor"])
-    scores = factor_scores(pooled, factors)
+    scores = factor_scores(pooled, factors, min_images=1)
     for factor in ("group", "class"):
         own = scores[scores["factor"] == factor]
         row = rows.loc[("latents", factor)]
@@ -245,7 +300,7 @@ def test_probes_without_scikit_learn_say_what_to_install(
     for analysis in (sparse_probes, splitting, absorption):
         with pytest.raises(ImportError, match=r"^probes need scikit-learn: pip install 'hooked-vit\[probes\]'$"):
             analysis(pooled, factors)
-    assert len(factor_scores(pooled, factors)) == 7
+    assert len(factor_scores(pooled, factors, min_images=1)) == 7
 
 
 def test_errors_say_what_to_do(labels: torch.Tensor, noisy: torch.Tensor) -> None:
@@ -264,5 +319,9 @@ def test_errors_say_what_to_do(labels: torch.Tensor, noisy: torch.Tensor) -> Non
         splitting(pooled.of_images(slice(3)), label_factors(labels[:3], NAMES))
     with pytest.raises(ValueError, match="got 59 and 60 images"):
         splitting(pooled, label_factors(labels[:59], NAMES))
+    with pytest.raises(ValueError, match="min_images must be at least 1, got 0"):
+        factor_scores(pooled, label_factors(labels, NAMES), min_images=0)
+    with pytest.raises(ValueError, match="n_permutations must be at least 1, got 0"):
+        factor_summary(pooled, label_factors(labels, NAMES), n_permutations=0)
     with pytest.raises(ValueError, match="features to compare, got none"):
         compare_features({}, label_factors(labels, NAMES))

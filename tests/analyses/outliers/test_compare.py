@@ -1,5 +1,7 @@
 """The effect of registers is the difference of separate runs, and that of planted outliers is what was planted."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +12,10 @@ from planted_outliers import LAYER, NEURONS, planted_outliers
 from analyses.analysis.tables import rows_where
 from analyses.outliers import Outliers, compare_registers
 from analyses.outliers.compare import random_neurons
-from analyses.segmentation import Segmentation
-from analyses.statistics import Resampling
+from analyses.projection import project
+from analyses.segmentation import Segmentation, segmentation_map
+from analyses.segmentation.over_dataset import image_groups
+from analyses.statistics import Resampling, bootstrap_of_sums
 from analyses.sweep import sweep
 from hooked_vit.interventions import move_neurons
 
@@ -73,6 +77,64 @@ def test_without_masks_there_is_no_segmentation(items: list) -> None:
     table = compare_registers(ported("cls"), [item[:2] for item in items], {0: [1]}, resampling=FEW)
     assert not set(table["metric"]) & {"object_iou", "pixel_accuracy", "mean_iou"}
     assert "accuracy" in set(table["metric"])
+
+
+def mean_iou_by_loop(counts: np.ndarray) -> float:
+    """In percent, of counts [count n_classes], one class at a time."""
+    ious = [100 * hits / (predicted + target - hits) for hits, predicted, target in counts.T if target]
+    return sum(ious) / len(ious)
+
+
+@torch.no_grad()
+def test_the_interval_of_mean_iou_pairs_groups_of_images(items: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, neurons = ported("gap_registers_layerscale"), {0: list(range(30))}
+    more = model.with_registers()
+    items = [items[at % 5] for at in range(70)]  # more images than groups, so that some groups have several
+    lengths, make = [], pd.DataFrame.__init__
+
+    def measured(table: pd.DataFrame, *args: Any, **kwargs: Any) -> None:
+        make(table, *args, **kwargs)
+        lengths.append(len(table))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pd.DataFrame, "__init__", measured)
+        table = compare_registers(model, items, neurons, resampling=FEW)
+    assert max(lengths) <= len(table)  # no table has a row for each image, block, kind of token and metric
+    found = table.query("condition == 'moved'")
+    groups = image_groups(torch.arange(70)).tolist()
+    counts = np.zeros((64, 2, 3, 3, 7))  # [group run layer count class]
+    images, labels = (
+        torch.stack([image for image, _, _ in items[:5]]),
+        torch.tensor([label for _, label, _ in items[:5]]),
+    )
+    for run, (m, hooks) in enumerate(((model, []), (more, move_neurons(more, neurons)))):
+        with m.hooks(fwd_hooks=hooks):
+            _, cache = m.run_with_cache(images, names_filter="resid_post")
+        top = project(m, cache, "resid_post", labels, k=1).top_classes[..., m.token_layout.patches, 0]
+        for at, (_, label, mask) in enumerate(items):
+            for layer in range(3):
+                pixels = segmentation_map(top[layer, at % 5], (4, 3), (32, 24))
+                count = counts[groups[at], run, layer]
+                count[0, label] += int(((pixels == label) & mask).sum())
+                count[1] += pixels.flatten().bincount(minlength=7).numpy()
+                count[2, label] += int(mask.sum())
+    counts = counts[counts.any(axis=(1, 2, 3, 4))]
+    assert 30 < len(counts) < 64
+    rows = found[found["metric"] == "mean_iou"].set_index("layer")
+    assert rows["n_images"].tolist() == [70] * 3
+    for layer in range(3):
+        of_layer = counts[:, :, layer]
+        before, after = (mean_iou_by_loop(sums) for sums in of_layer.sum(axis=0))
+        numbers = rows.loc[layer, ["before", "after", "value"]].tolist()
+        np.testing.assert_allclose(numbers, [before, after, after - before], rtol=1e-5, atol=1e-5)
+        difference = bootstrap_of_sums(
+            of_layer,
+            lambda sums: np.array([mean_iou_by_loop(after) - mean_iou_by_loop(before) for before, after in sums]),
+            n_resamples=FEW.n_resamples,
+        )
+        expected = float(difference.low), float(difference.high)
+        np.testing.assert_allclose(rows.loc[layer, ["low", "high"]].tolist(), expected, rtol=1e-4, atol=1e-4)
+    assert (rows["low"] < rows["high"]).any()
 
 
 def test_random_neurons_are_others_and_depend_on_the_seed() -> None:

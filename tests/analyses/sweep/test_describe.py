@@ -105,6 +105,12 @@ def test_differences_are_listed_with_their_paths() -> None:
     ]
 
 
+def test_differences_within_lists_of_descriptions_are_named() -> None:
+    then, now = [{"k": 4, "long": "x" * 200}, {"k": 4}], [{"k": 4, "long": "x" * 200}, {"k": 8}]
+    assert list(differences({"all": then}, {"all": now})) == ["all[1].k: 4 then, 8 now"]
+    assert len(list(differences(then, now[:1], "all"))) == 1
+
+
 def test_a_hash_depends_on_names_shapes_and_types() -> None:
     zeros = torch.zeros(4)
     different = [{"a": zeros}, {"b": zeros}, {"a": zeros.reshape(2, 2)}, {"a": zeros.int()}, {"a": -zeros}]

@@ -15,9 +15,19 @@ from browser import Visit
 from dictionary_toys import items, toy, toy_dictionary
 from sklearn.metrics import roc_auc_score
 
-from analyses.dictionaries import decoder_logits, latent_features, latent_maps, pool_features, survey_latents
+from analyses.data import EmojiScenes
+from analyses.dictionaries import (
+    PooledFeatures,
+    decoder_logits,
+    latent_features,
+    latent_maps,
+    pool_features,
+    scene_factors,
+    survey_latents,
+)
 from analyses.dictionaries.pooling import halves
 from analyses.pages.dictionary import DictionaryPage, dictionary_page
+from analyses.pages.dictionary.content import factor_numbers
 
 KIND, POINT = "gap_registers_layerscale", "blocks.1.hook_resid_post"
 
@@ -27,8 +37,9 @@ def page() -> DictionaryPage:
     """A page of a small model with 20 of its 37 latents, and a name that is markup."""
     model = toy(KIND)
     return dictionary_page(
-        model, items(15), toy_dictionary(model, POINT), n_latents=20, n_pictures=3, name="<script>alert(1)</script>"
-    )
+        model, items(15), toy_dictionary(model, POINT), n_latents=20, n_pictures=3, min_images=1,
+        name="<script>alert(1)</script>",
+    )  # fmt: skip
 
 
 def unpacked(part: dict[str, Any]) -> np.ndarray:
@@ -80,6 +91,29 @@ def test_factors_are_measured_on_the_other_half(page: DictionaryPage) -> None:
         assert areas[best[0]][0] == pytest.approx(max(area for area, _ in areas))
         for column, found in zip(best, data["best_auroc"][row], strict=True):
             assert found == pytest.approx(areas[column][1], abs=1e-3)
+
+
+def test_chance_tells_nothing_apart() -> None:
+    noise = PooledFeatures("noise", torch.rand(200, 60), torch.zeros(200, dtype=torch.long), torch.arange(200))
+    factors = scene_factors(EmojiScenes(200, seed=0), range(200))
+    found = factor_numbers(noise, factors, range(60))
+    assert (found["null_found"], found["n_left_out"] + len(found["factors"])) == (0, len(factors.names))
+    assert not any(name == "class" for name, _ in found["factors"])  # two pictures of each
+    assert max(row[0] for row in found["best_auroc"]) < 0.9
+    single = factor_numbers(noise, factors, range(60), min_images=1)
+    told = sum(row[0] >= 0.9 for row in single["best_auroc"])
+    assert told > 0
+    assert single["null_found"] == pytest.approx(told, abs=6)
+
+
+def test_a_page_without_factors_that_can_be_measured(visit: Callable[..., Visit], tmp_path: Path) -> None:
+    model = toy(KIND)
+    page = dictionary_page(model, items(4), toy_dictionary(model, POINT), n_latents=3, n_pictures=2)
+    assert (page.content.data["factors"], page.table()["factor"].isna().all()) == ([], True)
+    opened = visit(page.save(tmp_path / "page.html"))
+    opened.page.locator("html[data-drawn]").wait_for()
+    assert "Left out are 7 of 7 factor values" in str(opened.page.locator("#summary").text_content())
+    assert opened.page.locator("#factors tbody tr").count() == 0
 
 
 def test_the_page_is_one_file_and_names_are_text(page: DictionaryPage, tmp_path: Path) -> None:
