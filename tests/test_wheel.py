@@ -1,9 +1,11 @@
 """An installed wheel is complete: the embedded models and the bundled samples load from it, offline."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -68,3 +70,11 @@ def test_a_source_distribution_holds_what_its_tests_need(tmp_path: Path) -> None
     for needed in ("README.md", "Makefile", "docs/images/class-representations.png", "tests/conftest.py",
                    "examples/01_class_representations.py", "hooked_vit/assets/emoji-vit.safetensors"):  # fmt: skip
         assert needed in held
+
+
+def test_extras_that_messages_and_pages_name_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    texts = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    texts += [path for package in ("hooked_vit", "analyses") for path in (ROOT / package).rglob("*.py")]
+    named = {name for text in texts for name in re.findall(r"hooked-vit\[([\w-]+)\]", text.read_text("utf-8"))}
+    assert {"explain", "open-clip", "robustness"} <= named <= extras.keys()

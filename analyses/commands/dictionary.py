@@ -12,7 +12,7 @@ from analyses.commands.output import AsJson, Reporter, make_folder
 if TYPE_CHECKING:
     from analyses.data.dataset import LabelledImages
     from analyses.dictionaries.dictionary import Dictionary
-    from analyses.dictionaries.fitting import FitOptions
+    from analyses.dictionaries.training.fitting import FitOptions
     from hooked_vit import HookedViT
 
 __all__ = ["dictionary"]
@@ -152,7 +152,7 @@ def _fit_options(
     action: str, kind: str, k: int | None, penalty: float | None, learning_rate: float | None
 ) -> "FitOptions":
     """The options of a training; an option that would do nothing is an error."""
-    from analyses.dictionaries.fitting import FitOptions
+    from analyses.dictionaries.training.fitting import FitOptions
 
     with_penalty = kind in ("relu", "jump_relu")
     if action == "train" and k is not None and with_penalty:
@@ -170,7 +170,7 @@ def _fit_options(
 def _loaded(model: "HookedViT", file: str | None) -> "tuple[Dictionary, str]":
     """The dictionary, and its name."""
     from analyses.dictionaries.loading import load_dictionary
-    from analyses.dictionaries.over_dataset import embedded_dictionary_for
+    from analyses.dictionaries.scores.over_dataset import embedded_dictionary_for
 
     with user_errors(ValueError, OSError):
         name = file or embedded_dictionary_for(model.cfg.d_model)
@@ -191,7 +191,7 @@ def _train(
 ) -> None:
     import pandas as pd
 
-    from analyses.dictionaries.training import train_dictionary
+    from analyses.dictionaries.training.training import train_dictionary
     from analyses.value_vectors.vectors import block_index
 
     before = set(folder.glob("*.safetensors")) if folder.is_dir() else set()
@@ -231,12 +231,12 @@ def _score(
     seed: int,
     run: dict[str, Any],
 ) -> None:
-    from analyses.dictionaries.features import latent_features, neuron_features
-    from analyses.dictionaries.measurable import MIN_IMAGES
-    from analyses.dictionaries.monosemanticity import compare_features, factor_scores
     from analyses.dictionaries.null import random_dictionary
-    from analyses.dictionaries.over_dataset import DictionaryFidelity
-    from analyses.dictionaries.pooling import pool_features
+    from analyses.dictionaries.scores.features import latent_features, neuron_features
+    from analyses.dictionaries.scores.measurable import MIN_IMAGES
+    from analyses.dictionaries.scores.monosemanticity import compare_features, factor_scores
+    from analyses.dictionaries.scores.over_dataset import DictionaryFidelity
+    from analyses.dictionaries.scores.pooling import pool_features
     from analyses.pages.dictionary.content import true_factors
     from analyses.plots.dictionaries import dictionary_fidelity_figure, factor_figure
     from analyses.sweep.run import sweep

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analyses.dictionaries.steering import DoseResponse
+from analyses.dictionaries.reading.steering import DoseResponse
 from analyses.plots.curves import BLUE, GREY, LINE_STYLES, VERMILION, finish_figure
 from analyses.plots.figure import Figure
 

@@ -11,7 +11,7 @@ from PIL import Image
 from analyses.data.dataset import LabelledImages
 from analyses.dictionaries.dictionary import Dictionary
 from analyses.dictionaries.images import images_of
-from analyses.dictionaries.measurable import MIN_IMAGES
+from analyses.dictionaries.scores.measurable import MIN_IMAGES
 from analyses.pages.dictionary.content import DictionaryContent, dictionary_content
 from analyses.pages.page import picture_url, render_page, write_page
 from hooked_vit import HookedViT

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from analyses.data.dataset import LabelledImages
 from analyses.data.emoji_scenes.scenes import EmojiScenes
-from analyses.dictionaries.class_space import decoder_logits, latent_coherence
 from analyses.dictionaries.dictionary import Dictionary
-from analyses.dictionaries.factors import Factors, label_factors, scene_factors
-from analyses.dictionaries.features import latent_features
-from analyses.dictionaries.measurable import MIN_IMAGES, measurable, permuted
-from analyses.dictionaries.monosemanticity import FOUND
-from analyses.dictionaries.pooling import PooledFeatures, halves, pool_features
-from analyses.dictionaries.ranking import auroc
-from analyses.dictionaries.top_pictures import LatentSurvey, histogram_edges, latent_maps, survey_latents
+from analyses.dictionaries.reading.class_space import decoder_logits, latent_coherence
+from analyses.dictionaries.reading.top_pictures import LatentSurvey, histogram_edges, latent_maps, survey_latents
+from analyses.dictionaries.scores.factors import Factors, label_factors, scene_factors
+from analyses.dictionaries.scores.features import latent_features
+from analyses.dictionaries.scores.measurable import MIN_IMAGES, measurable, permuted
+from analyses.dictionaries.scores.monosemanticity import FOUND
+from analyses.dictionaries.scores.pooling import PooledFeatures, halves, pool_features
+from analyses.dictionaries.scores.ranking import auroc
 from analyses.pages.explorer.packing import packed
 from analyses.value_vectors.taxonomy import taxonomy_of
 from hooked_vit import HookedViT

@@ -25,7 +25,7 @@ from analyses.dictionaries import (
     scene_factors,
     survey_latents,
 )
-from analyses.dictionaries.pooling import halves
+from analyses.dictionaries.scores.pooling import halves
 from analyses.pages.dictionary import DictionaryPage, dictionary_page
 from analyses.pages.dictionary.content import factor_numbers
 

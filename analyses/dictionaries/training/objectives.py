@@ -9,7 +9,13 @@ from torch import Tensor
 
 from analyses.dictionaries.choosing import largest
 from analyses.dictionaries.dictionary import DictionaryConfig
-from analyses.dictionaries.sparse_products import Active, LargestOfBatch, LargestOfRow, decode_active, encode_active
+from analyses.dictionaries.training.sparse_products import (
+    Active,
+    LargestOfBatch,
+    LargestOfRow,
+    decode_active,
+    encode_active,
+)
 
 __all__ = ["Objective", "Weights", "auxiliary_loss", "objective"]
 

@@ -21,11 +21,11 @@ from analyses.dictionaries import (
     sparse_probes,
     splitting,
 )
-from analyses.dictionaries.measurable import permuted
-from analyses.dictionaries.monosemanticity import _interval, _resampled_auroc
-from analyses.dictionaries.pooling import halves
-from analyses.dictionaries.probing import fitted_probe, probe_ranking
-from analyses.dictionaries.ranking import best_f1
+from analyses.dictionaries.scores.measurable import permuted
+from analyses.dictionaries.scores.monosemanticity import _interval, _resampled_auroc
+from analyses.dictionaries.scores.pooling import halves
+from analyses.dictionaries.scores.probing import fitted_probe, probe_ranking
+from analyses.dictionaries.scores.ranking import best_f1
 
 PATHS = [("animal",), ("animal",), ("animal",), ("food",), ("food",)]
 NAMES = ["cat", "dog", "fox", "fig", "pie"]

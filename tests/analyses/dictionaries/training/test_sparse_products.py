@@ -5,7 +5,7 @@ import torch
 
 from analyses.dictionaries import sparse_products
 from analyses.dictionaries.choosing import largest, largest_of_batch
-from analyses.dictionaries.sparse_products import LargestOfBatch, LargestOfRow, decode_active, encode_active
+from analyses.dictionaries.training.sparse_products import LargestOfBatch, LargestOfRow, decode_active, encode_active
 
 
 def weights(n_latents: int) -> list[torch.Tensor]:

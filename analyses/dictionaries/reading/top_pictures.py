@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.data.dataset import LabelledImages
-from analyses.dictionaries.class_space import check_latents
 from analyses.dictionaries.dictionary import Dictionary
 from analyses.dictionaries.images import image_batches, images_of
+from analyses.dictionaries.reading.class_space import check_latents
 from analyses.dictionaries.tokens import chosen_tokens, per_token
 from hooked_vit import HookedViT
 

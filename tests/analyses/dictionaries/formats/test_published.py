@@ -9,7 +9,7 @@ import torch
 from dictionary_toys import items, toy
 
 from analyses.dictionaries import load_published, stream_directions
-from analyses.dictionaries.token_normalised import TokenNormalised
+from analyses.dictionaries.formats.token_normalised import TokenNormalised
 
 D, N, POINT = 24, 31, "blocks.1.hook_resid_post"
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from analyses.attribution import readout_gradient, readout_names
-from analyses.dictionaries.class_space import stream_directions
 from analyses.dictionaries.dictionary import Dictionary
+from analyses.dictionaries.reading.class_space import stream_directions
 from analyses.dictionaries.tokens import chosen_tokens, per_token
 from hooked_vit import HookedViT, HookedViTConfig, ViTActivationCache
 

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from analyses.dictionaries.factors import Factors
-from analyses.dictionaries.pooling import PooledFeatures, halves
-from analyses.dictionaries.ranking import f1_at
+from analyses.dictionaries.scores.factors import Factors
+from analyses.dictionaries.scores.pooling import PooledFeatures, halves
+from analyses.dictionaries.scores.ranking import f1_at
 
 __all__ = ["fitted_probe", "probe_f1", "probe_ranking", "sparse_probes"]
 
@@ -59,7 +59,7 @@ def sparse_probes(
         ValueError: If the images differ in number, or a k is not from 1 to the number of features.
 
     >>> labels = torch.tensor([0, 1]).repeat(8)
-    >>> from analyses.dictionaries.factors import label_factors
+    >>> from analyses.dictionaries.scores.factors import label_factors
     >>> pooled = PooledFeatures("one", labels[:, None].half(), labels, labels)
     >>> sparse_probes(pooled, label_factors(labels, ["cat", "dog"]), ks=[1])["f1"].tolist()
     [1.0, 1.0]

@@ -8,11 +8,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from analyses.dictionaries.factors import Factors
-from analyses.dictionaries.own_latents import OwnLatents
-from analyses.dictionaries.pooling import PooledFeatures
-from analyses.dictionaries.probing import probe_f1
-from analyses.dictionaries.ranking import best_f1
+from analyses.dictionaries.scores.factors import Factors
+from analyses.dictionaries.scores.own_latents import OwnLatents
+from analyses.dictionaries.scores.pooling import PooledFeatures
+from analyses.dictionaries.scores.probing import probe_f1
+from analyses.dictionaries.scores.ranking import best_f1
 
 __all__ = ["absorption", "splitting"]
 
@@ -52,7 +52,7 @@ def splitting(
         ValueError: If the images differ in number, there are fewer than four, or `max_k` is below 1.
 
     >>> labels = torch.tensor([0, 1, 2, 3]).repeat(8)
-    >>> from analyses.dictionaries.factors import label_factors
+    >>> from analyses.dictionaries.scores.factors import label_factors
     >>> values = (labels[:, None] == torch.tensor([0, 1])).half()  # one latent for each kind of animal
     >>> kinds = [("animal",), ("animal",), ("food",), ("food",)]
     >>> factors = label_factors(labels, ["cat", "dog", "fig", "pie"], kinds)

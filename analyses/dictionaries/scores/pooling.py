@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from analyses.data.dataset import LabelledImages
-from analyses.dictionaries.features import Features
 from analyses.dictionaries.images import image_batches
+from analyses.dictionaries.scores.features import Features
 from analyses.dictionaries.tokens import chosen_tokens, per_token
 from hooked_vit import HookedViT
 
@@ -80,7 +80,7 @@ def pool_features(
             value is too large for half precision.
 
     >>> from analyses.data import EmojiScenes
-    >>> from analyses.dictionaries.features import neuron_features
+    >>> from analyses.dictionaries.scores.features import neuron_features
     >>> model = HookedViT.from_pretrained("emoji-vit")
     >>> pooled = pool_features(model, EmojiScenes(4, seed=0), [neuron_features(model, 5)], progress=False)
     >>> pooled["neurons"].values.shape

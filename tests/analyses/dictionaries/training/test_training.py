@@ -35,7 +35,7 @@ class Pictures:
 @pytest.fixture(autouse=True)
 def same_description(monkeypatch) -> None:
     """A killed dataset and a whole one are the same data."""
-    from analyses.dictionaries import checkpoints
+    from analyses.dictionaries.training import checkpoints
 
     plain = checkpoints.describe
     monkeypatch.setattr(

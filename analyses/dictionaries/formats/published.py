@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses.dictionaries.dictionary import Dictionary, DictionaryConfig
-from analyses.dictionaries.fidelity import explained_variance
 from analyses.dictionaries.files import read_tensors
-from analyses.dictionaries.token_normalised import TokenNormalised
+from analyses.dictionaries.formats.token_normalised import TokenNormalised
+from analyses.dictionaries.scores.fidelity import explained_variance
 from analyses.dictionaries.tokens import chosen_tokens, per_token
 from hooked_vit import HookedViT
 

@@ -8,11 +8,11 @@ from typing import Any, Literal, SupportsIndex
 import torch
 
 from analyses.data.dataset import LabelledImages
-from analyses.dictionaries.checkpoints import TrainingFolder, settings_of
 from analyses.dictionaries.dictionary import Dictionary, DictionaryConfig, Kind
-from analyses.dictionaries.fidelity import mean_l0
-from analyses.dictionaries.fitting import DictionaryFit, FitOptions
-from analyses.dictionaries.streaming import ActivationStream, Chunk
+from analyses.dictionaries.scores.fidelity import mean_l0
+from analyses.dictionaries.training.checkpoints import TrainingFolder, settings_of
+from analyses.dictionaries.training.fitting import DictionaryFit, FitOptions
+from analyses.dictionaries.training.streaming import ActivationStream, Chunk
 from analyses.progress import progress_bar
 from hooked_vit import HookedViT, keep_freed_memory
 from hooked_vit.splicing import activation_width

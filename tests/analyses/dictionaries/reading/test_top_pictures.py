@@ -7,7 +7,7 @@ import torch
 from dictionary_toys import KINDS, items, toy, toy_dictionary
 
 from analyses.dictionaries import latent_maps, survey_latents
-from analyses.dictionaries.top_pictures import histogram_edges
+from analyses.dictionaries.reading.top_pictures import histogram_edges
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from analyses.dictionaries.factors import Factors
-from analyses.dictionaries.pooling import PooledFeatures, halves
-from analyses.dictionaries.probing import fitted_probe, probe_f1, probe_ranking
+from analyses.dictionaries.scores.factors import Factors
+from analyses.dictionaries.scores.pooling import PooledFeatures, halves
+from analyses.dictionaries.scores.probing import fitted_probe, probe_f1, probe_ranking
 
 __all__ = ["OwnLatents"]
 

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from analyses.dictionaries.factors import Factors
-from analyses.dictionaries.measurable import MIN_IMAGES, measurable, permuted
-from analyses.dictionaries.pooling import PooledFeatures, halves
-from analyses.dictionaries.ranking import auroc, best_f1, f1_at
+from analyses.dictionaries.scores.factors import Factors
+from analyses.dictionaries.scores.measurable import MIN_IMAGES, measurable, permuted
+from analyses.dictionaries.scores.pooling import PooledFeatures, halves
+from analyses.dictionaries.scores.ranking import auroc, best_f1, f1_at
 from analyses.statistics.intervals import times_drawn
 
 __all__ = ["compare_features", "factor_scores", "factor_summary"]
@@ -48,7 +48,7 @@ def factor_scores(
 
     >>> values = torch.tensor([[0.0, 1.0], [3.0, 1.0], [0.0, 0.0], [3.0, 0.0]]).repeat(8, 1)
     >>> labels = torch.tensor([0, 1]).repeat(16)
-    >>> from analyses.dictionaries.factors import label_factors
+    >>> from analyses.dictionaries.scores.factors import label_factors
     >>> table = factor_scores(PooledFeatures("two", values, labels, labels), label_factors(labels, ["cat", "dog"]))
     >>> table[["factor_value", "feature", "auroc"]].values.tolist()[1]
     ['dog', 0, 1.0]
@@ -116,7 +116,7 @@ def factor_summary(
         ValueError: If `n_permutations` is below 1, or as `factor_scores`.
 
     >>> labels = torch.tensor([0, 1]).repeat(16)
-    >>> from analyses.dictionaries.factors import label_factors
+    >>> from analyses.dictionaries.scores.factors import label_factors
     >>> pooled = PooledFeatures("one", labels[:, None].half(), labels, labels)
     >>> factor_summary(pooled, label_factors(labels, ["cat", "dog"]))[["n_values", "n_found"]].values.tolist()
     [[2, 1]]

@@ -13,7 +13,7 @@ from analyses.dictionaries import (
     pool_features,
     value_vector_features,
 )
-from analyses.dictionaries.pooling import halves
+from analyses.dictionaries.scores.pooling import halves
 from analyses.value_vectors import value_vectors
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from analyses.data.dataset import LabelledImages
 from analyses.dictionaries.dictionary import Dictionary, DictionaryConfig
 from analyses.dictionaries.files import read_tensors, write_tensors
-from analyses.dictionaries.fitting import FitOptions
 from analyses.dictionaries.loading import load_dictionary
+from analyses.dictionaries.training.fitting import FitOptions
 from analyses.sweep.describe import describe, differences, hash_tensors
 from hooked_vit import HookedViT
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.dictionaries.class_space import check_latents
 from analyses.dictionaries.dictionary import Dictionary
+from analyses.dictionaries.reading.class_space import check_latents
 from analyses.dictionaries.tokens import chosen_tokens, edit_written, per_token
 from analyses.patching.metrics import Metric, checked_metric
 from hooked_vit import HookedViT

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from analyses.dictionaries.dictionary import Dictionary, DictionaryConfig
-from analyses.dictionaries.objectives import Weights, auxiliary_loss, objective
+from analyses.dictionaries.training.objectives import Weights, auxiliary_loss, objective
 
 __all__ = ["DictionaryFit", "FitOptions"]
 

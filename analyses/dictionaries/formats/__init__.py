@@ -1,0 +1,1 @@
+"""Dictionaries that other libraries have published."""

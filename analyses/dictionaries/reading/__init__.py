@@ -1,0 +1,1 @@
+"""What latents stand for and do: class space, pictures, effects, steering."""

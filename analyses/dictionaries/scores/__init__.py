@@ -1,0 +1,1 @@
+"""How good a dictionary is: reconstruction, true factors, stability."""

@@ -1,0 +1,1 @@
+"""Training dictionaries on activations streamed from the forward pass."""
