@@ -4,7 +4,8 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, roc_auc_score
 
-from analyses.dictionaries import auroc, best_f1, f1_at, ranking
+from analyses.dictionaries import auroc, best_f1, f1_at
+from analyses.dictionaries.scores import ranking
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from analyses.dictionaries import sparse_products
 from analyses.dictionaries.choosing import largest, largest_of_batch
+from analyses.dictionaries.training import sparse_products
 from analyses.dictionaries.training.sparse_products import LargestOfBatch, LargestOfRow, decode_active, encode_active
 
 

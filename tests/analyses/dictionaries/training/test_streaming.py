@@ -4,7 +4,8 @@ import pytest
 import torch
 from conftest import ported
 
-from analyses.dictionaries import ActivationStream, streaming
+from analyses.dictionaries import ActivationStream
+from analyses.dictionaries.training import streaming
 
 POINTS = ["blocks.0.attn.hook_z", "blocks.1.hook_resid_post"]
 
