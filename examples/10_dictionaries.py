@@ -17,7 +17,7 @@ Takes about 80 seconds on two cores, less with --quick.
 # can be tested: against a random dictionary, against the neurons and value vectors that the model has anyway, and
 # against principal components.
 #
-#     python examples/10_dictionaries.py
+#     python examples/10_dictionaries.py    # probes need scikit-learn: pip install 'hooked-vit[probes]'
 #
 # The dictionary is bundled; examples/train_emoji_dictionary.py trains it. Splitting and absorption are Chanin et al.'s
 # (2024), attribution over latents is Marks et al.'s (2024).
