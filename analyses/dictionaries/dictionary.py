@@ -165,17 +165,21 @@ class Dictionary(nn.Module):
         """The tokens that go through it where it is spliced in."""
         return self.config.tokens
 
+    def check_width(self, x: Float[Tensor, "*axes _"]) -> None:
+        """Raise a `ValueError` if the activation has another width than this dictionary reads."""
+        if x.shape[-1] != self.config.d_in:
+            raise ValueError(
+                f"this dictionary reads '{self.config.reads}' of width {self.config.d_in}, got an activation of shape "
+                f"{tuple(x.shape)}"
+            )
+
     def pre_activations(self, x: Float[Tensor, "*axes d_in"]) -> Float[Tensor, "*axes d_dict"]:
         """What the latents are before some are set to zero.
 
         Raises:
             ValueError: If the activation has another width.
         """
-        if x.shape[-1] != self.config.d_in:
-            raise ValueError(
-                f"this dictionary reads '{self.config.reads}' of width {self.config.d_in}, got an activation of shape "
-                f"{tuple(x.shape)}"
-            )
+        self.check_width(x)
         x = x.to(self.W_enc.dtype)
         if self.config.normalisation != "none":
             x = (x - self.in_mean) / self.in_scale

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 import io
 import json
 import os
@@ -17,7 +18,7 @@ from PIL.Image import Image
 
 from analyses.pages.modules import bundle
 
-__all__ = ["picture_url", "render_page", "write_page"]
+__all__ = ["notebook_frame", "picture_url", "render_page", "write_page"]
 
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -84,6 +85,23 @@ def picture_url(picture: Image | bytes, kind: str = "png", **options: Any) -> st
         picture.save(buffer, kind, **options)
         picture = buffer.getvalue()
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+def notebook_frame(page: str, title: str, height: int) -> str:
+    """A page within a notebook's cell: sandboxed, so that its script runs but cannot reach the notebook.
+
+    Args:
+        page: Its HTML.
+        title: For screen readers.
+        height: In CSS pixels.
+
+    >>> notebook_frame("<b>", "Explorer", 820).endswith('srcdoc="&lt;b&gt;"></iframe>')
+    True
+    """
+    return (
+        f'<iframe title="{title}" sandbox="allow-scripts" style="width: 100%; height: {height}px; border: 0" '
+        f'srcdoc="{html.escape(page)}"></iframe>'
+    )
 
 
 def write_page(page: str, path: str | Path) -> Path:

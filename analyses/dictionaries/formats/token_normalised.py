@@ -64,11 +64,7 @@ class TokenNormalised(Dictionary):
         Raises:
             ValueError: If the activation has another width.
         """
-        if x.shape[-1] != self.config.d_in:
-            raise ValueError(
-                f"this dictionary reads '{self.config.reads}' of width {self.config.d_in}, got an activation of shape "
-                f"{tuple(x.shape)}"
-            )
+        self.check_width(x)
         normalised, extra = self._normalised(x)
         pre = normalised @ self.W_enc[:, : self.n_own] + self.b_enc[: self.n_own]
         if self.config.kind == "topk":

@@ -1,6 +1,5 @@
 """A circuit page from two pictures: which edges carry the difference of two classes' logits."""
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from PIL import Image
 from analyses.circuits.attribution import Method, edge_attribution
 from analyses.circuits.scores import EdgeScores
 from analyses.pages.circuit.content import circuit_data
-from analyses.pages.page import picture_url, render_page, write_page
+from analyses.pages.page import notebook_frame, picture_url, render_page, write_page
 from analyses.patching.metrics import logit_difference
 from hooked_vit import HookedViT
 from hooked_vit.preprocessing import as_picture
@@ -55,11 +54,7 @@ class CircuitPage:
         return write_page(self.html, path)
 
     def _repr_html_(self) -> str:
-        # sandboxed: its script runs, but cannot reach the notebook
-        return (
-            '<iframe title="Circuit" sandbox="allow-scripts" style="width: 100%; height: 860px; border: 0" '
-            f'srcdoc="{html.escape(self.html)}"></iframe>'
-        )
+        return notebook_frame(self.html, "Circuit", 860)
 
     def __repr__(self) -> str:
         return f"CircuitPage({len(self.html) / 1e6:.1f} MB): .save(path) writes it, a notebook displays it"

@@ -1,6 +1,5 @@
 """A dictionary page: every latent with its pictures, histogram, classes and factors, in one file."""
 
-import html
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from analyses.dictionaries.dictionary import Dictionary
 from analyses.dictionaries.images import images_of
 from analyses.dictionaries.scores.measurable import MIN_IMAGES
 from analyses.pages.dictionary.content import DictionaryContent, dictionary_content
-from analyses.pages.page import picture_url, render_page, write_page
+from analyses.pages.page import notebook_frame, picture_url, render_page, write_page
 from hooked_vit import HookedViT
 
 __all__ = ["DictionaryPage", "dictionary_page"]
@@ -67,11 +66,7 @@ class DictionaryPage:
         return write_page(self.html, path)
 
     def _repr_html_(self) -> str:
-        # sandboxed: its script runs, but cannot reach the notebook
-        return (
-            '<iframe title="Dictionary" sandbox="allow-scripts" style="width: 100%; height: 860px; border: 0" '
-            f'srcdoc="{html.escape(self.html)}"></iframe>'
-        )
+        return notebook_frame(self.html, "Dictionary", 860)
 
     def __repr__(self) -> str:
         return f"DictionaryPage({len(self.html) / 1e6:.1f} MB): .save(path) writes it, a notebook displays it"

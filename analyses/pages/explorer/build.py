@@ -1,6 +1,5 @@
 """Explorer: one picture or two, and one model, as one interactive HTML page."""
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from analyses.pages.explorer.content import explorer_data
-from analyses.pages.page import picture_url, render_page, write_page
+from analyses.pages.page import notebook_frame, picture_url, render_page, write_page
 from hooked_vit import HookedViT
 from hooked_vit.preprocessing import as_picture
 
@@ -36,11 +35,7 @@ class ExplorerPage:
         return write_page(self.html, path)
 
     def _repr_html_(self) -> str:
-        # sandboxed: its script runs, but cannot reach the notebook
-        return (
-            '<iframe title="Explorer" sandbox="allow-scripts" style="width: 100%; height: 820px; border: 0" '
-            f'srcdoc="{html.escape(self.html)}"></iframe>'
-        )
+        return notebook_frame(self.html, "Explorer", 820)
 
     def __repr__(self) -> str:
         return f"ExplorerPage({len(self.html) / 1e6:.1f} MB): .save(path) writes it, a notebook displays it"
